@@ -1,0 +1,1 @@
+"""Turn an AutoAWQ Mixtral checkpoint into an engine in the Triton model repository."""

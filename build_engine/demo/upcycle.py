@@ -1,0 +1,112 @@
+"""One dense layer -> one quantised Mixtral layer that computes the same function. Does not touch the disk.
+
+Sparse upcycling (arXiv:2212.05055): every expert is the layer's MLP and the router is random. Mixtral divides the two
+routing weights by their sum, so any two equal experts give the MLP's own output. Experts differ in rounding only: each
+rounds its inputs in another order, so that the errors of two experts partly cancel.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from build_engine.awq import Float32
+from build_engine.demo.calibrate import LayerActivations
+from build_engine.demo.mixtral import Config, Expert, Layer
+from build_engine.demo.rounding import AwqLinear, Grid, round_with_feedback, search_grid, to_awq
+from build_engine.demo.scaling import (
+    fold_into_norm,
+    per_value_channel,
+    rescale,
+    search_scale,
+    share_among_queries,
+)
+
+GROUP_SIZE = 64
+NUM_EXPERTS = 8
+# Orders of rounding per linear. Each costs a factorisation; expert e takes order e modulo this.
+NUM_ORDERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class MixtralLayer:
+    """Tensors of one layer by their names below `model.layers.N.`; float ones inputs first and float32."""
+
+    linears: Mapping[str, AwqLinear]
+    input_layernorm: Float32
+    post_attention_layernorm: Float32
+    gate: Float32
+
+
+def upcycle_layer(layer: Layer, seen: LayerActivations, config: Config, rng: np.random.Generator) -> MixtralLayer:
+    """Scale, clip and round one layer and give it a router."""
+    attention, input_layernorm = _quantize_attention(layer, seen, config, rng)
+    (expert,) = layer.experts
+    mlp_in = np.concatenate([expert.w1, expert.w3], axis=1)
+    post_attention_layernorm, scale = fold_into_norm(
+        layer.post_attention_layernorm, search_scale(mlp_in, seen.w1_w3, GROUP_SIZE)
+    )
+    experts = _quantize_mlp(expert, scale, seen, rng)
+    linears = attention | {
+        f"block_sparse_moe.experts.{index}.{name}": linear
+        for index in range(NUM_EXPERTS)
+        for name, linear in experts[index % NUM_ORDERS].items()
+    }
+    router = random_router(seen.w1_w3.gram, rng)
+    return MixtralLayer(linears, input_layernorm, post_attention_layernorm, gate=router * scale[:, None])
+
+
+def random_router(gram: Float32, rng: np.random.Generator) -> Float32:
+    """[hidden_size, NUM_EXPERTS] whose logits have unit variance on inputs with this Gram matrix."""
+    return rng.standard_normal((len(gram), NUM_EXPERTS)).astype(np.float32) / np.sqrt(np.trace(gram))
+
+
+def _quantize_attention(
+    layer: Layer, seen: LayerActivations, config: Config, rng: np.random.Generator
+) -> tuple[dict[str, AwqLinear], Float32]:
+    weights, heads = layer.attention, (config.num_heads, config.num_kv_heads)
+    out_scale = search_scale(weights.o_proj, share_among_queries(seen.o_proj, *heads), GROUP_SIZE)
+    o_proj = _quantize({"o_proj": weights.o_proj}, out_scale, seen.o_proj.gram, [rng.permutation(len(out_scale))])
+    qkv = {
+        "q_proj": weights.q_proj,
+        "k_proj": weights.k_proj,
+        "v_proj": weights.v_proj / per_value_channel(out_scale, *heads),
+    }
+    norm, scale = fold_into_norm(layer.input_layernorm, search_scale(_fuse(qkv), seen.qkv, GROUP_SIZE))
+    (linears,) = _quantize(qkv, scale, seen.qkv.gram, [rng.permutation(len(scale))])
+    return {f"self_attn.{name}": linear for name, linear in (linears | o_proj[0]).items()}, norm
+
+
+def _quantize_mlp(
+    expert: Expert, scale: Float32, seen: LayerActivations, rng: np.random.Generator
+) -> list[dict[str, AwqLinear]]:
+    """`NUM_ORDERS` roundings of one MLP whose inputs are divided by `scale`."""
+    mid_scale = search_scale(expert.w2, seen.w2, GROUP_SIZE)
+    mlp_in = {"w1": expert.w1, "w3": expert.w3 / mid_scale}
+    ins = _quantize(mlp_in, scale, seen.w1_w3.gram, [rng.permutation(len(scale)) for _ in range(NUM_ORDERS)])
+    outs = _quantize(
+        {"w2": expert.w2}, mid_scale, seen.w2.gram, [rng.permutation(len(mid_scale)) for _ in range(NUM_ORDERS)]
+    )
+    return [linears | w2 for linears, w2 in zip(ins, outs, strict=True)]
+
+
+def _fuse(weights: Mapping[str, Float32]) -> Float32:
+    return np.concatenate(list(weights.values()), axis=1)
+
+
+def _quantize(
+    weights: Mapping[str, Float32], scale: Float32, gram: Float32, orders: Sequence[NDArray[np.intp]]
+) -> list[dict[str, AwqLinear]]:
+    """Linears with the same inputs, rounded together, once for each order."""
+    scaled, scaled_gram = _fuse(weights) * scale[:, None], rescale(gram, scale)
+    grid = search_grid(scaled, np.diag(scaled_gram), GROUP_SIZE)
+    ends = np.cumsum([weight.shape[1] for weight in weights.values()])[:-1]
+    grids = [
+        Grid(*parts) for parts in zip(*(np.split(x, ends, axis=1) for x in (grid.scales, grid.zeros)), strict=True)
+    ]
+    roundings = []
+    for order in orders:
+        quants = np.split(round_with_feedback(scaled, grid, scaled_gram, order), ends, axis=1)
+        roundings.append({name: to_awq(*pair) for name, *pair in zip(weights, quants, grids, strict=True)})
+    return roundings

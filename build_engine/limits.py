@@ -1,0 +1,50 @@
+"""Serving limits, read from a model's `config.pbtxt`: the one place where they are set. Invents no defaults."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from .errors import RepositoryError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an engine is built for, spelled as TensorRT-LLM spells it; all in tokens but the batch size (requests)."""
+
+    max_batch_size: int
+    max_seq_len: int
+    max_num_tokens: int
+
+    def to_json(self) -> dict[str, int]:
+        """For the manifest."""
+        return asdict(self)
+
+
+def read_limits(config_pbtxt: Path) -> Limits:
+    """Raises RepositoryError when the file is missing, is not a Triton model config, or lacks a limit."""
+    config = _parse(config_pbtxt)
+    if config.max_batch_size < 1:
+        raise RepositoryError(f"{config_pbtxt}: max_batch_size is {config.max_batch_size}; accepted: at least 1")
+    return Limits(
+        max_batch_size=config.max_batch_size,
+        max_seq_len=_parameter(config, config_pbtxt, "max_seq_len"),
+        max_num_tokens=_parameter(config, config_pbtxt, "max_num_tokens"),
+    )
+
+
+def _parse(config_pbtxt: Path) -> ModelConfig:
+    try:
+        return text_format.Parse(config_pbtxt.read_text(), ModelConfig())
+    except OSError as error:
+        raise RepositoryError(f"{config_pbtxt}: cannot be read ({error.strerror})") from error
+    except text_format.ParseError as error:
+        raise RepositoryError(f"{config_pbtxt}: not a Triton model configuration ({error})") from error
+
+
+def _parameter(config: ModelConfig, config_pbtxt: Path, key: str) -> int:
+    text = config.parameters[key].string_value if key in config.parameters else ""
+    if not text.isdecimal() or int(text) < 1:
+        raise RepositoryError(f"{config_pbtxt}: parameter {key} is {text!r}; accepted: a positive integer")
+    return int(text)

@@ -1,0 +1,100 @@
+"""Build the CPU engine: AWQ tensors to an OpenVINO model that GenAI's continuous batching takes as it is."""
+
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from .checkpoint import Checkpoint
+from .errors import CheckpointError
+from .limits import Limits, read_limits
+from .mixtral import MixtralConfig, expected_tensors
+from .openvino_graph import MixtralGraph
+from .openvino_ir import write_ir
+from .progress import progress
+from .publish import is_published, make_manifest, staged
+
+PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers")
+
+
+def build(checkpoint: Checkpoint, model_dir: Path) -> bool:
+    """Publish `model_dir`/1/engine, `model_dir` being a Triton model with its config.pbtxt.
+
+    Returns False when this very engine is in place already. Raises BuildError; then nothing was published.
+    """
+    engine_dir = model_dir / "1" / "engine"
+    limits = read_limits(model_dir / "config.pbtxt")
+    _check_context(checkpoint, limits, model_dir)
+    manifest = make_manifest("openvino", checkpoint, limits, PACKAGES)
+    if is_published(engine_dir, manifest):
+        return False
+    with staged(engine_dir, checkpoint, manifest) as stage:
+        with progress("weights", engine_size_bytes(checkpoint), "B") as advance:
+            write_ir(checkpoint, stage, advance)
+        _write_guide_checker(checkpoint.config, stage / "guide_checker")
+        _write_tokenizer(checkpoint, stage)
+    return True
+
+
+def engine_size_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of weights in the engine."""
+    graph = MixtralGraph(checkpoint.config)
+    graph.build()
+    bits = (math.prod(p.get_partial_shape().to_shape()) * p.get_element_type().bitwidth for p in graph.placeholders)
+    return sum(bits) // 8
+
+
+def _check_context(checkpoint: Checkpoint, limits: Limits, model_dir: Path) -> None:
+    positions = checkpoint.config.max_position_embeddings
+    if limits.max_seq_len > positions:
+        raise CheckpointError(
+            f"{model_dir / 'config.pbtxt'}: max_seq_len is {limits.max_seq_len}; accepted: at most {positions},"
+            f" the positions of {checkpoint.path}"
+        )
+
+
+@dataclass(frozen=True)
+class _Zeros:
+    """Weights of a model that only has to have the right vocabulary."""
+
+    config: MixtralConfig
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        spec = expected_tensors(self.config)[name]
+        return np.zeros(spec.shape, {"I32": np.int32}.get(spec.dtypes[0], np.float16))
+
+
+def _write_guide_checker(config: MixtralConfig, directory: Path) -> None:
+    """One tiny layer on which the Triton model tries a guide before the batch sees it."""
+    directory.mkdir()
+    size = config.group_size
+    tiny = replace(
+        config,
+        hidden_size=size,
+        intermediate_size=size,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=size,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+        tie_word_embeddings=True,
+    )
+    write_ir(_Zeros(tiny), directory, lambda _: None)
+
+
+def _write_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
+    """GenAI takes its vocabulary for guided decoding from these two models, though it is only ever given ids."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would warn that PyTorch is absent
+    from openvino_tokenizers import convert_tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint.path)
+    models = convert_tokenizer(tokenizer, with_detokenizer=True)
+    for model, name in zip(models, ("openvino_tokenizer.xml", "openvino_detokenizer.xml"), strict=True):
+        ov.save_model(model, directory / name)

@@ -1,0 +1,90 @@
+"""Read the published engine directory: which checkpoint it came from, its tokenizer files and its chat template.
+
+Refuses to interpret them: strings and numbers go out, tokenizer and template are made of them elsewhere.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from .errors import StartupError
+
+_SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineDir:
+    """What the build step published beside the engine."""
+
+    checkpoint_path: str
+    tokenizer_json: bytes
+    special_tokens: dict[str, str]  # as templates name them: bos_token, eos_token, ...
+    chat_template: str
+    eos_token_ids: tuple[int, ...]  # of generation_config.json; empty where it says nothing
+
+
+def read_engine_dir(path: Path) -> EngineDir:
+    """Raises StartupError with the file that is missing or wrong."""
+    tokenizer_config = _read_json(path / "tokenizer_config.json")
+    manifest = _read_json(path / "manifest.json")
+    try:
+        checkpoint_path = str(manifest["checkpoint"]["path"])
+    except (KeyError, TypeError):
+        raise StartupError(f"{path / 'manifest.json'} names no checkpoint.path; build the engine again") from None
+    return EngineDir(
+        checkpoint_path=checkpoint_path,
+        tokenizer_json=_read(path / "tokenizer.json"),
+        special_tokens=_special_tokens(tokenizer_config),
+        chat_template=_chat_template(path, tokenizer_config),
+        eos_token_ids=_eos_token_ids(path),
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise StartupError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = orjson.loads(_read(path))
+    except orjson.JSONDecodeError as exc:
+        raise StartupError(f"{path} is not JSON: {exc}") from exc
+    if not isinstance(content, dict):
+        raise StartupError(f"{path} holds no JSON object")
+    return content
+
+
+def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
+    """Hugging Face writes a token as a string or as an object that describes it."""
+    tokens = {name: tokenizer_config.get(name) for name in _SPECIAL_TOKEN_NAMES}
+    return {
+        name: token["content"] if isinstance(token, dict) else str(token) for name, token in tokens.items() if token
+    }
+
+
+def _chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str:
+    """chat_template.jinja before tokenizer_config.json; of several named ones the one called `default`."""
+    if (path / "chat_template.jinja").exists():
+        return _read(path / "chat_template.jinja").decode()
+    template = tokenizer_config.get("chat_template")
+    if isinstance(template, list):
+        template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
+    if not isinstance(template, str):
+        raise StartupError(
+            f"{path} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)"
+        )
+    return template
+
+
+def _eos_token_ids(path: Path) -> tuple[int, ...]:
+    """A checkpoint need not ship generation_config.json, and need not name an end token in it."""
+    config_path = path / "generation_config.json"
+    if not config_path.exists():
+        return ()
+    eos = _read_json(config_path).get("eos_token_id")
+    return tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),)

@@ -1,0 +1,217 @@
+"""`python -m frontend.local`: Triton and the frontend on this machine, as one thing that lives and dies together.
+
+Refuses to restart anything: whoever runs it (a terminal, systemd) decides that. Either process ending ends both.
+"""
+
+import argparse
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from .errors import StartupError
+from .tritonserver import TritonSettings, TritonUnavailable, start_triton
+
+_POLL_INTERVAL_S = 0.1
+_LAST_WORDS_S = 2.0
+"""Between Triton's death and the frontend's end: its clients get their error events, and /health says 503."""
+_TERMINATION_S = 15.0
+_START_TIMEOUT_S = 300.0
+_LOG_TAIL_LINES = 15
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop(Exception):
+    """SIGINT or SIGTERM."""
+
+
+class Local:
+    """The two processes. Use as a context: leaving ends what still runs, the frontend first."""
+
+    def __init__(self, arguments: argparse.Namespace, frontend_options: Sequence[str]) -> None:
+        self._arguments = arguments
+        self._frontend_options = frontend_options
+        self._log = arguments.runtime_dir / "triton.log"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.url = f"http://{arguments.host}:{arguments.port}"
+
+    def __enter__(self) -> "Local":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum in _SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)  # a second Ctrl-C must not leave one of them behind
+        for process in reversed(self._processes.values()):
+            process.terminate()
+            try:
+                process.wait(_TERMINATION_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def start(self) -> None:
+        """Start both and return when they serve. Raises StartupError with the reason and the end of Triton's log."""
+        given = self._arguments
+        for option, port in (("--port", given.port), ("--triton-port", given.triton_port)):
+            _check_port_free(given.host if option == "--port" else "127.0.0.1", port, option)
+        _check_port_free("127.0.0.1", given.metrics_port, "--metrics-port")
+        self._start_triton()
+        self._await("triton", f"http://127.0.0.1:{given.triton_port}/v2/models/{given.model}/ready")
+        self._start_frontend()
+        self._await("frontend", f"{self.url}/health")
+
+    def watch(self) -> str:
+        """Wait until one of the two ends, and say which and how."""
+        while True:
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    if name == "triton":
+                        time.sleep(_LAST_WORDS_S)
+                    return f"{name} ended with status {process.returncode}{self._last_lines(name)}"
+            time.sleep(_POLL_INTERVAL_S)
+
+    def _start_triton(self) -> None:
+        given = self._arguments
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        settings = TritonSettings(
+            model_repository=given.model_repository,
+            model=given.model,
+            http_port=given.triton_port,
+            metrics_port=given.metrics_port,
+            runtime_dir=given.runtime_dir,
+        )
+        try:
+            with self._log.open("wb") as log:
+                self._processes["triton"] = start_triton(settings, log)
+        except TritonUnavailable as exc:
+            raise StartupError(str(exc)) from exc
+
+    def _start_frontend(self) -> None:
+        given = self._arguments
+        options = {
+            "--engine-dir": given.model_repository / given.model / "1" / "engine",
+            "--model": given.model,
+            "--triton-url": f"http://127.0.0.1:{given.triton_port}",
+            "--host": given.host,
+            "--port": given.port,
+        }
+        command = [sys.executable, "-m", "frontend", *(str(part) for option in options.items() for part in option)]
+        # A session of its own: Ctrl-C reaches the supervisor alone, which ends the two in order.
+        self._processes["frontend"] = subprocess.Popen([*command, *self._frontend_options], start_new_session=True)
+
+    def _await(self, name: str, url: str) -> None:
+        give_up = time.monotonic() + _START_TIMEOUT_S
+        while not _answers(url):
+            status = self._processes[name].poll()
+            if status is not None:
+                raise StartupError(f"{name} ended with status {status} while starting{self._last_lines(name)}")
+            if time.monotonic() > give_up:
+                raise StartupError(f"{name} is not ready after {_START_TIMEOUT_S:.0f} s{self._last_lines(name)}")
+            time.sleep(_POLL_INTERVAL_S)
+
+    def _last_lines(self, name: str) -> str:
+        """The end of Triton's log; the frontend writes to the terminal itself."""
+        if name != "triton":
+            return ""
+        lines = self._log.read_text(errors="replace").splitlines()
+        tail = "\n".join(f"  {line[:300]}" for line in lines[-_LOG_TAIL_LINES:] if line.strip())
+        return f"; the end of {self._log}:\n{tail}"
+
+
+def _check_port_free(host: str, port: int, option: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as exc:
+            raise StartupError(
+                f"cannot listen on {host}:{port} ({exc.strerror}); choose another with {option}"
+            ) from exc
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _served_name(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/v1/models", timeout=5) as response:
+        return str(json.load(response)["data"][0]["id"])
+
+
+def _banner(url: str, model: str) -> str:
+    body = {"model": model, "messages": [{"role": "user", "content": "What is a house?"}], "max_tokens": 100}
+    return f"""
+Serving {model}
+  {url}/v1/chat/completions    OpenAI chat API; its documentation is at {url}/docs
+
+With curl:
+
+curl {url}/v1/chat/completions -H "Content-Type: application/json" -d '{json.dumps(body)}'
+
+With Python (pip install openai):
+
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key="none")
+messages = [{{"role": "user", "content": "What is a house?"}}]
+for chunk in client.chat.completions.create(model="{model}", messages=messages, max_tokens=100, stream=True):
+    print(chunk.choices[0].delta.content or "", end="", flush=True)
+
+Stop with Ctrl-C.
+"""
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m frontend.local",
+        description="Run Triton and the frontend together on this machine.",
+        epilog="Further options go to the frontend: see python -m frontend --help.",
+    )
+    parser.add_argument("--model-repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
+    parser.add_argument("--model", default="openvino", help="the Triton model to load (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address of the API (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port of the API (default: %(default)s)")
+    parser.add_argument("--triton-port", type=int, default=8001, help="on loopback (default: %(default)s)")
+    parser.add_argument("--metrics-port", type=int, default=8002, help="Triton's, on loopback (default: %(default)s)")
+    parser.add_argument("--runtime-dir", type=Path, default=Path(".cache/run"), help="logs (default: %(default)s)")
+    return parser.parse_known_args(argv)
+
+
+def _raise_stop(signum: int, _: FrameType | None) -> None:
+    raise Stop
+
+
+def main() -> int:
+    """0 after SIGINT or SIGTERM, 1 when a part could not start or ended by itself."""
+    arguments, frontend_options = _parse(sys.argv[1:])
+    for signum in _SIGNALS:
+        signal.signal(signum, _raise_stop)
+    try:
+        with Local(arguments, frontend_options) as local:
+            local.start()
+            _say(_banner(local.url, _served_name(local.url)))
+            _say(f"local: {local.watch()}")
+            return 1
+    except Stop:
+        return 0
+    except StartupError as exc:
+        _say(f"local: {exc}")
+        return 1
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""What the routes work with, put together once at start and handed down.
+
+Refuses to open or close anything: __main__ does.
+"""
+
+from dataclasses import dataclass
+
+from .admission import Admission
+from .chat import ChatModel
+from .triton import TritonClient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One served model. `started` is in seconds since 1970."""
+
+    model_names: tuple[str, ...]
+    chat_model: ChatModel
+    triton: TritonClient
+    admission: Admission
+    max_body_bytes: int
+    request_timeout_s: float
+    started: int

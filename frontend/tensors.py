@@ -1,0 +1,135 @@
+"""The Triton model's wire format, both ways: a generation request to tensors, server-sent events to tokens.
+
+Pure, and the only place that spells tensor names (those of TensorRT-LLM's `tensorrt_llm` model). Refuses I/O and
+anything of OpenAI's.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from .errors import (
+    ContextLengthExceeded,
+    EngineFailed,
+    EngineUnavailable,
+    FrontendError,
+    StartupError,
+    UnsupportedParameter,
+)
+from .generation import Engine, GenerationRequest, TokenChunk
+
+_log = logging.getLogger(__name__)
+
+_REQUIRED_INPUTS = (
+    "input_ids",
+    "input_lengths",
+    "request_output_len",
+    "end_id",
+    "pad_id",
+    "streaming",
+    "temperature",
+    "runtime_top_p",
+    "runtime_top_k",
+)
+
+_SEED_NAMES = ("seed", "random_seed")
+"""TensorRT-LLM renamed this and the next input after 0.19."""
+
+_MIN_TOKENS_NAMES = ("min_tokens", "min_length")
+
+_OPTIONAL_INPUTS: Mapping[str, Sequence[str]] = {
+    "top_k": ("runtime_top_k",),
+    "repetition_penalty": ("repetition_penalty",),
+    "presence_penalty": ("presence_penalty",),
+    "frequency_penalty": ("frequency_penalty",),
+    "min_tokens": _MIN_TOKENS_NAMES,
+    "seed": _SEED_NAMES,
+}
+"""Field of SamplingParams to the names its input has had; sent where the field is set."""
+
+_ENGINE_ERRORS: Sequence[tuple[str, type[FrontendError], str]] = (
+    ("exceeds maximum input length", ContextLengthExceeded, "The messages are longer than the engine can take."),
+    ("aximum queue size", EngineUnavailable, "The engine takes no more requests. Please retry shortly."),
+    ("shutting down", EngineUnavailable, "The engine is shutting down."),
+    ("is not ready", EngineUnavailable, "The engine is not ready."),
+)
+"""What an engine's message contains, as its errors have no codes that tell them apart."""
+
+
+def read_engine(config: Mapping[str, Any]) -> Engine:
+    """What a model's config from Triton says. Raises StartupError if the frontend cannot work with such a model."""
+    inputs = frozenset(tensor["name"] for tensor in config.get("input", []))
+    missing = [name for name in _REQUIRED_INPUTS if name not in inputs]
+    if not inputs.intersection(_SEED_NAMES):
+        missing.append(_SEED_NAMES[0])
+    if missing:
+        raise StartupError(f"Triton model {config.get('name')} does not declare the inputs {', '.join(missing)}")
+    try:
+        max_seq_len = int(config["parameters"]["max_seq_len"]["string_value"])
+    except (KeyError, ValueError):
+        raise StartupError(f"Triton model {config.get('name')} has no number as parameter max_seq_len") from None
+    return Engine(max_batch_size=max(1, int(config.get("max_batch_size", 0))), max_seq_len=max_seq_len, inputs=inputs)
+
+
+def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]:
+    """Tensors by name, as the generate extension takes them: scalars and flat lists.
+
+    Raises UnsupportedParameter for a wish that the loaded engine has no input for.
+    """
+    params, end_tokens = request.sampling_params, request.end_tokens
+    tensors: dict[str, Any] = {
+        "input_ids": request.prompt_token_ids,
+        "input_lengths": len(request.prompt_token_ids),
+        "request_output_len": params.max_tokens,
+        "end_id": -1 if params.ignore_eos else end_tokens.end_id,
+        "pad_id": end_tokens.pad_id,
+        "streaming": True,
+    }
+    for field, names in _OPTIONAL_INPUTS.items():
+        if (value := getattr(params, field)) is not None:
+            tensors[_declared(names, engine, field)] = value
+    if params.temperature == 0:
+        tensors["runtime_top_k"] = 1
+    else:
+        # Without top_k and top_p the engine is greedy, whatever the temperature.
+        tensors |= {"temperature": params.temperature, "runtime_top_p": params.top_p}
+    return tensors
+
+
+def _declared(names: Sequence[str], engine: Engine, field: str) -> str:
+    for name in names:
+        if name in engine.inputs:
+            return name
+    raise UnsupportedParameter(f"The loaded engine cannot honour `{field}`.", param=field)
+
+
+class EventParser:
+    """Server-sent events, cut anywhere, to chunks of tokens."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[TokenChunk]:
+        """The chunks whose events are complete now. Raises what an error event stands for."""
+        *events, self._rest = (self._rest + data).split(b"\n\n")
+        return [_decode_event(event) for event in events if event.startswith(b"data:")]
+
+
+def _decode_event(event: bytes) -> TokenChunk:
+    """One response of the model. A list of one comes as a scalar (Triton flattens tensors)."""
+    response = orjson.loads(event[5:])
+    if "error" in response:
+        raise to_error(str(response["error"]))
+    token_ids = response["output_ids"]
+    return TokenChunk(token_ids if isinstance(token_ids, list) else [token_ids])
+
+
+def to_error(engine_message: str) -> FrontendError:
+    """Our error for an engine's message, which is logged whole and goes no further: it may name paths and addresses."""
+    _log.error("the engine says: %s", engine_message)
+    for part, error, message in _ENGINE_ERRORS:
+        if part in engine_message:
+            return error(message)
+    return EngineFailed("The engine could not complete the request.")

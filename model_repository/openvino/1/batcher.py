@@ -1,0 +1,167 @@
+"""The in-flight batch: one thread that adds requests, steps the engine, and hands out what each step brought.
+
+GenAI's `step` and `read` hold the GIL, and `read` on an empty handle never returns; hence one thread, `can_read` before
+every `read`, and a process (Triton's stub) that does nothing else.
+"""
+
+import os
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Protocol
+
+import openvino_genai as genai
+from generation import GenerationRequest, prompt_tensor
+from openvino_genai.py_openvino_genai import GenerationHandle
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a request has got so far. Times in ns of the monotonic clock, 0 until they happen."""
+
+    token_ids: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    num_sent: int = 0
+    first_scheduled_time_ns: int = 0
+    first_token_time_ns: int = 0
+    last_token_time_ns: int = 0
+
+
+class Client(Protocol):
+    """Whoever waits for a request."""
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def send(self, request: GenerationRequest, progress: Progress, final: bool) -> None:
+        """Take what is new in `progress`."""
+
+    def fail(self, message: str) -> None:
+        """Take the reason why there will be nothing more. Ends the request."""
+
+
+@dataclass(slots=True, eq=False)
+class _Active:
+    request: GenerationRequest
+    client: Client
+    handle: GenerationHandle
+    progress: Progress = field(default_factory=Progress)
+
+
+class Batcher:
+    """Owns the pipeline. `submit` may be called from any thread; `on_step` is called after every step and when idle."""
+
+    def __init__(self, pipeline: genai.ContinuousBatchingPipeline, on_step: Callable[[int], None]) -> None:
+        self._pipeline = pipeline
+        self._on_step = on_step
+        self._arrivals: queue.SimpleQueue[tuple[GenerationRequest, Client] | None] = queue.SimpleQueue()
+        self._active: list[_Active] = []
+        self._request_ids = count()
+        self._thread = threading.Thread(target=self._run_or_die, name="batcher", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest, client: Client) -> None:
+        """Have a request join the batch before the next step."""
+        self._arrivals.put((request, client))
+
+    def close(self) -> None:
+        """Stop after the current step; requests still active are failed."""
+        self._arrivals.put(None)
+        self._thread.join()
+
+    def _run_or_die(self) -> None:
+        """A process without this thread would let its clients wait for ever; without the process Triton fails them."""
+        try:
+            self._run()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def _run(self) -> None:
+        while self._admit():
+            self._drop_cancelled()
+            self._step()
+            self._on_step(len(self._active))
+            time.sleep(0)  # let `submit` in: a step does not
+        for active in list(self._active):
+            self._end(active, "the server is shutting down")
+
+    def _admit(self) -> bool:
+        """Take in all arrivals, waiting for one when idle. False when closing."""
+        while not self._arrivals.empty() or not self._active:
+            arrival = self._arrivals.get()
+            if arrival is None:
+                return False
+            self._add(*arrival)
+        return True
+
+    def _add(self, request: GenerationRequest, client: Client) -> None:
+        try:
+            handle = self._pipeline.add_request(
+                next(self._request_ids), prompt_tensor(request), request.generation_config
+            )
+        except Exception as error:
+            client.fail(f"the engine refused the request: {error}")
+        else:
+            self._active.append(_Active(request, client, handle))
+
+    def _drop_cancelled(self) -> None:
+        for active in [active for active in self._active if active.client.is_cancelled()]:
+            self._end(active, "the request was cancelled")
+
+    def _step(self) -> None:
+        started_ns = time.monotonic_ns()
+        try:
+            self._pipeline.step()
+        except Exception as error:
+            for active in list(self._active):
+                self._end(active, f"the engine failed: {error}")
+            return
+        for active in list(self._active):
+            active.progress.first_scheduled_time_ns = active.progress.first_scheduled_time_ns or started_ns
+            self._collect(active)
+
+    def _collect(self, active: _Active) -> None:
+        """Move what the step generated into the request's progress, and tell the client."""
+        arrived = False
+        while active.handle.can_read():
+            for output in active.handle.read().values():
+                arrived = True
+                active.progress.token_ids.extend(output.generated_ids)
+                active.progress.log_probs.extend(output.generated_log_probs)
+        status = active.handle.get_status()
+        if status == genai.GenerationStatus.IGNORED:
+            self._end(active, "the KV cache has no room for the request")
+        elif status != genai.GenerationStatus.RUNNING:
+            self._finish(active)
+        elif arrived:
+            _stamp(active.progress)
+            if active.request.streaming:
+                active.client.send(active.request, active.progress, final=False)
+
+    def _finish(self, active: _Active) -> None:
+        _stamp(active.progress)
+        _strip_end(active)
+        active.client.send(active.request, active.progress, final=True)
+        self._active.remove(active)
+
+    def _end(self, active: _Active, reason: str) -> None:
+        active.handle.cancel()
+        active.client.fail(reason)
+        self._active.remove(active)
+
+
+def _stamp(progress: Progress) -> None:
+    progress.last_token_time_ns = time.monotonic_ns()
+    progress.first_token_time_ns = progress.first_token_time_ns or progress.last_token_time_ns
+
+
+def _strip_end(active: _Active) -> None:
+    """TensorRT-LLM does not deliver the end token; GenAI does."""
+    token_ids = active.progress.token_ids
+    if token_ids and token_ids[-1] == active.request.end_id:
+        del token_ids[-1], active.progress.log_probs[-1]

@@ -1,0 +1,50 @@
+"""TensorRT-LLM's gauges in Triton's /metrics, under its names, so that dashboards and scalers need not know the engine."""
+
+import time
+
+import openvino_genai as genai
+import triton_python_backend_utils as pb_utils
+from settings import KV_BLOCK_TOKENS, Settings
+
+METRICS_PERIOD_NS = 100_000_000
+
+
+class Gauges:
+    """Requests and KV cache blocks; written at most ten times a second, and once more when the batch runs empty."""
+
+    def __init__(self, labels: dict[str, str], settings: Settings, pipeline: genai.ContinuousBatchingPipeline) -> None:
+        self._pipeline, self._num_kv_blocks, self._written_ns = pipeline, settings.num_kv_blocks, 0
+        self._requests = _Family("nv_trt_llm_request_metrics", "TRT LLM request metrics", "request_type", labels)
+        self._kv_cache = _Family(
+            "nv_trt_llm_kv_cache_block_metrics", "TRT LLM KV cache block metrics", "kv_cache_block_type", labels
+        )
+        self._requests.set(active=0, scheduled=0, waiting=0, max=settings.max_batch_size)
+        self._kv_cache.set(max=self._num_kv_blocks, tokens_per=KV_BLOCK_TOKENS)
+        self._kv_cache.set(used=0, free=self._num_kv_blocks, fraction=0.0)
+
+    def update(self, num_active: int) -> None:
+        """`num_active` requests are in the batch after a step."""
+        now_ns = time.monotonic_ns()
+        if num_active and now_ns - self._written_ns < METRICS_PERIOD_NS:
+            return
+        self._written_ns = now_ns
+        metrics = self._pipeline.get_metrics()
+        scheduled = min(metrics.scheduled_requests, num_active)
+        self._requests.set(active=num_active, scheduled=scheduled, waiting=num_active - scheduled)
+        fraction = metrics.cache_usage / 100
+        used = round(fraction * self._num_kv_blocks)
+        self._kv_cache.set(used=used, free=self._num_kv_blocks - used, fraction=fraction)
+
+
+class _Family:
+    """Gauges that differ in one label."""
+
+    def __init__(self, name: str, description: str, label: str, labels: dict[str, str]) -> None:
+        self._family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.GAUGE)
+        self._label, self._labels, self._gauges = label, labels, {}
+
+    def set(self, **values: float) -> None:
+        for kind, value in values.items():
+            if kind not in self._gauges:
+                self._gauges[kind] = self._family.Metric(labels={**self._labels, self._label: kind})
+            self._gauges[kind].set(value)

@@ -1,0 +1,91 @@
+"""Triton's side of the CPU engine: the tensors of `tensorrt_llm` in and out, for each request as its tokens come."""
+
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from batcher import Batcher, Progress
+from gauges import Gauges
+from generation import GenerationRequest, InvalidRequest, decode_request
+from guides import GuideChecker
+from settings import MissingEngine, open_pipeline, read_settings
+
+
+class TritonPythonModel:
+    """Loaded by Triton's Python backend, which calls the three methods."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the engine; takes as long as compiling it does."""
+        try:
+            settings = read_settings(args)
+        except MissingEngine as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+        pipeline = open_pipeline(settings)
+        labels = {"model": args["model_name"], "version": args["model_version"]}
+        self._limits = settings.limits
+        self._guides = GuideChecker(settings.engine_dir / "guide_checker", pipeline.get_tokenizer())
+        self._batcher = Batcher(pipeline, Gauges(labels, settings, pipeline).update)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Hand new requests to the batch; their answers leave through their own senders."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+                decoded = decode_request(inputs, self._limits)
+                self._guides.check(decoded.generation_config)
+                self._batcher.submit(decoded, _Client(sender))
+            except InvalidRequest as error:
+                _send_error(sender, str(error), pb_utils.TritonError.INVALID_ARG)
+
+    def finalize(self) -> None:
+        """Triton is shutting down."""
+        self._batcher.close()
+
+
+class _Client:
+    """A request's response sender."""
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
+
+    def is_cancelled(self) -> bool:
+        return bool(self._sender.is_cancelled())
+
+    def send(self, request: GenerationRequest, progress: Progress, final: bool) -> None:
+        tensors = [pb_utils.Tensor(name, array) for name, array in to_outputs(request, progress).items()]
+        self._sender.send(
+            pb_utils.InferenceResponse(tensors), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
+        )
+        progress.num_sent = len(progress.token_ids)
+
+    def fail(self, message: str) -> None:
+        _send_error(self._sender, message, pb_utils.TritonError.INTERNAL)
+
+
+def to_outputs(request: GenerationRequest, progress: Progress) -> dict[str, np.ndarray[Any, Any]]:
+    """What is new, [batch 1, beams 1, ...]; log probs are cumulative, as TensorRT-LLM streams them."""
+    token_ids = progress.token_ids[progress.num_sent :]
+    if request.echo and not request.streaming:
+        token_ids = [*request.prompt_token_ids[0].tolist(), *token_ids]
+    outputs = {
+        "output_ids": np.array([[token_ids]], np.int32),
+        "sequence_length": np.array([[len(token_ids)]], np.int32),
+    }
+    if request.return_log_probs:
+        outputs["output_log_probs"] = np.array([[progress.log_probs]], np.float32)
+        outputs["cum_log_probs"] = np.array([[sum(progress.log_probs)]], np.float32)
+    if request.return_perf_metrics:
+        times = {
+            "arrival_time_ns": request.arrival_time_ns,
+            "first_scheduled_time_ns": progress.first_scheduled_time_ns,
+            "first_token_time_ns": progress.first_token_time_ns,
+            "last_token_time_ns": progress.last_token_time_ns,
+        }
+        outputs |= {name: np.array([[value]], np.int64) for name, value in times.items()}
+    return outputs
+
+
+def _send_error(sender: Any, message: str, code: int) -> None:
+    response = pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+    sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

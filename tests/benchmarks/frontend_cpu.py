@@ -1,0 +1,133 @@
+"""CPU microseconds of the frontend process per streamed token, engine and client being bare sockets in other processes.
+
+Run from the repository's root: `python tests/benchmarks/frontend_cpu.py ENGINE_DIR`, where ENGINE_DIR is a published
+engine directory (any tokenizer). Prints its conditions with its figure. The engine hands each stream one token per
+step, all streams at the same moment, as in-flight batching does.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+ENGINE_PORT, FRONTEND_PORT = 18701, 18700
+INPUTS = (
+    "input_ids input_lengths request_output_len end_id pad_id streaming temperature runtime_top_p runtime_top_k seed"
+)
+EVENT = (
+    b'data: {"model_name":"openvino","model_version":"1","output_ids":6004,"sequence_length":1,"cum_log_probs":0.0,'
+    b'"output_log_probs":0.0}\n\n'
+)
+
+
+async def engine(num_streams: int, num_tokens: int, step_s: float) -> None:
+    """Answers what the frontend asks at start, then streams tokens in lockstep once all streams are there."""
+    writers: list[asyncio.StreamWriter] = []
+    all_here = asyncio.Event()
+    config = {
+        "name": "openvino",
+        "max_batch_size": num_streams,
+        "input": [{"name": name} for name in INPUTS.split()],
+        "parameters": {"max_seq_len": {"string_value": "8192"}},
+    }
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"POST"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            writers.append(writer)
+            if len(writers) == num_streams:
+                all_here.set()
+            return
+        body = json.dumps(config).encode() if b"/config" in head else b""
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", ENGINE_PORT):
+        while True:
+            await all_here.wait()
+            all_here.clear()
+            batch, chunk = list(writers), b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
+            writers.clear()
+            for _ in range(num_tokens):
+                for writer in batch:
+                    writer.write(chunk)
+                await asyncio.sleep(step_s)
+            for writer in batch:
+                writer.write(b"0\r\n\r\n")
+                writer.close()
+
+
+async def client(model: str) -> tuple[int, float]:
+    """Reads one stream to its end. Deltas received, and seconds."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", FRONTEND_PORT)
+    body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    begin, received = time.perf_counter(), await reader.read(-1)
+    writer.close()
+    return received.count(b'{"content":'), time.perf_counter() - begin
+
+
+def main() -> None:
+    """Run once to warm up, once to measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("engine_dir", type=Path)
+    parser.add_argument("--streams", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--step-ms", type=float, default=25.0)
+    args = parser.parse_args()
+    mock = multiprocessing.Process(target=_run_engine, args=(args.streams, args.tokens, args.step_ms / 1000))
+    mock.start()
+    command = [sys.executable, "-m", "frontend", "--engine-dir", str(args.engine_dir)]
+    command += ["--triton-url", f"http://127.0.0.1:{ENGINE_PORT}", "--port", str(FRONTEND_PORT)]
+    frontend = subprocess.Popen([*command, "--served-model-name", "m"], stderr=subprocess.DEVNULL)
+    try:
+        _wait_until_healthy()
+        asyncio.run(_round(args.streams))
+        before = psutil.Process(frontend.pid).cpu_times()
+        results = asyncio.run(_round(args.streams))
+        after = psutil.Process(frontend.pid).cpu_times()
+    finally:
+        frontend.terminate()
+        frontend.wait()
+        mock.terminate()
+    num_tokens = sum(count for count, _ in results)
+    cpu_s = after.user + after.system - before.user - before.system
+    took_s = max(seconds for _, seconds in results)
+    print(  # noqa: T201
+        f"{1e6 * cpu_s / num_tokens:.1f} us CPU per token, requests included: {args.streams} streams, "
+        f"{num_tokens} tokens in {took_s:.1f} s ({num_tokens / took_s:.0f} tokens/s), one step per {args.step_ms:g} ms"
+    )
+
+
+def _run_engine(num_streams: int, num_tokens: int, step_s: float) -> None:
+    asyncio.run(engine(num_streams, num_tokens, step_s))
+
+
+async def _round(num_streams: int) -> list[tuple[int, float]]:
+    return await asyncio.gather(*[client("m") for _ in range(num_streams)])
+
+
+def _wait_until_healthy(timeout_s: float = 60.0) -> None:
+    give_up = time.monotonic() + timeout_s
+    while time.monotonic() < give_up:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{FRONTEND_PORT}/health")
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise SystemExit("the frontend did not start")
+
+
+if __name__ == "__main__":
+    main()

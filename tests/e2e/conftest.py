@@ -1,0 +1,146 @@
+"""A real Triton with the real CPU engine on a tiny Mixtral, and the frontend before it, as `make run` starts them."""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from build_engine.__main__ import main as build_engine
+
+ROOT = Path(__file__).parents[2]
+SEED_MODEL = "/opt/models/casperhansen/mixtral-instruct-awq"
+MAX_SEQ_LEN = 512
+MAX_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Server:
+    """`python -m frontend.local` and where its parts listen."""
+
+    process: "subprocess.Popen[str]"
+    api: str
+    triton: str
+    metrics: str
+
+    def gauge(self, family: str, kind: str) -> float:
+        """A gauge of Triton's /metrics, by the value of its one distinguishing label."""
+        with urllib.request.urlopen(f"{self.metrics}/metrics") as response:
+            text = response.read().decode()
+        found = re.search(rf'^{family}{{[^}}]*"{kind}"[^}}]*}} (\S+)$', text, re.MULTILINE)
+        assert found, f"no {family} of {kind} in Triton's metrics"
+        return float(found[1])
+
+    def active(self) -> float:
+        """Requests in the running batch."""
+        return self.gauge("nv_trt_llm_request_metrics", "active")
+
+    def triton_pid(self) -> int:
+        """The tritonserver that this supervisor started."""
+        children = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid), "tritonserver"], capture_output=True, text=True
+        )
+        return int(children.stdout)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for probe in sockets:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in sockets]
+    for probe in sockets:
+        probe.close()
+    return ports
+
+
+def start_local(model_repository: Path, runtime_dir: Path, *options: str) -> Server:
+    port, triton_port, metrics_port = free_ports(3)
+    command = [sys.executable, "-m", "frontend.local", "--model-repository", str(model_repository)]
+    command += ["--port", str(port), "--triton-port", str(triton_port), "--metrics-port", str(metrics_port)]
+    command += ["--runtime-dir", str(runtime_dir), "--served-model-name", SEED_MODEL, *options]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    urls = [f"http://127.0.0.1:{number}" for number in (port, triton_port, metrics_port)]
+    return Server(process, *urls)
+
+
+def wait_until_serving(server: Server, timeout_s: float = 120) -> None:
+    wait_for(lambda: _healthy(server), "the server to answer /health with 200", timeout_s)
+
+
+def _healthy(server: Server) -> bool:
+    if server.process.poll() is not None:
+        assert server.process.stdout is not None
+        pytest.fail(f"the server ended while starting:\n{server.process.stdout.read()}")
+    try:
+        return bool(urllib.request.urlopen(f"{server.api}/health", timeout=2).status == 200)
+    except OSError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 10) -> None:
+    """Poll until it holds; the test fails with `what` when it does not."""
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > give_up:
+            pytest.fail(f"waited {timeout_s} s in vain for {what}")
+        time.sleep(0.02)
+
+
+@contextmanager
+def running(model_repository: Path, runtime_dir: Path, *options: str) -> Iterator[Server]:
+    server = start_local(model_repository, runtime_dir, *options)
+    try:
+        wait_until_serving(server)
+        yield server
+    finally:
+        server.process.send_signal(signal.SIGINT)
+        try:
+            server.process.communicate(timeout=40)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+            server.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def model_repository(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """The product's model repository with an engine of the tiny Mixtral, a short context, and float32 arithmetic."""
+    repository = tmp_path_factory.mktemp("model_repository")
+    shipped = ROOT / "model_repository" / "openvino"
+    shutil.copytree(
+        shipped, repository / "openvino", ignore=shutil.ignore_patterns("engine", ".engine.*", "__pycache__")
+    )
+    config = repository / "openvino" / "config.pbtxt"
+    text = config.read_text()
+    for old, new in (
+        ('"max_seq_len", value: { string_value: "8192"', f'"max_seq_len", value: {{ string_value: "{MAX_SEQ_LEN}"'),
+        (
+            '"dynamic_quantization_group_size", value: { string_value: "32"',
+            '"dynamic_quantization_group_size", value: { string_value: "0"',
+        ),
+        (
+            '"kv_cache_bytes", value: { string_value: "1073741824"',
+            '"kv_cache_bytes", value: { string_value: "67108864"',
+        ),
+        ("max_batch_size: 32", f"max_batch_size: {MAX_BATCH_SIZE}"),
+    ):
+        assert old in text, f"config.pbtxt no longer holds {old}"
+        text = text.replace(old, new)
+    config.write_text(text)
+    assert build_engine(["build", "--model-repository", str(repository), str(tiny_checkpoint)]) == 0
+    return repository
+
+
+@pytest.fixture(scope="session")
+def server(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that leave it as they found it."""
+    with running(model_repository, tmp_path_factory.mktemp("run")) as started:
+        yield started

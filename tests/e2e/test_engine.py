@@ -1,0 +1,53 @@
+"""The compiled graph computes a Mixtral: the oracle is a numpy forward written from the papers."""
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from build_engine.openvino_ir import MODEL_XML
+from tests.reference_mixtral import ReferenceMixtral
+from tests.tiny_mixtral import TINY, tiny_tensors
+
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+
+
+@pytest.fixture(scope="module")
+def compiled(model_repository: Path) -> ov.CompiledModel:
+    return ov.Core().compile_model(model_repository / "openvino" / "1" / "engine" / MODEL_XML, "CPU", EXACT)
+
+
+def feed(token_ids: np.ndarray, past: int = 0) -> dict[str, np.ndarray]:
+    length = token_ids.shape[1]
+    return {
+        "input_ids": token_ids,
+        "attention_mask": np.ones((1, past + length), np.int64),
+        "position_ids": np.arange(past, past + length)[None],
+        "beam_idx": np.zeros(1, np.int32),
+    }
+
+
+def test_logits_equal_an_independent_forward(compiled: ov.CompiledModel) -> None:
+    prompt = np.random.default_rng(7).integers(0, TINY["vocab_size"], (1, 48))
+    ours = compiled.create_infer_request().infer(feed(prompt))["logits"][0]
+    theirs = ReferenceMixtral(TINY, tiny_tensors(TINY)).logits(prompt[0].tolist())
+    assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < 1e-3
+
+
+def test_the_kv_cache_changes_nothing(compiled: ov.CompiledModel) -> None:
+    tokens = np.random.default_rng(8).integers(0, TINY["vocab_size"], (1, 20))
+    whole = compiled.create_infer_request().infer(feed(tokens))["logits"][0]
+    stepwise = compiled.create_infer_request()
+    stepwise.infer(feed(tokens[:, :15]))
+    for position in range(15, 20):
+        last = stepwise.infer(feed(tokens[:, position : position + 1], position))["logits"][0, -1]
+        np.testing.assert_allclose(last, whole[position], atol=1e-4)
+
+
+def test_only_routed_experts_are_read_and_attention_is_fused(compiled: ov.CompiledModel) -> None:
+    nodes = [node.get_rt_info()["layerType"].get() for node in compiled.get_runtime_model().get_ordered_ops()]
+    layers = TINY["num_hidden_layers"]
+    assert nodes.count("GatherMatmul") == 3 * layers
+    assert nodes.count("RoPE") == 2 * layers
+    assert nodes.count("RMS") == 2 * layers + 1

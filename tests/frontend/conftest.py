@@ -1,0 +1,214 @@
+"""The frontend on a loopback port before a fake Triton, both in one thread beside the tests."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+from aiohttp import web
+
+from frontend.admission import Admission
+from frontend.app import create_app
+from frontend.chat import ChatModel
+from frontend.engine_dir import read_engine_dir
+from frontend.service import Service
+from frontend.template import ChatTemplate
+from frontend.tokenizer import Tokenizer
+from frontend.triton import open_triton
+from tests.frontend.chatml_tokenizer import write_chatml_tokenizer
+from tests.frontend.fake_triton import FakeTriton
+
+MODEL = "/opt/models/casperhansen/mixtral-instruct-awq"
+CHAT = "/v1/chat/completions"
+MAX_BODY_BYTES = 200_000
+MAX_QUEUE_LENGTH = 2
+REQUEST_TIMEOUT_S = 2.0
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], **fields}
+
+
+def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The error of an answer, after checking that it is one."""
+    assert response.status_code == status
+    content = response.json()
+    assert content.keys() == {"error"}
+    assert content["error"].keys() == {"message", "type", "param", "code"}
+    error: dict[str, Any] = content["error"]
+    return error
+
+
+@dataclass
+class Running:
+    """A frontend that serves, and the engine behind it."""
+
+    url: str
+    triton: FakeTriton
+    admission: Admission
+    kill_triton: Callable[[], None]
+    revive_triton: Callable[[], None]
+
+    def wait_until(self, condition: Callable[[], bool], within_s: float = 2.0) -> None:
+        """Fails if `condition` does not come true in time."""
+        give_up = time.monotonic() + within_s
+        while not condition():
+            assert time.monotonic() < give_up, "waited in vain"
+            time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def engine_dir(mixtral_tokenizer_dir: Path) -> Path:
+    """What the build publishes beside the engine, with Mixtral's tokenizer."""
+    manifest = {"format": 1, "target": "openvino", "checkpoint": {"path": MODEL, "fingerprint": "sha256:0"}}
+    (mixtral_tokenizer_dir / "manifest.json").write_text(json.dumps(manifest))
+    return mixtral_tokenizer_dir
+
+
+@pytest.fixture(scope="session")
+def mixtral(engine_dir: Path) -> ChatModel:
+    """Mixtral's template and tokenizer."""
+    return load_chat_model(engine_dir)
+
+
+@pytest.fixture(scope="session")
+def chatml(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
+    """A byte-level tokenizer with a ChatML template."""
+    directory = tmp_path_factory.mktemp("chatml")
+    write_chatml_tokenizer(directory)
+    return load_chat_model(directory)
+
+
+def load_chat_model(directory: Path) -> ChatModel:
+    """As __main__ puts it together."""
+    files = read_engine_dir(directory)
+    tokenizer = Tokenizer(files.tokenizer_json)
+    return ChatModel(
+        template=ChatTemplate(files.chat_template, files.special_tokens),
+        tokenizer=tokenizer,
+        end_tokens=tokenizer.end_tokens(files.special_tokens, files.eos_token_ids),
+        max_seq_len=FakeTriton.max_seq_len,
+    )
+
+
+@pytest.fixture(scope="session")
+def session_frontend(mixtral: ChatModel) -> Iterator[Running]:
+    """Started once: what a test changes is the fake Triton's script."""
+    started: list[Running] = []
+    stop, ready = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(mixtral, started, ready, stop)))
+    thread.start()
+    assert ready.wait(20), "the frontend did not start"
+    yield started[0]
+    stop.set()
+    thread.join(20)
+
+
+@pytest.fixture
+def frontend(session_frontend: Running) -> Iterator[Running]:
+    """The frontend, with a fake Triton as new. Whatever a test did, nothing may be left running."""
+    session_frontend.triton.reset()
+    yield session_frontend
+    session_frontend.triton.ready = True
+    session_frontend.wait_until(lambda: session_frontend.triton.num_running == 0)
+    session_frontend.wait_until(lambda: session_frontend.admission.num_running == 0)
+
+
+@pytest.fixture
+def triton(frontend: Running) -> FakeTriton:
+    """The engine behind `frontend`."""
+    return frontend.triton
+
+
+@pytest.fixture
+def http(frontend: Running) -> Iterator[httpx.Client]:
+    """A plain client."""
+    with httpx.Client(base_url=frontend.url, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture
+def client(frontend: Running) -> Iterator[openai.OpenAI]:
+    """OpenAI's own client."""
+    with openai.OpenAI(base_url=f"{frontend.url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+        yield client
+
+
+async def _serve(model: ChatModel, started: list[Running], ready: threading.Event, stop: threading.Event) -> None:
+    fake, loop = FakeTriton(), asyncio.get_running_loop()
+    runner = web.AppRunner(fake.application(), shutdown_timeout=0.1)
+    await runner.setup()
+    port = await _listen(runner, 0)
+    async with open_triton(f"http://127.0.0.1:{port}", fake.model, startup_timeout_s=5) as client:
+        service = Service(
+            model_names=(MODEL, "mixtral"),
+            chat_model=model,
+            triton=client,
+            admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH),
+            max_body_bytes=MAX_BODY_BYTES,
+            request_timeout_s=REQUEST_TIMEOUT_S,
+            started=1_700_000_000,
+        )
+        async with _uvicorn(service) as url:
+
+            def in_loop(work: Callable[[], object]) -> None:
+                asyncio.run_coroutine_threadsafe(_call(work), loop).result(5)
+
+            started.append(
+                Running(
+                    url=url,
+                    triton=fake,
+                    admission=service.admission,
+                    kill_triton=lambda: in_loop(lambda: _kill(runner)),
+                    revive_triton=lambda: in_loop(lambda: _listen(runner, port)),
+                )
+            )
+            ready.set()
+            await asyncio.to_thread(stop.wait)
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def _uvicorn(service: Service) -> AsyncIterator[str]:
+    config = uvicorn.Config(
+        create_app(service), port=0, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    host, port = server.servers[0].sockets[0].getsockname()
+    yield f"http://{host}:{port}"
+    server.should_exit = True
+    await serving
+
+
+async def _call(work: Callable[[], object]) -> None:
+    result = work()
+    if asyncio.iscoroutine(result):
+        await result
+
+
+async def _listen(runner: web.AppRunner, port: int) -> int:
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    return int(runner.addresses[-1][1])
+
+
+async def _kill(runner: web.AppRunner) -> None:
+    """As kill -9 looks from outside: nobody listens, and every connection is reset."""
+    for site in list(runner.sites):
+        await site.stop()
+    assert runner.server is not None
+    for connection in list(runner.server.connections):
+        if connection.transport is not None:
+            connection.transport.abort()

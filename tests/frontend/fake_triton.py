@@ -1,0 +1,148 @@
+"""A Triton that generates what a test tells it to, and answers over HTTP as the generate extension does.
+
+It stands for the contract: undeclared inputs are refused, lists of one come as scalars and empty ones as [], an error
+after the first response is an event under status 200, and a client that leaves is noticed at the next write.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+REQUIRED = {"input_ids", "input_lengths", "request_output_len"}
+OPTIONAL = {
+    "end_id", "pad_id", "temperature", "runtime_top_k", "runtime_top_p", "repetition_penalty", "presence_penalty",
+    "frequency_penalty", "min_tokens", "seed", "return_log_probs", "streaming",
+}  # fmt: skip
+
+
+@dataclass
+class Events:
+    """Responses of the model, written at once or byte by byte: lists of token ids, or errors as strings."""
+
+    responses: Sequence[list[int] | str]
+    bytes_per_write: int = 1 << 20
+    pause_s: float = 0.0
+
+
+@dataclass
+class Endless:
+    """One token after the other until the client leaves."""
+
+    token_id: int
+    pause_s: float = 0.002
+
+
+@dataclass
+class Refusal:
+    """An answer before the first response."""
+
+    status: int
+    message: str
+
+
+class Death:
+    """The connection breaks off."""
+
+
+Step = Events | Endless | Refusal | Death
+
+
+@dataclass
+class FakeTriton:
+    """Give `script` the steps of the next requests; the last list is used for all that follow."""
+
+    model: str = "openvino"
+    max_batch_size: int = 4
+    max_seq_len: int = 4096
+    inputs: set[str] = field(default_factory=lambda: REQUIRED | OPTIONAL)
+    script: list[Step] = field(default_factory=lambda: [Events([[28705]])])
+    ready: bool = True
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    num_running: int = 0
+    most_running: int = 0
+    num_cancelled: int = 0
+
+    def reset(self) -> None:
+        """As new, for the next test."""
+        fresh = FakeTriton()
+        for name in ("script", "ready", "requests", "most_running", "num_cancelled"):
+            setattr(self, name, getattr(fresh, name))
+
+    def application(self) -> web.Application:
+        """The routes that the frontend needs."""
+        app = web.Application()
+        app.router.add_get(f"/v2/models/{self.model}/ready", self._ready)
+        app.router.add_get(f"/v2/models/{self.model}/config", self._config)
+        app.router.add_post(f"/v2/models/{self.model}/generate_stream", self._generate_stream)
+        return app
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        return web.Response(status=200 if self.ready else 400)
+
+    async def _config(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {
+                "name": self.model,
+                "max_batch_size": self.max_batch_size,
+                "input": [{"name": name} for name in sorted(self.inputs)],
+                "output": [{"name": "output_ids"}, {"name": "sequence_length"}],
+                "parameters": {"max_seq_len": {"string_value": str(self.max_seq_len)}},
+            }
+        )
+
+    async def _generate_stream(self, request: web.Request) -> web.StreamResponse:
+        tensors = await request.json()
+        undeclared = tensors.keys() - self.inputs
+        if undeclared or not tensors.keys() >= REQUIRED:
+            return web.json_response({"error": f"unexpected or missing inference input {undeclared}"}, status=400)
+        self.requests.append(tensors)
+        self.num_running += 1
+        self.most_running = max(self.most_running, self.num_running)
+        try:
+            return await self._play(request)
+        except (ConnectionError, asyncio.CancelledError):
+            self.num_cancelled += 1
+            raise
+        finally:
+            self.num_running -= 1
+
+    async def _play(self, request: web.Request) -> web.StreamResponse:
+        steps = list(self.script)
+        if isinstance(steps[0], Refusal):
+            return web.json_response({"error": steps[0].message}, status=steps[0].status)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        for step in steps:
+            if isinstance(step, Events):
+                await self._write(response.write, step)
+            elif isinstance(step, Endless):
+                while True:
+                    await response.write(self._event([step.token_id]))
+                    await asyncio.sleep(step.pause_s)
+            elif request.transport is not None:
+                request.transport.abort()
+        await response.write_eof()
+        return response
+
+    async def _write(self, write: Callable[[bytes], Awaitable[None]], step: Events) -> None:
+        data = b"".join(self._event(response) for response in step.responses)
+        for at in range(0, len(data), step.bytes_per_write):
+            await write(data[at : at + step.bytes_per_write])
+            await asyncio.sleep(step.pause_s)
+
+    def _event(self, response: list[int] | str) -> bytes:
+        if isinstance(response, str):
+            content: dict[str, Any] = {"error": response}
+        else:
+            flat: Any = response[0] if len(response) == 1 else response
+            content = {
+                "model_name": self.model,
+                "model_version": "1",
+                "output_ids": flat,
+                "sequence_length": len(response),
+            }
+        return b"data: " + json.dumps(content).encode() + b"\n\n"

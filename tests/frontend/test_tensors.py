@@ -1,0 +1,134 @@
+"""What Triton is sent for a request, and what its events mean however they are cut."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frontend.errors import ContextLengthExceeded, EngineFailed, EngineUnavailable, StartupError, UnsupportedParameter
+from frontend.generation import EndTokens, Engine, GenerationRequest, SamplingParams
+from frontend.tensors import EventParser, encode_request, read_engine
+from tests.frontend.fake_triton import OPTIONAL, REQUIRED
+
+ENGINE = Engine(max_batch_size=4, max_seq_len=100, inputs=frozenset(REQUIRED | OPTIONAL))
+OLD_ENGINE = Engine(
+    max_batch_size=4,
+    max_seq_len=100,
+    inputs=ENGINE.inputs - {"seed", "min_tokens"} | {"random_seed", "min_length"},
+)
+
+
+def tensors(engine: Engine = ENGINE, **params: Any) -> dict[str, Any]:
+    wishes = {"max_tokens": 10, "temperature": 0.7, "top_p": 1.0, "seed": 42, **params}
+    request = GenerationRequest(
+        prompt_token_ids=[1, 733, 16289],
+        sampling_params=SamplingParams(**wishes),
+        end_tokens=EndTokens(end_id=2, pad_id=7),
+    )
+    return encode_request(request, engine)
+
+
+def test_a_plain_request_sends_what_the_engine_cannot_do_without() -> None:
+    assert tensors() == {
+        "input_ids": [1, 733, 16289],
+        "input_lengths": 3,
+        "request_output_len": 10,
+        "end_id": 2,
+        "pad_id": 7,
+        "streaming": True,
+        "temperature": 0.7,
+        "runtime_top_p": 1.0,
+        "seed": 42,
+    }
+
+
+def test_temperature_zero_is_top_k_one_and_nothing_else() -> None:
+    sent = tensors(temperature=0.0, top_p=0.5, top_k=40)
+    assert sent["runtime_top_k"] == 1
+    assert not sent.keys() & {"temperature", "runtime_top_p"}
+
+
+def test_ignore_eos_tells_the_engine_that_there_is_no_end_token() -> None:
+    assert tensors(ignore_eos=True)["end_id"] == -1
+
+
+def test_every_wish_has_its_tensor() -> None:
+    wishes = {"repetition_penalty": 1.1, "presence_penalty": 0.5, "frequency_penalty": -0.5, "min_tokens": 3}
+    sent = tensors(top_k=40, **wishes)
+    assert {name: sent[name] for name in wishes} == wishes
+    assert sent["runtime_top_k"] == 40
+
+
+def test_inputs_are_called_what_the_loaded_engine_calls_them() -> None:
+    sent = tensors(OLD_ENGINE, min_tokens=3)
+    assert (sent["random_seed"], sent["min_length"]) == (42, 3)
+    assert sent.keys() <= OLD_ENGINE.inputs
+
+
+def test_a_wish_that_the_engine_has_no_input_for_is_refused_by_name() -> None:
+    engine = Engine(max_batch_size=4, max_seq_len=100, inputs=ENGINE.inputs - {"presence_penalty"})
+    assert "presence_penalty" not in tensors(engine)
+    with pytest.raises(UnsupportedParameter) as caught:
+        tensors(engine, presence_penalty=1.0)
+    assert caught.value.param == "presence_penalty"
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    plain = {
+        "name": "openvino",
+        "max_batch_size": 8,
+        "input": [{"name": name} for name in ENGINE.inputs],
+        "parameters": {"max_seq_len": {"string_value": "8192"}},
+    }
+    return plain | changes
+
+
+def test_limits_and_inputs_come_from_the_models_config() -> None:
+    assert read_engine(config()) == Engine(max_batch_size=8, max_seq_len=8192, inputs=ENGINE.inputs)
+
+
+@pytest.mark.parametrize("name", ["end_id", "streaming", "runtime_top_p", "seed"])
+def test_a_model_without_an_input_that_is_always_sent_is_refused_at_start(name: str) -> None:
+    with pytest.raises(StartupError, match=name):
+        read_engine(config(input=[{"name": other} for other in ENGINE.inputs - {name}]))
+
+
+def test_a_model_that_does_not_tell_its_context_is_refused_at_start() -> None:
+    with pytest.raises(StartupError, match="max_seq_len"):
+        read_engine(config(parameters={}))
+
+
+def event(response: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(response).encode() + b"\n\n"
+
+
+@given(responses=st.lists(st.lists(st.integers(0, 32000), max_size=4), max_size=6), data=st.data())
+def test_tokens_do_not_depend_on_how_events_are_cut(responses: list[list[int]], data: st.DataObject) -> None:
+    flat = [ids[0] if len(ids) == 1 else ids for ids in responses]  # as Triton writes lists of one
+    stream = b"".join(event({"output_ids": ids, "sequence_length": 1}) for ids in flat)
+    places = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=9)))
+    parser = EventParser()
+    pieces = [stream[begin:end] for begin, end in zip([0, *places], [*places, len(stream)], strict=True)]
+    assert [list(chunk.token_ids) for piece in pieces for chunk in parser.feed(piece)] == responses
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("Prompt length (9000) exceeds maximum input length (8192) /app/llmRequest.cpp:42", ContextLengthExceeded),
+        ("Exceeds maximum queue size", EngineUnavailable),
+        ("Maximum queue size of 10 has been reached", EngineUnavailable),
+        ("Server is shutting down", EngineUnavailable),
+        ("[TensorRT-LLM][ERROR] Assertion failed: /app/secret/path.cpp:12", EngineFailed),
+    ],
+)
+def test_engine_errors_are_told_apart_logged_whole_and_not_passed_on(
+    message: str, error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR), pytest.raises(error) as caught:
+        EventParser().feed(event({"error": message}))
+    assert message in caplog.text
+    assert not any(word in str(caught.value) for word in ("/app", "cpp", "TensorRT", "Assertion"))
