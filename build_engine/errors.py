@@ -1,9 +1,9 @@
-"""What can be wrong with a checkpoint or a build.
+"""What can stop a build.
 
-BuildError
+BuildError                 refused
 ├── CheckpointError        the checkpoint cannot be used as it is
-├── RepositoryError        the model repository cannot take the engine
-└── BuildInterrupted       stopped by the user
+└── RepositoryError        the model repository cannot take the engine
+BuildInterrupted           stopped from outside
 
 A message is one line: the file or tensor, what was found, what is accepted. `__main__` prints it and exits with 2.
 """
@@ -18,8 +18,8 @@ class CheckpointError(BuildError):
 
 
 class RepositoryError(BuildError):
-    """The model repository is not readable, not writable, or full."""
+    """The model repository is not readable, not writable, in use, or full."""
 
 
-class BuildInterrupted(BuildError):
-    """SIGINT or SIGTERM came while building."""
+class BuildInterrupted(BaseException):
+    """SIGINT or SIGTERM came. Not an Exception: a library that catches those would swallow it, and the build go on."""

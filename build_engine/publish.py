@@ -5,20 +5,19 @@ new one. Whatever stops the build (an error, a full disk, SIGINT, SIGTERM) leave
 kill -9 leaves is cleared by the next build.
 """
 
+import fcntl
 import json
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from .checkpoint import Checkpoint
-from .errors import BuildInterrupted, RepositoryError
+from .errors import RepositoryError
+from .interrupts import uninterrupted
 from .limits import Limits
 
 MANIFEST = "manifest.json"
@@ -50,25 +49,44 @@ def is_published(engine_dir: Path, manifest: dict[str, Any]) -> bool:
 
 
 @contextmanager
+def only_build(engine_dir: Path) -> Iterator[None]:
+    """Keep other builds of this engine away, and clear what a killed one left.
+
+    Raises RepositoryError when another one is running; that, too, for every OSError inside: the place is not writable,
+    or the disk is full.
+    """
+    with _disk_errors(engine_dir.parent), _locked(engine_dir.parent):
+        _recover(engine_dir)
+        yield
+
+
+@contextmanager
 def staged(engine_dir: Path, checkpoint: Checkpoint, manifest: dict[str, Any]) -> Iterator[Path]:
     """A directory to build in; on leaving it takes its place as `engine_dir`, complete with tokenizer and manifest.
 
-    Raises RepositoryError when the directory cannot be written or the disk is full, BuildInterrupted on SIGINT and
-    SIGTERM; then `engine_dir` is as it was.
+    Whatever is raised inside, `engine_dir` is then as it was.
     """
-    stage, old = (engine_dir.with_name(f".{engine_dir.name}.{state}") for state in ("partial", "old"))
-    with _interruptible(), _disk_errors(engine_dir):
-        _restore(engine_dir, old)
-        shutil.rmtree(stage, ignore_errors=True)
-        try:
-            stage.mkdir(parents=True)
-            yield stage
-            for file in checkpoint.tokenizer_files:
-                shutil.copyfile(file, stage / file.name)
-            (stage / MANIFEST).write_text(json.dumps({**manifest, "files": _sizes(stage)}, indent=2) + "\n")
-            _replace(stage, engine_dir, old)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+    stage = _stage(engine_dir)
+    try:
+        stage.mkdir()
+        yield stage
+        for file in checkpoint.tokenizer_files:
+            (stage / file.name).write_bytes(file.read_bytes())
+        (stage / MANIFEST).write_text(json.dumps({**manifest, "files": _sizes(stage)}, indent=2) + "\n")
+        _flush(stage)
+        with uninterrupted():
+            _replace(stage, engine_dir)
+    finally:
+        with uninterrupted():
+            _recover(engine_dir)
+
+
+def _stage(engine_dir: Path) -> Path:
+    return engine_dir.with_name(f".{engine_dir.name}.partial")
+
+
+def _old(engine_dir: Path) -> Path:
+    return engine_dir.with_name(f".{engine_dir.name}.old")
 
 
 def _sizes(directory: Path) -> dict[str, int]:
@@ -81,19 +99,18 @@ def _files(directory: Path) -> Iterator[Path]:
     return (file for file in directory.rglob("*") if file.is_file())
 
 
-def _replace(stage: Path, engine_dir: Path, old: Path) -> None:
-    _flush(stage)
+def _replace(stage: Path, engine_dir: Path) -> None:
     if engine_dir.exists():
-        engine_dir.rename(old)
+        engine_dir.rename(_old(engine_dir))
     stage.rename(engine_dir)
-    shutil.rmtree(old, ignore_errors=True)
 
 
-def _restore(engine_dir: Path, old: Path) -> None:
-    """Undo a `_replace` that was killed between its two renames."""
-    if old.exists() and not engine_dir.exists():
-        old.rename(engine_dir)
-    shutil.rmtree(old, ignore_errors=True)
+def _recover(engine_dir: Path) -> None:
+    """Clear every trace of a build but its engine; one stopped between its renames leaves the old engine."""
+    if _old(engine_dir).exists() and not engine_dir.exists():
+        _old(engine_dir).rename(engine_dir)
+    for leftover in (_old(engine_dir), _stage(engine_dir)):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _flush(directory: Path) -> None:
@@ -104,27 +121,24 @@ def _flush(directory: Path) -> None:
 
 
 @contextmanager
-def _disk_errors(engine_dir: Path) -> Iterator[None]:
+def _locked(directory: Path) -> Iterator[None]:
+    """The lock is on the directory itself: no file is left behind, and it ends with the process, however that ends."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    except OSError as error:
-        place = error.filename or engine_dir.parent
-        raise RepositoryError(f"{place}: cannot write the engine ({error.strerror or error})") from error
+    except BlockingIOError:
+        raise RepositoryError(f"{directory}: another build is running; accepted: one at a time") from None
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise BuildInterrupted, so that every `finally` runs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(signum: int, _: FrameType | None) -> None:
-        raise BuildInterrupted(f"interrupted by {signal.Signals(signum).name}; nothing was published")
-
-    previous = {signum: signal.signal(signum, interrupt) for signum in (signal.SIGINT, signal.SIGTERM)}
+def _disk_errors(directory: Path) -> Iterator[None]:
     try:
         yield
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+    except OSError as error:
+        raise RepositoryError(
+            f"{error.filename or directory}: cannot be written ({error.strerror or error});"
+            " accepted: a writable directory with room for the engine"
+        ) from error
