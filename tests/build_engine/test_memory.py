@@ -18,7 +18,7 @@ MIB = 2**20
 FEW, MANY = 2, 6
 CONFIG: dict[str, Any] = SMALL | {
     "hidden_size": 1024,
-    "intermediate_size": 4096,
+    "intermediate_size": 2560,
     "num_attention_heads": 8,
     "num_key_value_heads": 2,
     "num_local_experts": 8,
@@ -119,7 +119,7 @@ def test_peak_memory_stays_below_a_layer_and_does_not_grow_with_layers(
     checkpoints: dict[int, CheckpointDir], tmp_path: Path
 ) -> None:
     layer = experts_bytes(CONFIG)
-    assert layer > 40 * MIB, "a layer that would not be noticed proves nothing"
+    assert layer > 30 * MIB, "a layer that would not be noticed proves nothing"
     few, many = (build_peak_bytes(tmp_path, checkpoints[layers]) for layers in (FEW, MANY))
     assert many < layer + 1024 * MIB
     assert many - few < layer

@@ -129,7 +129,7 @@ def test_a_read_only_repository_is_refused(refuse: Refuse, unharmed: Repository,
     assert line == f"{unharmed.version}/.engine.partial: cannot be written (Read-only file system); {TAKES}"
 
 
-@pytest.mark.parametrize("limit_kib", [0, 1, 60, 110, 200, 300, 500], ids="{} KiB".format)
+@pytest.mark.parametrize("limit_kib", [0, 110, 300], ids="{} KiB".format)
 def test_files_that_cannot_grow_are_refused(
     refuse: Refuse, unharmed: Repository, checkpoint: CheckpointDir, limit_kib: int
 ) -> None:
