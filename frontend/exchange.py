@@ -101,13 +101,12 @@ async def post(url: str, body: bytes, reader: Callable[[int], OnBody]) -> None:
     EngineUnavailable when there is no connection or it breaks off, and whatever the reader raises.
     """
     target = urlsplit(url)
+    host, port = target.hostname or "", target.port or 80
     head = (
         f"POST {target.path} HTTP/1.1\r\nHost: {target.netloc}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    connecting = asyncio.get_running_loop().create_connection(
-        lambda: _Exchange(head.encode() + body), target.hostname, target.port or 80
-    )
+    connecting = asyncio.get_running_loop().create_connection(lambda: _Exchange(head.encode() + body), host, port)
     try:
         transport, exchange = await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
     except (OSError, asyncio.TimeoutError) as exc:

@@ -8,6 +8,7 @@ import asyncio
 import types
 from collections import deque
 from collections.abc import Coroutine, Generator
+from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -66,10 +67,10 @@ def _go_on(coroutine: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any,
         try:
             value = yield awaited
         except BaseException as exc:
-            step, argument = coroutine.throw, exc
+            step = partial(coroutine.throw, exc)
         else:
-            step, argument = coroutine.send, value
+            step = partial(coroutine.send, value)
         try:
-            awaited = step(argument)
+            awaited = step()
         except StopIteration:
             return

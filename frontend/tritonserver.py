@@ -1,7 +1,7 @@
 """Start a real Triton Inference Server on this machine, closed to everything but inference on loopback.
 
-`tritonserver` on the PATH (NVIDIA's image) is taken as it is; else the binary in the wheel nvidia-pytriton is used, with
-its Python backend and the stub for this Python. Nothing here supervises or waits.
+`tritonserver` on the PATH (NVIDIA's image) is taken as it is; else the binary in the wheel nvidia-pytriton is used,
+with its Python backend and the stub for this Python. Nothing here supervises or waits.
 """
 
 import importlib.util
@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -47,7 +46,7 @@ def start_triton(settings: TritonSettings, log: BinaryIO) -> "subprocess.Popen[b
 
 def triton_command(settings: TritonSettings) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment of the server."""
-    options = {
+    options: dict[str, object] = {
         "model-repository": settings.model_repository,
         "model-control-mode": "explicit",
         "load-model": settings.model,
@@ -67,7 +66,7 @@ def triton_command(settings: TritonSettings) -> tuple[list[str], dict[str, str]]
     return [str(binary), "--disable-auto-complete-config", *arguments], environment
 
 
-def _installation(runtime_dir: Path) -> tuple[Path, Mapping[str, object], dict[str, str]]:
+def _installation(runtime_dir: Path) -> tuple[Path, dict[str, object], dict[str, str]]:
     """The binary, the options that say where its backends are, and its environment."""
     if on_path := shutil.which("tritonserver"):
         return Path(on_path), {}, dict(os.environ)
