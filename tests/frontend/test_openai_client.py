@@ -34,7 +34,9 @@ def test_stream(client: openai.OpenAI, triton: FakeTriton) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == " Ein Haus"
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-2].choices[0].finish_reason == "stop"
-    assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], 2)
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 2
     assert len({(chunk.id, chunk.created) for chunk in chunks}) == 1
 
 
