@@ -49,7 +49,12 @@ def _log_lines(what: str, total: int, unit: str) -> Callable[[int], None]:
         last_line = now
         rate = done / max(now - started, 1e-9)
         left_s = max(total - done, 0) / rate if rate else 0.0
-        line = f"{what}: {100 * done // max(total, 1)} % of {tqdm.format_sizeof(total)}{unit}"
-        sys.stderr.write(f"{line}, {tqdm.format_sizeof(rate)}{unit}/s, {left_s:.0f} s left\n")
+        line = f"{what}: {100 * done // max(total, 1)} % of {_amount(total)}{unit}"
+        sys.stderr.write(f"{line}, {_amount(rate)}{unit}/s, {left_s:.0f} s left\n")
 
     return advance
+
+
+def _amount(number: float) -> str:
+    """Short: 30, 0.14, 471M."""
+    return f"{number:.2g}" if number < 100 else str(tqdm.format_sizeof(number))
