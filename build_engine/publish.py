@@ -8,30 +8,27 @@ kill -9 leaves is cleared by the next build.
 import json
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from .checkpoint import Checkpoint
-from .errors import BuildInterrupted, RepositoryError
+from .errors import RepositoryError
+from .interrupts import interruptible
 from .limits import Limits
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
 
 
-def make_manifest(target: str, checkpoint: Checkpoint, limits: Limits, packages: tuple[str, ...]) -> dict[str, Any]:
+def make_manifest(target: str, checkpoint: Checkpoint, limits: Limits, versions: Mapping[str, str]) -> dict[str, Any]:
     """What was built from what, with which versions, for which limits; equal manifests mean equal engines."""
     return {
         "format": _FORMAT,
         "target": target,
         "checkpoint": {"path": str(checkpoint.path), "fingerprint": checkpoint.fingerprint()},
-        "versions": {package: version(package) for package in packages},
+        "versions": dict(versions),
         "model": {
             "vocab_size": checkpoint.config.vocab_size,
             "kv_bytes_per_token": checkpoint.config.kv_bytes_per_token,
@@ -44,7 +41,7 @@ def is_published(engine_dir: Path, manifest: dict[str, Any]) -> bool:
     """Whether the engine in place is the one that this manifest describes, with all its files."""
     try:
         published = json.loads((engine_dir / MANIFEST).read_bytes())
-        return bool(published == {**manifest, "files": _sizes(engine_dir)})
+        return bool(published == {**manifest, "files": file_sizes(engine_dir)})
     except (OSError, ValueError):
         return False
 
@@ -57,7 +54,7 @@ def staged(engine_dir: Path, checkpoint: Checkpoint, manifest: dict[str, Any]) -
     SIGTERM; then `engine_dir` is as it was.
     """
     stage, old = (engine_dir.with_name(f".{engine_dir.name}.{state}") for state in ("partial", "old"))
-    with _interruptible(), _disk_errors(engine_dir):
+    with interruptible(), disk_errors(engine_dir):
         _restore(engine_dir, old)
         shutil.rmtree(stage, ignore_errors=True)
         try:
@@ -65,13 +62,13 @@ def staged(engine_dir: Path, checkpoint: Checkpoint, manifest: dict[str, Any]) -
             yield stage
             for file in checkpoint.tokenizer_files:
                 shutil.copyfile(file, stage / file.name)
-            (stage / MANIFEST).write_text(json.dumps({**manifest, "files": _sizes(stage)}, indent=2) + "\n")
+            (stage / MANIFEST).write_text(json.dumps({**manifest, "files": file_sizes(stage)}, indent=2) + "\n")
             _replace(stage, engine_dir, old)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _sizes(directory: Path) -> dict[str, int]:
+def file_sizes(directory: Path) -> dict[str, int]:
     """Bytes of every file but the manifest itself."""
     sizes = {str(file.relative_to(directory)): file.stat().st_size for file in _files(directory)}
     return {name: size for name, size in sorted(sizes.items()) if name != MANIFEST}
@@ -104,27 +101,10 @@ def _flush(directory: Path) -> None:
 
 
 @contextmanager
-def _disk_errors(engine_dir: Path) -> Iterator[None]:
+def disk_errors(engine_dir: Path) -> Iterator[None]:
+    """A disk that is full, read-only or not ours is the repository's problem: RepositoryError."""
     try:
         yield
     except OSError as error:
         place = error.filename or engine_dir.parent
         raise RepositoryError(f"{place}: cannot write the engine ({error.strerror or error})") from error
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise BuildInterrupted, so that every `finally` runs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(signum: int, _: FrameType | None) -> None:
-        raise BuildInterrupted(f"interrupted by {signal.Signals(signum).name}; nothing was published")
-
-    previous = {signum: signal.signal(signum, interrupt) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
