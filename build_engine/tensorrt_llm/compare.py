@@ -15,8 +15,9 @@ from .converted import PackedLinear
 from .layout import Int64, source_positions
 from .source import AwqLinear
 
-# Rows of a converted matrix that are compared value by value; 128 of a Mixtral-8x7B's 4096 keep it to minutes.
-SAMPLED_ROWS = 128
+# Rows of a converted matrix that are compared value by value. A wrong layout shows in any of them, a single wrong value
+# in the counts; 32 keep a Mixtral-8x7B's 832 matrices to some minutes on one core.
+SAMPLED_ROWS = 32
 # What makes AutoAWQ's unsigned values signed; it turns up in `zero`, as the kernel computes value * scale + zero.
 _SIGN_OFFSET = 8
 # A float16 product may be rounded once more or once less.
@@ -26,13 +27,18 @@ Candidates = Iterable[tuple[str, AwqLinear, bool]]
 """Other sources that a converted linear might have been made from: (what that would mean, source, interleaved)."""
 
 
-def find_difference(found: PackedLinear, source: AwqLinear, *, interleaved: bool, seed: int) -> str | None:
-    """What differs, or None. `seed` chooses the sample."""
+def value_difference(found: PackedLinear, source: AwqLinear, *, interleaved: bool, seed: int) -> str | None:
+    """How the 4-bit values differ, or None. `seed` chooses the sample."""
     rows = _sample(source.inputs, seed)
     if different := _different_values(found, source, rows, interleaved):
         return f"{different} of {rows.size * source.outputs} sampled 4-bit values are not the source's"
     if moved := _moved_counts(found, source):
         return f"{moved} 4-bit value(s) outside the sample are not the source's"
+    return None
+
+
+def grid_difference(found: PackedLinear, source: AwqLinear) -> str | None:
+    """How the scales or the zeros differ, or None."""
     return _scale_difference(found, source) or _zero_difference(found, source)
 
 

@@ -193,6 +193,7 @@ class _Builder:
 
     def _run_verify(self, trtllm_checkpoint: Path, _: Path) -> dict[str, Any]:
         config = self._job.checkpoint.config
+        self._work.say(f"verify: comparing {config.num_hidden_layers} layers with the source")
         with progress("verify", config.num_hidden_layers, " layers") as advance:
             verify(self._job.checkpoint, trtllm_checkpoint, self._job.tp_size, self._sm, advance)
         return {}

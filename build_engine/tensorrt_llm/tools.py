@@ -98,11 +98,11 @@ def _follow(run: Run, process: "subprocess.Popen[bytes]", write: Callable[[str],
     assert process.stdout is not None, "stdout is a pipe"
     watch = _Watch(run)
     rest = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
+    with process.stdout as output, selectors.DefaultSelector() as selector:
+        selector.register(output, selectors.EVENT_READ)
         while True:
             if selector.select(_POLL_S):
-                data = os.read(process.stdout.fileno(), 2**16)
+                data = os.read(output.fileno(), 2**16)
                 *lines, rest = (rest + data).split(b"\n")
                 if not data and rest:
                     lines.append(rest)

@@ -16,7 +16,7 @@ from build_engine.checkpoint import Checkpoint
 from build_engine.errors import ConversionError
 from build_engine.mixtral import MixtralConfig
 
-from .compare import Candidates, explain, find_difference
+from .compare import Candidates, explain, grid_difference, value_difference
 from .converted import PackedLinear, RankFile, check_config, open_ranks
 from .gpus import is_interleaved
 from .source import AwqLinear, read_linear, side_by_side
@@ -80,10 +80,11 @@ class _Verifier:
     ) -> None:
         seed = zlib.crc32(f"{name}.{expert}.{rank}".encode())
         interleaved = is_interleaved(self._sm, expert=expert is not None)
-        difference = find_difference(found, source, interleaved=interleaved, seed=seed)
-        if difference:
-            place = name if expert is None else f"{name} expert {expert}"
+        place = name if expert is None else f"{name} expert {expert}"
+        if difference := value_difference(found, source, interleaved=interleaved, seed=seed):
             _refuse(rank, place, explain(found, mistakes, seed=seed) or difference)
+        if difference := grid_difference(found, source):
+            _refuse(rank, place, difference)
 
     def _attention_mistakes(self, source: AwqLinear) -> Candidates:
         """Values in the order of the other kind of GPU."""
