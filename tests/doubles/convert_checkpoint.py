@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Stands for examples/models/core/llama/convert_checkpoint.py of TensorRT-LLM 1.2: same options, same files.
 
-Splits, fuses and reorders the weights of a Mixtral; knows nothing else that the real one can. DOUBLE_FAULT makes it fail.
+Splits, fuses and reorders the weights of a Mixtral; can nothing else that the real one can. DOUBLE_FAULT makes it fail.
 """
 
 import argparse

@@ -40,7 +40,7 @@ def unpack(packed: Uint8) -> Uint8:
 
 
 def unpack_awq(packed: NDArray[np.int32]) -> Uint8:
-    """int32 [rows, N/8] -> uint8 [rows, N]: bytes as they lie in memory, then the nibbles of eight channels in order."""
+    """int32 [rows, N/8] -> uint8 [rows, N]: bytes as they lie in memory, then eight channels in order."""
     rows = len(packed)
     nibbles = unpack(np.ascontiguousarray(packed).view(np.uint8)).reshape(rows, -1, 8)
     return nibbles[:, :, [0, 4, 1, 5, 2, 6, 3, 7]].reshape(rows, -1)

@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
             event = {"output_ids": token_id, "sequence_length": 1, "output_log_probs": values}
             self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
 
-    def log_message(self, format: str, *_: object) -> None:
+    def log_message(self, *_: object) -> None:
         """Quiet."""
 
 
@@ -87,7 +87,9 @@ def main() -> int:
     arguments = parse_arguments()
     assert arguments.load_model == "tensorrt_llm"
     if FAULT == "version_mismatch":
-        print("[TensorRT-LLM][ERROR] Serialization assertion stdVersionRead == serializationVersion failed.", flush=True)
+        print(
+            "[TensorRT-LLM][ERROR] Serialization assertion stdVersionRead == serializationVersion failed.", flush=True
+        )
         return 1
     engine = load(arguments.model_repository)
     if FAULT == "server_hangs" or os.environ.get("OMPI_COMM_WORLD_RANK", "0") != "0":

@@ -148,7 +148,16 @@ def test_memory_given_replaces_the_gpus(tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize(
     ("sm", "reason"),
-    [(80, None), (86, None), (89, None), (90, None), (75, "older"), (100, "Blackwell"), (103, "Blackwell"), (120, "SM 120")],
+    [
+        (80, None),
+        (86, None),
+        (89, None),
+        (90, None),
+        (75, "older"),
+        (100, "Blackwell"),
+        (103, "Blackwell"),
+        (120, "SM 120"),
+    ],
 )
 def test_architectures(sm: int, reason: str | None) -> None:
     assert (refusal(sm) is None) == (reason is None)
