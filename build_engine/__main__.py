@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from .checkpoint import Checkpoint, open_checkpoint, read_config
-from .errors import BuildError, HostError
+from .errors import BuildError, BuildInterrupted, HostError, ToolFailed
+from .interrupts import interruptible
+from .mixtral import engine_bytes
 from .progress import track
 from .tensorrt_llm.gpus import GPUS
 from .tensorrt_llm.toolchain import BACKEND, CONVERTER, Toolchain
@@ -16,16 +18,17 @@ MODEL_REPOSITORY = Path("model_repository")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 refused with one line on stderr and nothing published."""
+    """Exit status: 0 done, 2 refused or interrupted with one line on stderr and nothing published."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
-    except BuildError as error:
-        sys.stderr.write(f"build_engine: {error}\n")
+        with interruptible():
+            arguments.run(arguments)
+    except (BuildError, BuildInterrupted) as error:
+        if isinstance(error, ToolFailed):
+            sys.stderr.writelines(f"  {text[:300]}\n" for text in error.last_lines)
+        line = " ".join(str(error).splitlines())  # a name in a file, or a library's message, may hold line breaks
+        sys.stderr.write(f"build_engine: {line}\n")
         return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("build_engine: interrupted\n")
-        return 130
     return 0
 
 
@@ -85,11 +88,14 @@ def _positive_float(text: str) -> float:
 
 def _inspect(arguments: argparse.Namespace) -> None:
     checkpoint = open_checkpoint(arguments.checkpoint.absolute())
+    for name in track(checkpoint.float_tensors, "values", " tensors"):
+        checkpoint.tensor(name)  # raises for what `build` would refuse later
     _print(_describe(checkpoint))
 
 
 def _describe(checkpoint: Checkpoint) -> str:
-    config, shards = checkpoint.config, set(checkpoint.shards.values())
+    config, num_files = checkpoint.config, len(set(checkpoint.shards.values()))
+    stored, built = checkpoint.size_bytes / 2**20, engine_bytes(config) / 2**20
     rows = {
         "checkpoint": str(checkpoint.path),
         "model": f"Mixtral, {config.num_hidden_layers} layers, {config.num_local_experts} experts of which "
@@ -97,9 +103,9 @@ def _describe(checkpoint: Checkpoint) -> str:
         "attention": f"{config.num_attention_heads} query heads on {config.num_key_value_heads} key-value heads of "
         f"{config.head_dim}, {config.max_position_embeddings} positions",
         "quantization": f"AutoAWQ gemm, 4 bits, groups of {config.group_size}, zero points",
-        "weights": f"{checkpoint.size_bytes / 2**20:.1f} MiB in {len(shards)} file(s) of {len(checkpoint.shards)} tensors",
+        "weights": f"{stored:.1f} MiB in {num_files} file(s), {len(checkpoint.shards)} tensors",
         "KV cache": f"{config.kv_bytes_per_token / 2**10:.1f} KiB per token in float16",
-        "would build": "openvino: 4-bit weights as they are, zero points kept, sparse experts",
+        "would build": f"openvino: {built:.1f} MiB, 4-bit weights as they are, zero points kept, sparse experts",
     }
     return "\n".join(f"{name:<13} {value}" for name, value in rows.items())
 

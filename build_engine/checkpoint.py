@@ -6,6 +6,7 @@ Refuses, naming the file or tensor, whatever could not be served correctly; neve
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,19 @@ import ml_dtypes  # noqa: F401  registers bfloat16 with numpy, as which safetens
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 
 from .errors import CheckpointError
-from .mixtral import MixtralConfig, TensorSpec, expected_tensors, to_mixtral_config
+from .mixtral import PACKED, MixtralConfig, TensorSpec, expected_tensors, to_mixtral_config
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE_SHARD = "model.safetensors"
 # What the frontend and Triton need beside the engine: the first two must exist, the others are taken along.
-REQUIRED_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+TOKENIZER = "tokenizer.json"
+REQUIRED_TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json")
 OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "generation_config.json", "chat_template.jinja")
+_JSON = "a JSON object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,27 @@ class Checkpoint:
     shards: Mapping[str, str]
 
     def tensor(self, name: str) -> NDArray[Any]:
-        """One tensor as stored. Raises CheckpointError for a value that is not finite."""
-        with safe_open(self.path / self.shards[name], framework="numpy") as shard:
-            values: NDArray[Any] = shard.get_tensor(name)
-        if values.dtype.kind != "i" and not np.isfinite(values.astype(np.float32, copy=False)).all():
-            raise CheckpointError(f"{self.shards[name]}: tensor {name} holds NaN or infinity; accepted: finite numbers")
-        return values
+        """One tensor: packed int32 as stored, any other as float16.
+
+        Raises CheckpointError for a value that is not finite or that float16 cannot hold.
+        """
+        shard = self.shards[name]
+        with _opened(self.path / shard) as tensors:
+            values: NDArray[Any] = tensors.get_tensor(name)
+        if values.dtype == np.int32:
+            return values
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"{shard}: tensor {name} holds NaN or infinity; accepted: finite numbers")
+        with np.errstate(over="ignore"):  # an overflow becomes infinity, and is told by it
+            halves = values.astype(np.float16, copy=False)
+        if not np.isfinite(halves).all():
+            raise CheckpointError(f"{shard}: tensor {name} exceeds float16; accepted: magnitudes up to 65504")
+        return halves
+
+    @property
+    def float_tensors(self) -> list[str]:
+        """Those that hold scales and plain weights, whose values can be wrong."""
+        return [name for name, spec in expected_tensors(self.config).items() if spec.dtypes != PACKED]
 
     @property
     def tokenizer_files(self) -> list[Path]:
@@ -70,14 +89,15 @@ class Checkpoint:
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open and check everything that can be checked without reading weights.
 
-    Raises CheckpointError: no such directory, unreadable config, not a 4-bit AutoAWQ gemm Mixtral, missing tokenizer,
-    missing, damaged or incomplete shard, tensor missing or of another dtype or shape.
+    Raises CheckpointError: no such directory, unreadable config, not a 4-bit AutoAWQ gemm Mixtral, missing or broken
+    tokenizer, missing, damaged or incomplete shard, tensor missing, unknown, or of another dtype or shape.
     """
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such directory; accepted: a Hugging Face checkpoint directory")
     config = to_mixtral_config(_read_json(path / CONFIG))
     for name in REQUIRED_TOKENIZER_FILES:
         _read_json(path / name)
+    _check_tokenizer(path / TOKENIZER)
     shards = _find_shards(path)
     _check_tensors(path, shards, expected_tensors(config))
     return Checkpoint(path, config, shards)
@@ -92,40 +112,55 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"{file.name}: missing in {file.parent}") from None
+        raise CheckpointError(f"{file.name}: missing in {file.parent}; accepted: {_JSON}") from None
     except OSError as error:
-        raise CheckpointError(f"{file.name}: cannot be read ({error.strerror})") from error
+        raise CheckpointError(f"{file.name}: cannot be read ({error.strerror}); accepted: {_JSON}") from error
     except ValueError as error:
-        raise CheckpointError(f"{file.name}: not valid JSON ({error})") from error
+        raise CheckpointError(f"{file.name}: does not parse ({error}); accepted: {_JSON}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{file.name}: holds a {type(value).__name__}; accepted: a JSON object")
+        raise CheckpointError(f"{file.name}: holds a {type(value).__name__}; accepted: {_JSON}")
     return value
+
+
+def _check_tokenizer(file: Path) -> None:
+    try:
+        Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise CheckpointError(f"{file.name}: does not load ({error}); accepted: a fast tokenizer") from error
 
 
 def _find_shards(path: Path) -> dict[str, str]:
     """Tensor name to file name, from the index or from the only shard."""
+    if (path / SINGLE_SHARD).exists():  # and counts even beside an index, as it does for transformers
+        return dict.fromkeys(_headers(path / SINGLE_SHARD), SINGLE_SHARD)
     if not (path / INDEX).exists():
-        if not (path / SINGLE_SHARD).exists():
-            raise CheckpointError(f"{path}: no {SINGLE_SHARD} and no {INDEX}; accepted: safetensors weights")
-        return {name: SINGLE_SHARD for name in _headers(path / SINGLE_SHARD)}
+        raise CheckpointError(f"{path}: no {SINGLE_SHARD} and no {INDEX}; accepted: safetensors weights")
     weight_map = _read_json(path / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise CheckpointError(f"{INDEX}: no weight_map; accepted: an object from tensor names to shard files")
+        raise CheckpointError(f"{INDEX}: no usable weight_map; accepted: an object from tensor names to shard files")
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:
-            raise CheckpointError(f"{INDEX}: names shard {shard!r}; accepted: a file name in the same directory")
+            raise CheckpointError(f"{INDEX}: names shard {shard!r}; accepted: a file beside the index")
         if not (path / shard).is_file():
-            raise CheckpointError(f"{INDEX}: names shard {shard}, which is absent from {path}")
+            raise CheckpointError(f"{INDEX}: names shard {shard!r}, which is absent; accepted: a file beside the index")
     return weight_map
 
 
 def _headers(shard: Path) -> dict[str, TensorSpec]:
     """What a shard's header says it holds; opening it also proves that the file is whole."""
+    with _opened(shard) as tensors:
+        return {name: _spec(tensors.get_slice(name)) for name in tensors.keys()}  # noqa: SIM118  not a mapping
+
+
+@contextmanager
+def _opened(shard: Path) -> Iterator[Any]:
     try:
         with safe_open(shard, framework="numpy") as tensors:
-            return {name: _spec(tensors.get_slice(name)) for name in tensors.keys()}  # noqa: SIM118  not a mapping
+            yield tensors
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{shard.name}: truncated or not a safetensors file ({error})") from error
+        raise CheckpointError(
+            f"{shard.name}: truncated or of another format ({error}); accepted: a safetensors file"
+        ) from error
 
 
 def _spec(tensor: Any) -> TensorSpec:
@@ -136,21 +171,24 @@ def _check_tensors(path: Path, shards: Mapping[str, str], expected: Mapping[str,
     held = {shard: _headers(path / shard) for shard in sorted(set(shards.values()))}
     for name, spec in expected.items():
         if name not in shards:
-            raise CheckpointError(f"tensor {name}: missing; accepted: {_describe(spec)}")
+            raise CheckpointError(f"tensor {name}: missing from the weights; accepted: {_describe(spec)}")
         found = held[shards[name]].get(name)
         if found is None:
-            raise CheckpointError(f"{shards[name]}: tensor {name} is missing, though {INDEX} places it there")
+            raise CheckpointError(
+                f"{shards[name]}: tensor {name} is not in it, though {INDEX} says so; accepted: {_describe(spec)}"
+            )
         if found.dtypes[0] not in spec.dtypes or found.shape != spec.shape:
             raise CheckpointError(f"{shards[name]}: tensor {name} is {_describe(found)}; accepted: {_describe(spec)}")
-    for name in _unexpected(shards, expected):
-        raise CheckpointError(f"{shards[name]}: tensor {name} is no part of a Mixtral in AutoAWQ gemm layout")
+    for shard, name in ((shard, name) for shard, tensors in held.items() for name in tensors):
+        if name not in expected and not _is_redundant(name):
+            raise CheckpointError(
+                f"{shard}: tensor {name} is unknown; accepted: those of a Mixtral in AutoAWQ gemm layout"
+            )
 
 
-def _unexpected(shards: Mapping[str, str], expected: Mapping[str, TensorSpec]) -> Iterator[str]:
-    """Tensors whose effect would be lost. Rotary tables are derived, and a tied head may be stored all the same."""
-    for name in shards:
-        if name not in expected and not name.endswith(".rotary_emb.inv_freq") and name != "lm_head.weight":
-            yield name
+def _is_redundant(name: str) -> bool:
+    """Rotary tables are derived from the config, and a tied head may be stored all the same. Others would be lost."""
+    return name.endswith(".rotary_emb.inv_freq") or name == "lm_head.weight"
 
 
 def _describe(spec: TensorSpec) -> str:

@@ -1,17 +1,18 @@
-"""What can be wrong with a checkpoint or a build.
+"""What can stop a build.
 
-BuildError
+BuildError                 refused
 ├── CheckpointError        the checkpoint cannot be used as it is
 ├── RepositoryError        the model repository cannot take the engine
 ├── HostError              this host cannot build the engine
 ├── ConversionError        the converted checkpoint is not the source checkpoint
 ├── EngineError            the engine is not what was asked for, or does not generate
-├── ToolFailed             a program that the build runs ended badly
-└── BuildInterrupted       stopped by the user
+└── ToolFailed             a program that the build runs ended badly
+BuildInterrupted           stopped from outside
 
 A message is one line: the file or tensor, what was found, what is accepted. `__main__` prints it and exits with 2.
-`ToolFailed` alone has more: the tool's last lines.
 """
+
+from collections.abc import Sequence
 
 
 class BuildError(Exception):
@@ -23,7 +24,7 @@ class CheckpointError(BuildError):
 
 
 class RepositoryError(BuildError):
-    """The model repository is not readable, not writable, or full."""
+    """The model repository is not readable, not writable, in use, or full."""
 
 
 class HostError(BuildError):
@@ -39,8 +40,12 @@ class EngineError(BuildError):
 
 
 class ToolFailed(BuildError):
-    """A program ended with an error: what is known about that failure, what to try, and its last lines."""
+    """A program ended with an error: what is known about that failure, and what to try."""
+
+    def __init__(self, message: str, last_lines: Sequence[str]) -> None:
+        super().__init__(message)
+        self.last_lines = last_lines
 
 
-class BuildInterrupted(BuildError):
-    """SIGINT or SIGTERM came while building."""
+class BuildInterrupted(BaseException):
+    """SIGINT or SIGTERM came. Not an Exception: a library that catches those would swallow it, and the build go on."""

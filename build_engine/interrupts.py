@@ -1,27 +1,45 @@
-"""Turn the signals that stop a build into an exception, so that every `finally` runs."""
+"""SIGINT and SIGTERM as an exception, so that every `finally` runs however a build is stopped. Main thread only."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeAlias
 
 from .errors import BuildInterrupted
+
+Handler: TypeAlias = Callable[[int, FrameType | None], None] | signal.Handlers
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise BuildInterrupted in here. May be nested; in a thread it changes nothing."""
-    if threading.current_thread() is not threading.main_thread():
+    """Inside, both signals raise BuildInterrupted."""
+    with _handled_by(_interrupt):
+        yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """For the moments that must not end halfway: inside, both signals are dropped."""
+    with _handled_by(signal.SIG_IGN):
+        yield
+
+
+def _interrupt(signum: int, _: FrameType | None) -> None:
+    raise BuildInterrupted(f"interrupted by {signal.Signals(signum).name}; nothing was published")
+
+
+@contextmanager
+def _handled_by(handler: Handler) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # where Python neither sets nor runs handlers
         yield
         return
-
-    def interrupt(signum: int, _: FrameType | None) -> None:
-        raise BuildInterrupted(f"interrupted by {signal.Signals(signum).name}; nothing was published")
-
-    previous = {signum: signal.signal(signum, interrupt) for signum in (signal.SIGINT, signal.SIGTERM)}
+    previous = {signum: signal.signal(signum, handler) for signum in _SIGNALS}
     try:
         yield
     finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+        for signum, restored in previous.items():
+            signal.signal(signum, restored)

@@ -8,6 +8,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from .errors import RepositoryError
 
+_ACCEPTED = "a Triton model configuration"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -41,11 +43,11 @@ def read_tensor_parallel_size(config_pbtxt: Path) -> int:
 
 def _parse(config_pbtxt: Path) -> ModelConfig:
     try:
-        return text_format.Parse(config_pbtxt.read_text(), ModelConfig())
+        return text_format.Parse(config_pbtxt.read_text(encoding="utf-8"), ModelConfig())
     except OSError as error:
-        raise RepositoryError(f"{config_pbtxt}: cannot be read ({error.strerror})") from error
-    except text_format.ParseError as error:
-        raise RepositoryError(f"{config_pbtxt}: not a Triton model configuration ({error})") from error
+        raise RepositoryError(f"{config_pbtxt}: cannot be read ({error.strerror}); accepted: {_ACCEPTED}") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise RepositoryError(f"{config_pbtxt}: does not parse ({error}); accepted: {_ACCEPTED}") from error
 
 
 def _parameter(config: ModelConfig, config_pbtxt: Path, key: str) -> int:

@@ -1,5 +1,7 @@
 """What a Mixtral is: its sizes and the tensors that its AutoAWQ checkpoint must hold. Pure values, no files."""
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,8 @@ GROUP_SIZES = (64, 128)
 
 ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
 EXPERT_LINEARS = ("w1", "w2", "w3")
+
+_EXCERPT_LENGTH = 80
 
 PACKED = ("I32",)
 SCALE = ("F16",)
@@ -49,6 +53,11 @@ class TensorSpec:
 
     dtypes: tuple[str, ...]
     shape: tuple[int, ...]
+
+    @property
+    def engine_bytes(self) -> int:
+        """Bytes in an engine: packed 4-bit values stay as they are, all others become float16."""
+        return math.prod(self.shape) * (4 if self.dtypes == PACKED else 2)
 
 
 def linear_sizes(config: MixtralConfig) -> dict[str, tuple[int, int]]:
@@ -88,6 +97,11 @@ def expected_tensors(config: MixtralConfig) -> dict[str, TensorSpec]:
     return specs
 
 
+def engine_bytes(config: MixtralConfig) -> int:
+    """Bytes of weights in an engine."""
+    return sum(spec.engine_bytes for spec in expected_tensors(config).values())
+
+
 def _layer_tensors(config: MixtralConfig, layer: int) -> dict[str, TensorSpec]:
     prefix = f"model.layers.{layer}"
     specs = {
@@ -124,7 +138,7 @@ def to_mixtral_config(fields: Mapping[str, Any]) -> MixtralConfig:
         max_position_embeddings=_context(fields),
         rms_norm_eps=_number(fields, "rms_norm_eps", default=1e-5),
         rope_theta=_rope_theta(fields),
-        tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
+        tie_word_embeddings=_boolean(fields, "tie_word_embeddings", default=False),
         group_size=_group_size(fields),
     )
     _check_sizes(config)
@@ -133,22 +147,22 @@ def to_mixtral_config(fields: Mapping[str, Any]) -> MixtralConfig:
 
 def _check_is_mixtral(fields: Mapping[str, Any]) -> None:
     if fields.get("model_type") != "mixtral":
-        raise CheckpointError(f'config.json: model_type is {fields.get("model_type")!r}; accepted: "mixtral"')
+        raise _refusal("model_type", fields.get("model_type"), '"mixtral"')
     if fields.get("hidden_act", "silu") != "silu":
-        raise CheckpointError(f'config.json: hidden_act is {fields["hidden_act"]!r}; accepted: "silu"')
+        raise _refusal("hidden_act", fields["hidden_act"], '"silu"')
 
 
 def _group_size(fields: Mapping[str, Any]) -> int:
     """Check `quantization_config` and return its group size."""
     quantization = fields.get("quantization_config")
     if not isinstance(quantization, Mapping):
-        raise CheckpointError("config.json: no quantization_config; accepted: a checkpoint quantised by AutoAWQ")
+        raise _refusal("quantization_config", quantization, "that of a checkpoint quantised by AutoAWQ")
     for field, accepted in (("quant_method", "awq"), ("bits", 4), ("zero_point", True)):
         if quantization.get(field) != accepted:
-            raise _refusal(f"quantization_config.{field}", quantization.get(field), accepted)
+            raise _refusal(f"quantization_config.{field}", quantization.get(field), json.dumps(accepted))
     version = quantization.get("version")
     if not isinstance(version, str) or version.lower() != "gemm":
-        raise _refusal("quantization_config.version", version, "gemm")
+        raise _refusal("quantization_config.version", version, '"gemm"')
     if quantization.get("group_size") not in GROUP_SIZES:
         raise _refusal("quantization_config.group_size", quantization.get("group_size"), "64 or 128")
     return int(quantization["group_size"])
@@ -158,10 +172,15 @@ def _check_sizes(config: MixtralConfig) -> None:
     for kind, (inputs, outputs) in linear_sizes(config).items():
         if inputs % config.group_size:
             raise CheckpointError(
-                f"config.json: group_size {config.group_size} does not divide the {inputs} inputs of {kind}"
+                f"config.json: the sizes give {kind} {inputs} inputs; accepted: multiples of the group_size,"
+                f" {config.group_size}"
             )
         if outputs % PACK_FACTOR:
-            raise CheckpointError(f"config.json: {kind} has {outputs} outputs; accepted: a multiple of {PACK_FACTOR}")
+            raise CheckpointError(
+                f"config.json: the sizes give {kind} {outputs} outputs; accepted: multiples of {PACK_FACTOR}"
+            )
+    if config.head_dim % 2:
+        raise _refusal("head_dim", config.head_dim, "an even number: rotary positions turn pairs")
     if config.num_attention_heads % config.num_key_value_heads:
         raise _refusal("num_key_value_heads", config.num_key_value_heads, f"a divisor of {config.num_attention_heads}")
     if config.num_experts_per_tok > config.num_local_experts:
@@ -177,9 +196,16 @@ def _positive(fields: Mapping[str, Any], name: str) -> int:
 
 def _number(fields: Mapping[str, Any], name: str, default: float) -> float:
     value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise _refusal(name, value, "a positive number")
     return float(value)
+
+
+def _boolean(fields: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = fields.get(name, default)
+    if not isinstance(value, bool):
+        raise _refusal(name, value, "true or false")
+    return value
 
 
 def _head_dim(fields: Mapping[str, Any]) -> int:
@@ -198,12 +224,22 @@ def _context(fields: Mapping[str, Any]) -> int:
 
 def _rope_theta(fields: Mapping[str, Any]) -> float:
     """Since transformers 5 the base sits in `rope_parameters`; before, `rope_theta` stood beside `rope_scaling`."""
-    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type != "default":
-        raise _refusal("rope_parameters.rope_type", rope_type, "default")
-    return _number({**fields, **rope}, "rope_theta", default=1e6)
+    sources = dict(fields)
+    for field in ("rope_scaling", "rope_parameters"):
+        rope = fields.get(field) or {}
+        if not isinstance(rope, Mapping):
+            raise _refusal(field, rope, "an object, or none")
+        key = "rope_type" if "rope_type" in rope else "type"  # its name before transformers 4.43
+        if rope.get(key, "default") != "default":
+            raise _refusal(f"{field}.{key}", rope[key], '"default"')
+        sources |= rope
+    return _number(sources, "rope_theta", default=1e6)
 
 
-def _refusal(field: str, found: object, accepted: object) -> CheckpointError:
-    return CheckpointError(f"config.json: {field} is {found!r}; accepted: {accepted}")
+def _refusal(field: str, found: object, accepted: str) -> CheckpointError:
+    state = "is missing" if found is None else f"is {_excerpt(json.dumps(found))}"
+    return CheckpointError(f"config.json: {field} {state}; accepted: {accepted}")
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= _EXCERPT_LENGTH else text[:_EXCERPT_LENGTH] + "..."

@@ -5,6 +5,7 @@ becomes a constant whose bytes are appended to the .bin (IR version 11: a Const 
 offset and size in the .bin). Nothing here knows Mixtral beyond the AWQ layout of its tensors.
 """
 
+import errno
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +15,12 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from .awq import Uint8, unpack_int4
-from .errors import CheckpointError
+from .awq import Uint8, unpack_int4_by_channel
 from .mixtral import MixtralConfig
 from .openvino_graph import MixtralGraph
 
 MODEL_XML = "openvino_model.xml"
 _ALIGNMENT = 64
-_FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 class Weights(Protocol):
@@ -32,17 +31,17 @@ class Weights(Protocol):
         """The sizes of the model."""
 
     def tensor(self, name: str) -> NDArray[Any]:
-        """A tensor of `mixtral.expected_tensors`, as AutoAWQ stores it."""
+        """A tensor of `mixtral.expected_tensors`: packed int32 as AutoAWQ stores it, or float16."""
 
 
 def write_ir(weights: Weights, directory: Path, advance: Callable[[int], None]) -> None:
     """Write openvino_model.xml and .bin into `directory`; `advance` is told the bytes written, tensor by tensor.
 
-    Raises CheckpointError for weights that cannot be served exactly, OSError when the disk does not take them.
+    Raises what `weights` raises, and OSError when the disk does not take them.
     """
     graph = MixtralGraph(weights.config)
     xml = directory / MODEL_XML
-    ov.save_model(graph.build(), xml, compress_to_fp16=False)
+    save_model(graph.build(), xml)
     tree = ET.parse(xml)
     layers = {layer.get("name"): layer for layer in tree.iter("layer") if layer.get("type") == "Parameter"}
     with xml.with_suffix(".bin").open("ab") as file:
@@ -56,6 +55,14 @@ def write_ir(weights: Weights, directory: Path, advance: Callable[[int], None]) 
     tree.write(xml)
 
 
+def save_model(model: ov.Model, xml: Path) -> None:
+    """`ov.save_model` as it is, but an OSError for a full disk, of which it only says "iostream error"."""
+    try:
+        ov.save_model(model, xml, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, f"full? OpenVINO: {error}", str(xml)) from error
+
+
 def encode_weight(weights: Weights, name: str) -> Iterator[NDArray[Any]]:
     """The bytes of one constant: one array, or one per expert where the name has a `*`."""
     if "*" not in name:
@@ -67,12 +74,10 @@ def encode_weight(weights: Weights, name: str) -> Iterator[NDArray[Any]]:
 
 def _encode(name: str, tensor: NDArray[Any]) -> NDArray[Any]:
     if name.endswith((".qweight", ".qzeros")):
-        return pack_u4(np.ascontiguousarray(unpack_int4(tensor).T))
+        return pack_u4(unpack_int4_by_channel(tensor))
     if name.endswith(".scales"):
         return np.ascontiguousarray(tensor.T)
-    if tensor.dtype != np.float16 and np.abs(tensor.astype(np.float32)).max(initial=0) > _FLOAT16_MAX:
-        raise CheckpointError(f"tensor {name} exceeds float16; accepted: magnitudes up to {_FLOAT16_MAX:.0f}")
-    return tensor.astype(np.float16)
+    return tensor
 
 
 def pack_u4(values: Uint8) -> Uint8:

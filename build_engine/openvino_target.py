@@ -1,6 +1,5 @@
 """Build the CPU engine: AWQ tensors to an OpenVINO model that GenAI's continuous batching takes as it is."""
 
-import math
 import os
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -8,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
-from .checkpoint import Checkpoint
-from .errors import CheckpointError
+from .checkpoint import TOKENIZER, Checkpoint
+from .errors import CheckpointError, RepositoryError
 from .limits import Limits, read_limits
-from .mixtral import MixtralConfig, expected_tensors
-from .openvino_graph import MixtralGraph
-from .openvino_ir import write_ir
+from .mixtral import PACKED, MixtralConfig, engine_bytes, expected_tensors
+from .openvino_ir import save_model, write_ir
 from .progress import progress
-from .publish import is_published, make_manifest, staged
+from .publish import is_published, make_manifest, only_build, staged
 
 PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers")
 
@@ -32,28 +29,25 @@ def build(checkpoint: Checkpoint, model_dir: Path) -> bool:
     limits = read_limits(model_dir / "config.pbtxt")
     _check_context(checkpoint, limits, model_dir)
     manifest = make_manifest("openvino", checkpoint, limits, {package: version(package) for package in PACKAGES})
-    if is_published(engine_dir, manifest):
-        return False
-    with staged(engine_dir, checkpoint, manifest) as stage:
-        with progress("weights", engine_size_bytes(checkpoint), "B") as advance:
-            write_ir(checkpoint, stage, advance)
-        _write_guide_checker(checkpoint.config, stage / "guide_checker")
-        _write_tokenizer(checkpoint, stage)
+    with only_build(engine_dir):
+        if is_published(engine_dir, manifest):
+            return False
+        with staged(engine_dir, checkpoint, manifest) as stage:
+            _write_engine(checkpoint, stage)
     return True
 
 
-def engine_size_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of weights in the engine."""
-    graph = MixtralGraph(checkpoint.config)
-    graph.build()
-    bits = (math.prod(p.get_partial_shape().to_shape()) * p.get_element_type().bitwidth for p in graph.placeholders)
-    return sum(bits) // 8
+def _write_engine(checkpoint: Checkpoint, directory: Path) -> None:
+    with progress("weights", engine_bytes(checkpoint.config), "B") as advance:
+        write_ir(checkpoint, directory, advance)
+    _write_guide_checker(checkpoint.config, directory / "guide_checker")
+    _write_tokenizer(checkpoint, directory)
 
 
 def _check_context(checkpoint: Checkpoint, limits: Limits, model_dir: Path) -> None:
     positions = checkpoint.config.max_position_embeddings
     if limits.max_seq_len > positions:
-        raise CheckpointError(
+        raise RepositoryError(
             f"{model_dir / 'config.pbtxt'}: max_seq_len is {limits.max_seq_len}; accepted: at most {positions},"
             f" the positions of {checkpoint.path}"
         )
@@ -67,7 +61,7 @@ class _Zeros:
 
     def tensor(self, name: str) -> NDArray[Any]:
         spec = expected_tensors(self.config)[name]
-        return np.zeros(spec.shape, {"I32": np.int32}.get(spec.dtypes[0], np.float16))
+        return np.zeros(spec.shape, np.int32 if spec.dtypes == PACKED else np.float16)
 
 
 def _write_guide_checker(config: MixtralConfig, directory: Path) -> None:
@@ -95,7 +89,12 @@ def _write_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
     from openvino_tokenizers import convert_tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint.path)
-    models = convert_tokenizer(tokenizer, with_detokenizer=True)
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint.path)
+        models = convert_tokenizer(tokenizer, with_detokenizer=True)
+    except Exception as error:  # whatever two libraries make of a file that they do not expect
+        raise CheckpointError(
+            f"{TOKENIZER}: cannot be converted ({error}); accepted: a tokenizer that OpenVINO knows"
+        ) from error
     for model, name in zip(models, ("openvino_tokenizer.xml", "openvino_detokenizer.xml"), strict=True):
-        ov.save_model(model, directory / name)
+        save_model(model, directory / name)

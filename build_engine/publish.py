@@ -5,6 +5,7 @@ new one. Whatever stops the build (an error, a full disk, SIGINT, SIGTERM) leave
 kill -9 leaves is cleared by the next build.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 
 from .checkpoint import Checkpoint
 from .errors import RepositoryError
-from .interrupts import interruptible
+from .interrupts import uninterrupted
 from .limits import Limits
 
 MANIFEST = "manifest.json"
@@ -47,25 +48,47 @@ def is_published(engine_dir: Path, manifest: dict[str, Any]) -> bool:
 
 
 @contextmanager
+def only_build(engine_dir: Path) -> Iterator[int]:
+    """Keep other builds of this engine away, and clear what a killed one left.
+
+    Yields the lock's descriptor: a program that inherits it keeps them away as long as it lives. Raises RepositoryError
+    when another build is running; that, too, for every OSError inside: the place is not writable, or the disk is full.
+    """
+    directory = engine_dir.parent
+    with _disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with _locked(directory) as lock:
+            _recover(engine_dir)
+            yield lock
+
+
+@contextmanager
 def staged(engine_dir: Path, checkpoint: Checkpoint, manifest: dict[str, Any]) -> Iterator[Path]:
     """A directory to build in; on leaving it takes its place as `engine_dir`, complete with tokenizer and manifest.
 
-    Raises RepositoryError when the directory cannot be written or the disk is full, BuildInterrupted on SIGINT and
-    SIGTERM; then `engine_dir` is as it was.
+    Whatever is raised inside, `engine_dir` is then as it was.
     """
-    stage, old = (engine_dir.with_name(f".{engine_dir.name}.{state}") for state in ("partial", "old"))
-    with interruptible(), disk_errors(engine_dir):
-        _restore(engine_dir, old)
-        shutil.rmtree(stage, ignore_errors=True)
-        try:
-            stage.mkdir(parents=True)
-            yield stage
-            for file in checkpoint.tokenizer_files:
-                shutil.copyfile(file, stage / file.name)
-            (stage / MANIFEST).write_text(json.dumps({**manifest, "files": file_sizes(stage)}, indent=2) + "\n")
-            _replace(stage, engine_dir, old)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+    stage = _stage(engine_dir)
+    try:
+        stage.mkdir()
+        yield stage
+        for file in checkpoint.tokenizer_files:
+            (stage / file.name).write_bytes(file.read_bytes())
+        (stage / MANIFEST).write_text(json.dumps({**manifest, "files": file_sizes(stage)}, indent=2) + "\n")
+        _flush(stage)
+        with uninterrupted():
+            _replace(stage, engine_dir)
+    finally:
+        with uninterrupted():
+            _recover(engine_dir)
+
+
+def _stage(engine_dir: Path) -> Path:
+    return engine_dir.with_name(f".{engine_dir.name}.partial")
+
+
+def _old(engine_dir: Path) -> Path:
+    return engine_dir.with_name(f".{engine_dir.name}.old")
 
 
 def file_sizes(directory: Path) -> dict[str, int]:
@@ -78,19 +101,18 @@ def _files(directory: Path) -> Iterator[Path]:
     return (file for file in directory.rglob("*") if file.is_file())
 
 
-def _replace(stage: Path, engine_dir: Path, old: Path) -> None:
-    _flush(stage)
+def _replace(stage: Path, engine_dir: Path) -> None:
     if engine_dir.exists():
-        engine_dir.rename(old)
+        engine_dir.rename(_old(engine_dir))
     stage.rename(engine_dir)
-    shutil.rmtree(old, ignore_errors=True)
 
 
-def _restore(engine_dir: Path, old: Path) -> None:
-    """Undo a `_replace` that was killed between its two renames."""
-    if old.exists() and not engine_dir.exists():
-        old.rename(engine_dir)
-    shutil.rmtree(old, ignore_errors=True)
+def _recover(engine_dir: Path) -> None:
+    """Clear every trace of a build but its engine; one stopped between its renames leaves the old engine."""
+    if _old(engine_dir).exists() and not engine_dir.exists():
+        _old(engine_dir).rename(engine_dir)
+    for leftover in (_old(engine_dir), _stage(engine_dir)):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _flush(directory: Path) -> None:
@@ -101,10 +123,24 @@ def _flush(directory: Path) -> None:
 
 
 @contextmanager
-def disk_errors(engine_dir: Path) -> Iterator[None]:
-    """A disk that is full, read-only or not ours is the repository's problem: RepositoryError."""
+def _locked(directory: Path) -> Iterator[int]:
+    """The lock is on the directory itself: no file is left behind, and it ends with the process, however that ends."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield descriptor
+    except BlockingIOError:
+        raise RepositoryError(f"{directory}: another build is running; accepted: one at a time") from None
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = error.filename or engine_dir.parent
-        raise RepositoryError(f"{place}: cannot write the engine ({error.strerror or error})") from error
+        raise RepositoryError(
+            f"{error.filename or directory}: cannot be written ({error.strerror or error});"
+            " accepted: a writable directory with room for the engine"
+        ) from error

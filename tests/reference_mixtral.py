@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 def dequantized(tensors: Tensors, name: str, group_size: int) -> Floats:
-    """[in, out] of an AutoAWQ linear. Channel c sits in word c // 8, in the nibble whose place in the order is c % 8."""
+    """[in, out] of an AutoAWQ linear. Channel c is in word c // 8, in the nibble whose place in the order is c % 8."""
     order = [0, 2, 4, 6, 1, 3, 5, 7]
 
     def unpacked(words: NDArray[np.int32]) -> Floats:
@@ -23,12 +23,14 @@ def dequantized(tensors: Tensors, name: str, group_size: int) -> Floats:
             (words[:, channel // 8].astype(np.int64) >> (4 * order.index(channel % 8))) & 15
             for channel in range(words.shape[1] * 8)
         ]
-        return np.stack(channels, axis=1).astype(np.float64)
+        values: Floats = np.stack(channels, axis=1).astype(np.float64)
+        return values
 
     q = unpacked(tensors[f"{name}.qweight"])
     z = np.repeat(unpacked(tensors[f"{name}.qzeros"]), group_size, axis=0)
     s = np.repeat(tensors[f"{name}.scales"].astype(np.float64), group_size, axis=0)
-    return (q - z) * s
+    weight: Floats = (q - z) * s
+    return weight
 
 
 class ReferenceMixtral:
@@ -49,7 +51,8 @@ class ReferenceMixtral:
             x = x + self._attention(self._norm(x, f"{prefix}.input_layernorm"), f"{prefix}.self_attn")
             normed = self._norm(x, f"{prefix}.post_attention_layernorm")
             x = x + np.stack([self._experts(token, f"{prefix}.block_sparse_moe") for token in normed])
-        return self._norm(x, "model.norm") @ self.plain["lm_head.weight"].T
+        tied = self.config["tie_word_embeddings"]
+        return self._norm(x, "model.norm") @ self.plain["model.embed_tokens.weight" if tied else "lm_head.weight"].T
 
     def greedy(self, prompt_token_ids: list[int], num_tokens: int) -> list[int]:
         """The next `num_tokens` most likely tokens."""
@@ -59,7 +62,8 @@ class ReferenceMixtral:
         return token_ids[len(prompt_token_ids) :]
 
     def _norm(self, x: Floats, name: str) -> Floats:
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + self.config["rms_norm_eps"]) * self.plain[f"{name}.weight"]
+        root: Floats = np.sqrt((x**2).mean(-1, keepdims=True) + self.config["rms_norm_eps"])
+        return x / root * self.plain[f"{name}.weight"]
 
     def _attention(self, x: Floats, name: str) -> Floats:
         heads, kv_heads = self.config["num_attention_heads"], self.config["num_key_value_heads"]
@@ -90,8 +94,10 @@ class ReferenceMixtral:
         chosen = np.argsort(-scores)[: self.config["num_experts_per_tok"]]
         weights = np.exp(scores[chosen] - scores[chosen].max())
         outputs = [self._swiglu(token, f"{name}.experts.{expert}") for expert in chosen]
-        return sum(weight * output for weight, output in zip(weights / weights.sum(), outputs, strict=True))
+        mixed: Floats = (weights / weights.sum()) @ np.stack(outputs)
+        return mixed
 
     def _swiglu(self, token: Floats, name: str) -> Floats:
-        gate = token @ self.linear[f"{name}.w1"]
-        return ((gate / (1 + np.exp(-gate))) * (token @ self.linear[f"{name}.w3"])) @ self.linear[f"{name}.w2"]
+        gate: Floats = token @ self.linear[f"{name}.w1"]
+        up: Floats = token @ self.linear[f"{name}.w3"]
+        return (gate / (1 + np.exp(-gate)) * up) @ self.linear[f"{name}.w2"]

@@ -1,4 +1,4 @@
-"""What each linear of a layer sees on the calibration text. Reads activations of the float model and changes nothing."""
+"""What each linear of a layer sees on the calibration text. Runs the float model only; quantised layers are not run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

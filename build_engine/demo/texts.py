@@ -1,6 +1,7 @@
 """The two texts of this package: one to calibrate on, one to measure on, which share no passage.
 
-Prose is in the public domain; chats and code were written for this package, part of the calibration text by the source model.
+Literature is in the public domain. Chats, code and articles were written for this package: those of the calibration
+text mostly by the source model itself, those of the held-out text not.
 """
 
 from importlib.resources import files

@@ -59,7 +59,8 @@ def upcycle_layer(layer: Layer, seen: LayerActivations, config: Config, rng: np.
 
 def random_router(gram: Float32, rng: np.random.Generator) -> Float32:
     """[hidden_size, NUM_EXPERTS] whose logits have unit variance on inputs with this Gram matrix."""
-    return rng.standard_normal((len(gram), NUM_EXPERTS)).astype(np.float32) / np.sqrt(np.trace(gram))
+    router: Float32 = (rng.standard_normal((len(gram), NUM_EXPERTS)) / np.sqrt(np.trace(gram))).astype(np.float32)
+    return router
 
 
 def _quantize_attention(
@@ -108,5 +109,6 @@ def _quantize(
     roundings = []
     for order in orders:
         quants = np.split(round_with_feedback(scaled, grid, scaled_gram, order), ends, axis=1)
-        roundings.append({name: to_awq(*pair) for name, *pair in zip(weights, quants, grids, strict=True)})
+        packed = map(to_awq, quants, grids)
+        roundings.append(dict(zip(weights, packed, strict=True)))
     return roundings

@@ -19,11 +19,12 @@ from google.protobuf import text_format
 from tokenizers import Tokenizer
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from build_engine.errors import EngineError, HostError, ToolFailed
+from build_engine.errors import EngineError, HostError
+from build_engine.interrupts import uninterrupted
 
 from .tokenizer_info import XGRAMMAR_TOKENIZER_INFO
 from .toolchain import Toolchain, serve_command
-from .tools import describe_failure, end_group
+from .tools import end_group, failed
 
 _MODEL = "tensorrt_llm"
 _PROMPT = "[INST] What is a house? [/INST]"
@@ -127,14 +128,15 @@ def _serving(test: SmokeTest, tools: Toolchain, repository: Path) -> Iterator[st
         _await(process, url, log)
         yield url
     finally:
-        end_group(process)
+        with uninterrupted():
+            end_group(process)
 
 
 def _await(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     give_up = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < give_up:
         if (status := process.poll()) is not None:
-            raise ToolFailed(describe_failure("smoke", "tritonserver", status, log))
+            raise failed("smoke", "tritonserver", status, log)
         try:
             with urllib.request.urlopen(f"{url}/ready", timeout=_ANSWER_TIMEOUT_S):
                 return

@@ -4,31 +4,25 @@ A stamp holds what went into the step and the files that came out. A step whose 
 now is skipped; whatever else is found in its place is cleared. So a build goes on where it was killed, even by SIGKILL.
 """
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from build_engine.errors import RepositoryError
-from build_engine.publish import disk_errors, file_sizes
+from build_engine.publish import file_sizes
 
 _STAMP = "stamp.json"
-_LOCK = "lock"
 
 Report = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkDir:
-    """A directory of steps that one build has to itself; `lock` is open as long as it does."""
+    """A directory of steps, which one build has to itself."""
 
     path: Path
-    lock: int
     say: Callable[[str], None]
 
     def step(self, name: str, inputs: Report, action: Callable[[Path], Report]) -> Path:
@@ -40,14 +34,13 @@ class WorkDir:
         if self.is_done(name, inputs):
             self.say(f"{name}: done already")
             return directory
-        with disk_errors(directory):
-            for leftover in (directory, partial):
-                shutil.rmtree(leftover, ignore_errors=True)
-            partial.mkdir()
-            report = action(partial)
-            stamp = {"inputs": inputs, "report": report, "files": file_sizes(partial)}
-            (partial / _STAMP).write_text(json.dumps(stamp, indent=2) + "\n")
-            partial.rename(directory)
+        for leftover in (directory, partial):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        report = action(partial)
+        stamp = {"inputs": inputs, "report": report, "files": file_sizes(partial)}
+        (partial / _STAMP).write_text(json.dumps(stamp, indent=2) + "\n")
+        partial.rename(directory)
         return directory
 
     def is_done(self, name: str, inputs: Report) -> bool:
@@ -74,21 +67,3 @@ class WorkDir:
         """Remove what the steps wrote; logs and the timing cache stay."""
         for stamp in self.path.glob(f"*/{_STAMP}"):
             shutil.rmtree(stamp.parent, ignore_errors=True)
-
-
-@contextmanager
-def work_dir(path: Path, say: Callable[[str], None]) -> Iterator[WorkDir]:
-    """Raises RepositoryError when another build, or a tool that one left behind, is at work there."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise RepositoryError(f"{path}: cannot be written ({error.strerror})") from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RepositoryError(f"{path}: another build is at work there; accepted: one at a time") from None
-        yield WorkDir(path, lock, say)
-    finally:
-        os.close(lock)

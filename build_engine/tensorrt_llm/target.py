@@ -10,10 +10,9 @@ from typing import Any
 
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import CheckpointError, ConversionError, HostError
-from build_engine.interrupts import interruptible
 from build_engine.limits import Limits, read_limits, read_tensor_parallel_size
 from build_engine.progress import progress
-from build_engine.publish import is_published, make_manifest, staged
+from build_engine.publish import is_published, make_manifest, only_build, staged
 
 from .doctor import Finding, Need, examine
 from .engine import check_engine
@@ -22,7 +21,7 @@ from .host import gpu_memory_mib, probe_host
 from .layout import split_problem
 from .plan import weight_bytes
 from .smoke import SmokeTest, smoke
-from .steps import WorkDir, work_dir
+from .steps import WorkDir
 from .tokenizer_info import write_tokenizer_info
 from .toolchain import VERSION, Toolchain, build_command, convert_command
 from .tools import Run, run_tool, show
@@ -48,7 +47,7 @@ class Job:
 
     @property
     def default_work_dir(self) -> Path:
-        """Beside the engine, so that publishing moves no bytes."""
+        """Beside the engine, so that publishing copies no bytes."""
         return self.model_dir / "1" / WORK_DIR
 
     @property
@@ -98,11 +97,12 @@ def build(job: Job, tools: Toolchain, work_path: Path | None = None) -> bool:
 
     Raises BuildError; then nothing was published, and the steps that were finished are not done again.
     """
-    with interruptible(), work_dir(work_path or job.default_work_dir, show) as work:
+    with only_build(job.engine_dir) as lock:
+        work = WorkDir(work_path or job.default_work_dir, show)
         sm = _preflight(job, tools, work)
         if is_published(job.engine_dir, job.manifest(sm)):
             return False
-        builder = _Builder(job, tools, work, sm)
+        builder = _Builder(job, tools, work, sm, lock)
         trtllm_checkpoint = builder.convert()
         builder.verify(trtllm_checkpoint)
         engine = builder.build(trtllm_checkpoint)
@@ -140,7 +140,8 @@ def _need(job: Job, disk_bytes: int) -> Need:
 class _Builder:
     """The steps, in order; each says what it does."""
 
-    def __init__(self, job: Job, tools: Toolchain, work: WorkDir, sm: int) -> None:
+    def __init__(self, job: Job, tools: Toolchain, work: WorkDir, sm: int, lock: int) -> None:
+        self._lock = lock
         self._job = job
         self._tools = tools
         self._work = work
@@ -216,7 +217,7 @@ class _Builder:
                 output=output,
                 say=self._work.say,
                 gpu_memory_mib=partial(gpu_memory_mib, self._tools),
-                keep_open=(self._work.lock,),
+                keep_open=(self._lock,),
             )
         )
         self._work.say(f"{what}: {usage}")
@@ -231,7 +232,7 @@ class _Builder:
             vocab_size=checkpoint.config.vocab_size,
             tp_size=self._job.tp_size,
             directory=self._work.path / "smoke",
-            keep_open=(self._work.lock,),
+            keep_open=(self._lock,),
         )
 
 

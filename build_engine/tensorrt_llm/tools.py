@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build_engine.errors import HostError, ToolFailed
+from build_engine.interrupts import uninterrupted
 
 from .failures import known_failure
 
@@ -58,10 +59,11 @@ def run_tool(run: Run) -> Usage:
             gpu_mib = _follow(run, process, log.write)
             status, host_mib = _reap(process)
         except BaseException:
-            end_group(process)
+            with uninterrupted():
+                end_group(process)
             raise
     if status:
-        raise ToolFailed(describe_failure(run.what, run.command[0], status, run.log))
+        raise failed(run.what, run.command[0], status, run.log)
     return Usage(seconds=time.monotonic() - started, host_mib=host_mib, gpu_mib=gpu_mib)
 
 
@@ -146,14 +148,14 @@ def _reap(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
     return process.returncode, usage.ru_maxrss // 1024
 
 
-def describe_failure(what: str, program: str, status: int, log: Path) -> str:
+def failed(what: str, program: str, status: int, log: Path) -> ToolFailed:
     """How a program ended, what is known about that, what to try, and the end of its log."""
     ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    lines = [f"{what}: {Path(program).name} {ended}; its log is {log}"]
-    tail = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-    if failure := known_failure("\n".join(tail), status):
-        lines += [f"  known: {failure.known}", f"  try: {failure.remedy}"]
-    return "\n".join([*lines, "  its last lines:", *(f"    {line[:300]}" for line in tail)])
+    last_lines = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+    message = f"{what}: {Path(program).name} {ended}"
+    if failure := known_failure("\n".join(last_lines), status):
+        message += f": {failure.known}; try: {failure.remedy}"
+    return ToolFailed(f"{message}; its log is {log}", last_lines)
 
 
 def show(line: str) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from staged_layout import preprocess, unpack_awq
+
+from tests.doubles.staged_layout import preprocess, unpack_awq
 
 Tensors = dict[str, NDArray[Any]]
 Triple = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -46,7 +47,7 @@ def main() -> None:
     arguments = parse_arguments()
     assert arguments.dtype == "float16", "this double knows float16 only"
     assert not arguments.use_weight_only, "AutoAWQ needs no --use_weight_only"
-    print("[TensorRT-LLM] TensorRT LLM version: 1.2.1", flush=True)
+    say("[TensorRT-LLM] TensorRT LLM version: 1.2.1")
     fault = os.environ.get("DOUBLE_FAULT")
     source, output = Path(arguments.model_dir), Path(arguments.output_dir)
     hf_config = json.loads((source / "config.json").read_text())
@@ -59,7 +60,7 @@ def main() -> None:
         fail_half_way(fault, output)
         converted = convert_rank(tensors, hf_config, rank, arguments.tp_size, gpu_sm())
         save_file(converted, output / f"rank{rank}.safetensors")
-    print("Total time of converting checkpoints: 00:00:01", flush=True)
+    say("Total time of converting checkpoints: 00:00:01")
 
 
 def fail_half_way(fault: str | None, output: Path) -> None:
@@ -67,7 +68,7 @@ def fail_half_way(fault: str | None, output: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output / "rank0.safetensors"))
     if fault in ("converter_killed", "converter_hangs"):
         (output / "rank0.safetensors").write_bytes(b"\0" * 1000)
-        print("half-way", flush=True)
+        say("half-way")
     if fault == "converter_killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "converter_hangs":
@@ -179,5 +180,10 @@ def stack(name: str, experts: list[str], read: Callable[[str], Triple], sm: int)
     return {part: np.stack([expert[part] for expert in encoded]) for part in encoded[0]}
 
 
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -18,17 +18,22 @@ def main() -> int:
     arguments = parser.parse_args()
     gpus = [gpu.split(":") for gpu in os.environ["DOUBLE_GPUS"].split(",") if gpu]
     if not gpus:
-        print("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.")
+        say("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.")
         return 9
     if arguments.query_gpu is None:
-        print(OVERVIEW.format(cuda=os.environ["DOUBLE_CUDA"]))
+        say(OVERVIEW.format(cuda=os.environ["DOUBLE_CUDA"]))
         return 0
     for index, (name, capability, total, free) in enumerate(gpus):
         used = str(int(total) - int(free))
         fields = {"index": str(index), "name": name, "compute_cap": capability}
         fields |= {"memory.total": total, "memory.free": free, "memory.used": used}
-        print(", ".join(fields[field] for field in arguments.query_gpu))
+        say(", ".join(fields[field] for field in arguments.query_gpu))
     return 0
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 Uint8 = NDArray[np.uint8]
 
-ROW_PERMUTATION = (0, 1, 8, 9, 16, 17, 24, 25, 2, 3, 10, 11, 18, 19, 26, 27)
-ROW_PERMUTATION += tuple(row + 4 for row in ROW_PERMUTATION)
+_FIRST_HALF = (0, 1, 8, 9, 16, 17, 24, 25, 2, 3, 10, 11, 18, 19, 26, 27)
+ROW_PERMUTATION = (*_FIRST_HALF, *(row + 4 for row in _FIRST_HALF))
 
 
 def preprocess(unsigned: Uint8, sm: int, *, stacked: bool) -> Uint8:

@@ -87,9 +87,7 @@ def main() -> int:
     arguments = parse_arguments()
     assert arguments.load_model == "tensorrt_llm"
     if FAULT == "version_mismatch":
-        print(
-            "[TensorRT-LLM][ERROR] Serialization assertion stdVersionRead == serializationVersion failed.", flush=True
-        )
+        say("[TensorRT-LLM][ERROR] Serialization assertion stdVersionRead == serializationVersion failed.")
         return 1
     engine = load(arguments.model_repository)
     if FAULT == "server_hangs" or os.environ.get("OMPI_COMM_WORLD_RANK", "0") != "0":
@@ -97,6 +95,11 @@ def main() -> int:
     Handler.vocab_size = engine["pretrained_config"]["vocab_size"]
     ThreadingHTTPServer((arguments.http_address, arguments.http_port), Handler).serve_forever()
     return 0
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

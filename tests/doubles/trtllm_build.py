@@ -41,18 +41,18 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     fault = os.environ.get("DOUBLE_FAULT")
-    print("[TRT-LLM] [I] Compute capability: (9, 0)", flush=True)
+    say("[TRT-LLM] [I] Compute capability: (9, 0)")
     checkpoint, output = Path(arguments.checkpoint_dir), Path(arguments.output_dir)
     config = json.loads((checkpoint / "config.json").read_text())
     if fault == "builder_out_of_memory":
-        print("[TRT] [E] [defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)", flush=True)
+        say("[TRT] [E] [defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)")
         return 1
     for rank in range(config["mapping"]["world_size"]):
         weights = (checkpoint / f"rank{rank}.safetensors").read_bytes()
         (output / f"rank{rank}.engine").write_bytes(hashlib.sha256(weights).digest() * 1000)
-        print(f"[TRT-LLM] [I] Serializing engine to {output}/rank{rank}.engine...", flush=True)
+        say(f"[TRT-LLM] [I] Serializing engine to {output}/rank{rank}.engine...")
         if fault == "builder_hangs":
-            print("half-way", flush=True)
+            say("half-way")
             time.sleep(600)
     if fault == "rank_without_engine":
         (output / "rank0.engine").unlink()
@@ -63,7 +63,7 @@ def main() -> int:
     }
     (output / "config.json").write_text(json.dumps(engine, indent=4))
     Path(arguments.output_timing_cache or "model.cache").write_bytes(b"tactics")
-    print("[TRT-LLM] [I] Total time of building all engines: 00:00:01", flush=True)
+    say("[TRT-LLM] [I] Total time of building all engines: 00:00:01")
     return 0
 
 
@@ -80,6 +80,11 @@ def to_build_config(arguments: argparse.Namespace, fault: str | None) -> dict[st
         "kv_cache_type": arguments.kv_cache_type,
         "plugin_config": {**plugins, "gemm_plugin": "float16" if arguments.gemm_plugin == "auto" else None},
     }
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class GpuHost:
         self.install_tensorrt_llm("1.2.1")
         self.environment = {
             "PATH": os.pathsep.join([str(self.bin), str(Path(sys.executable).parent), os.defpath]),
-            "PYTHONPATH": str(self.directory / "packages"),
+            "PYTHONPATH": os.pathsep.join([str(self.directory / "packages"), str(ROOT)]),
             "DOUBLE_GPUS": f"{H100},{H100}",
             "DOUBLE_CUDA": "13.1",
         }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tensorrt_llm.conftest import A100, ROOT, GpuHost, contents
+from tests.tensorrt_llm.conftest import A100, GpuHost, contents
 
 STEPS = ("convert", "verify", "build")
 
@@ -81,9 +81,9 @@ def test_other_limits_convert_nothing_anew_but_build_again(
     ("fault", "messages"),
     [
         ("unquantized", ["the converter dropped the quantisation silently"]),
-        ("converter_killed", ["was killed by SIGKILL", "host memory ran out", "half-way"]),
-        ("disk_full", ["ended with status 1", "known: the disk is full", "try: free space", "No space left on device"]),
-        ("builder_out_of_memory", ["GPU memory ran out", "lower max_num_tokens", "Cuda Runtime (out of memory)"]),
+        ("converter_killed", ["was killed by SIGKILL", "host memory ran out"]),
+        ("disk_full", ["ended with status 1: the disk is full; try: free space", "its log is"]),
+        ("builder_out_of_memory", ["GPU memory ran out", "lower max_num_tokens"]),
         ("other_limits", ["build_config.max_batch_size is 8; accepted: 256"]),
         ("other_version", ["engine config.json: version is '1.1.0'; accepted: '1.2.1'"]),
         ("paged_context_off", ["build_config.plugin_config.use_paged_context_fmha is False; accepted: True"]),
@@ -168,8 +168,7 @@ MIDDLE = {
 
 def start(host: GpuHost, fault: str = "") -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "build_engine", *host.command("build", "--target", "tensorrt_llm")]
-    packages = host.environment["PYTHONPATH"]
-    environment = {**os.environ, **host.environment, "DOUBLE_FAULT": fault, "PYTHONPATH": f"{packages}:{ROOT}"}
+    environment = {**os.environ, **host.environment, "DOUBLE_FAULT": fault}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=host.directory
     )
@@ -185,9 +184,9 @@ def wait_for(build: "subprocess.Popen[str]", marker: str) -> None:
     pytest.fail(f"no {marker!r} in {''.join(seen)}")
 
 
-def end_tools(work_dir: Path) -> None:
-    """What a killed build leaves running holds the lock of its work directory; end exactly those."""
-    lock = (work_dir / "lock").resolve()
+def end_tools(version_dir: Path) -> None:
+    """What a killed build leaves running holds the lock that it inherited; end exactly those."""
+    lock = version_dir.resolve()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if any(descriptor.resolve() == lock for descriptor in (process / "fd").iterdir()):
@@ -208,7 +207,7 @@ def test_a_build_killed_at_any_step_goes_on_and_publishes_the_same_bytes(
         with start(host, fault) as build:
             wait_for(build, marker)
             build.kill()
-            end_tools(host.work_dir)
+            end_tools(host.engine_dir.parent)
         assert build.returncode == -signal.SIGKILL, step
         assert not host.engine_dir.exists(), step
     with start(host) as build:
@@ -239,7 +238,7 @@ def test_two_builds_at_once_are_refused(host: GpuHost, capsys: pytest.CaptureFix
     with start(host, "converter_hangs") as build:
         wait_for(build, MIDDLE["convert"][0])
         assert host.build() == 2
-        assert "another build is at work there" in capsys.readouterr().err
+        assert "another build is running" in capsys.readouterr().err
         build.terminate()
 
 
@@ -257,6 +256,6 @@ def test_a_disk_that_fills_while_publishing(
         assert host.build() == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "cannot write the engine (File too large)" in capsys.readouterr().err
+    assert "cannot be written (File too large)" in capsys.readouterr().err
     assert {path.name for path in host.engine_dir.parent.iterdir()} == {".engine.work"}
     assert host.build() == 0

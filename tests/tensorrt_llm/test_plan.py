@@ -38,7 +38,7 @@ def plan_of(config: MixtralConfig, gpu: str, tp_size: int) -> Plan:
     return plan
 
 
-# 46,439,333,888 quantised parameters at 4 bits, a float16 scale and a float16 zero per 128: 24,670,896,128 bytes, split.
+# 46,439,333,888 quantised parameters, 4 bits, a float16 scale and a float16 zero per 128: 24,670,896,128 bytes, split.
 # Embedding (262,144,000), router in float32 (4,194,304) and norms (532,480) on each GPU; lm_head (262,144,000) split.
 @pytest.mark.parametrize(
     ("tp_size", "weights"),
@@ -156,7 +156,7 @@ def test_memory_given_replaces_the_gpus(tmp_path: Path, capsys: pytest.CaptureFi
         (75, "older"),
         (100, "Blackwell"),
         (103, "Blackwell"),
-        (120, "SM 120"),
+        (120, "120"),
     ],
 )
 def test_architectures(sm: int, reason: str | None) -> None:

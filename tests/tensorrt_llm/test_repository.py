@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from google.protobuf import text_format
@@ -78,7 +79,7 @@ def test_paths_point_at_what_the_build_publishes() -> None:
 def test_every_number_has_a_comment() -> None:
     """A line with a number is preceded by a comment, or by a line that is."""
     lines = CONFIG_PBTXT.read_text().split("parameters [")[1].splitlines()
-    for above, line in zip(lines, lines[1:], strict=False):
+    for above, line in pairwise(lines):
         if re.search(r'string_value: "[\d.]+"', line):
             assert above.strip().startswith("#"), line
 

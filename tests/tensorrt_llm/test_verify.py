@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import ConversionError
 from build_engine.tensorrt_llm.verify import verify
-from tests.tensorrt_llm.conftest import A100, CONVERTER, DOUBLES, H100
+from tests.tensorrt_llm.conftest import A100, CONVERTER, DOUBLES, H100, ROOT
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -36,7 +36,7 @@ def convert(tmp_path_factory: pytest.TempPathFactory, source: Checkpoint) -> Cal
             output = tmp_path_factory.mktemp("converted")
             options = ["--model_dir", source.path, "--output_dir", output, "--dtype", "float16", "--tp_size", tp_size]
             path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.defpath])
-            environment = {**os.environ, "PATH": path, "DOUBLE_GPUS": gpu}
+            environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "DOUBLE_GPUS": gpu}
             subprocess.run([sys.executable, CONVERTER, *map(str, options)], check=True, env=environment)
             done[gpu, tp_size] = output
         return done[gpu, tp_size]

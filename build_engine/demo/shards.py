@@ -1,0 +1,48 @@
+"""Write tensors as sharded safetensors with an index, as Hugging Face does. Knows nothing of what the tensors mean."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+Tensor: TypeAlias = NDArray[Any]
+
+INDEX_FILE = "model.safetensors.index.json"
+SHARD_BYTES = 100_000_000
+
+
+def write_shards(directory: Path, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES) -> None:
+    """Files of at most `shard_bytes` each (one tensor may be larger), one in memory at a time, and the index."""
+    shards: list[list[str]] = []
+    pending: dict[str, Tensor] = {}
+    total = size = 0
+    for name, tensor in tensors:
+        if pending and size + tensor.nbytes > shard_bytes:
+            shards.append(_write_shard(directory, len(shards), pending))
+            pending, size = {}, 0
+        pending[name] = tensor
+        size += tensor.nbytes
+        total += tensor.nbytes
+    shards.append(_write_shard(directory, len(shards), pending))
+    index = {"metadata": {"total_size": total}, "weight_map": _name_shards(directory, shards)}
+    (directory / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_shard(directory: Path, number: int, tensors: dict[str, Tensor]) -> list[str]:
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    save_file(contiguous, directory / f"{number}.shard", metadata={"format": "pt"})
+    return list(tensors)
+
+
+def _name_shards(directory: Path, shards: list[list[str]]) -> dict[str, str]:
+    """A shard's name says how many there are, which is known only now. Returns tensor name -> file name."""
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards):
+        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        (directory / f"{number}.shard").rename(directory / file)
+        weight_map |= dict.fromkeys(names, file)
+    return weight_map

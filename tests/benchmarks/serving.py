@@ -1,0 +1,199 @@
+"""Tokens per second through HTTP beside the same engine called directly, and the frontend's CPU time per token.
+
+`make bench`, or `python -m tests.benchmarks.serving [--rounds N]`, with an engine published in model_repository. Direct
+means: GenAI's pipeline in a process of its own, opened with the Triton model's own settings, all requests added at once.
+HTTP means: `python -m frontend.local` with the product's configuration, and a client in a process of its own. The two
+take turns, so that a ratio compares neighbours in time; every request has a prompt of its own, so that no prefix is
+cached; answers are greedy and of fixed length.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import random
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+from google.protobuf import json_format, text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+MODEL_DIR = Path("model_repository/openvino")
+PORT, TRITON_PORT, METRICS_PORT = 18800, 18801, 18802
+STREAMS = (1, 8, 32)
+CPU_STREAMS = 64
+WORDS = "house river stone green quick letter music seven bread window garden paper silver morning bridge winter".split()
+
+
+def prompts(count: int, seed: int) -> list[str]:
+    """Distinct from their first word on."""
+    rng = random.Random(seed)
+    return [f"{seed} {number} " + " ".join(rng.choices(WORDS, k=24)) for number in range(count)]
+
+
+def direct_engine(pipe: Connection) -> None:
+    """Child process: answer (prompts, tokens) with the seconds that the pipeline took."""
+    sys.path.insert(0, str(MODEL_DIR / "1"))
+    import numpy as np
+    import openvino as ov
+    import openvino_genai as genai
+    from settings import open_pipeline, read_settings
+
+    config = json_format.MessageToDict(
+        text_format.Parse((MODEL_DIR / "config.pbtxt").read_text(), ModelConfig()), preserving_proto_field_name=True
+    )
+    pipeline = open_pipeline(
+        read_settings({"model_config": json.dumps(config), "model_repository": str(MODEL_DIR), "model_version": "1"})
+    )
+    tokenizer = pipeline.get_tokenizer()
+    pipe.send("ready")
+    while job := pipe.recv():
+        texts, num_tokens = job
+        generation = genai.GenerationConfig()
+        generation.apply_chat_template, generation.ignore_eos, generation.max_new_tokens = False, True, num_tokens
+        token_ids = [np.array(tokenizer.encode(text).input_ids.data) for text in texts]
+        begin = time.perf_counter()
+        handles = [pipeline.add_request(i, ov.Tensor(ids), generation) for i, ids in enumerate(token_ids)]
+        while pipeline.has_non_finished_requests():
+            pipeline.step()
+            for handle in handles:
+                while handle.can_read():
+                    handle.read()
+        pipe.send(time.perf_counter() - begin)
+
+
+def http_client(pipe: Connection) -> None:
+    """Child process: answer (model, prompts, tokens) with the seconds that all streams took."""
+    while job := pipe.recv():
+        model, texts, num_tokens = job
+        pipe.send(asyncio.run(_all_streams(model, texts, num_tokens)))
+
+
+async def _all_streams(model: str, texts: list[str], num_tokens: int) -> float:
+    begin = time.perf_counter()
+    counts = await asyncio.gather(*[_stream(model, text, num_tokens) for text in texts])
+    took_s = time.perf_counter() - begin
+    if set(counts) != {num_tokens}:
+        raise SystemExit(f"asked for {num_tokens} tokens per stream and got {sorted(set(counts))}")
+    return took_s
+
+
+async def _stream(model: str, text: str, num_tokens: int) -> int:
+    """Tokens of one answer. Bare sockets: the client shares the cores with what it measures."""
+    body = json.dumps(
+        {
+            "model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, "ignore_eos": True,
+            "max_tokens": num_tokens, "stream": True, "stream_options": {"include_usage": True},
+        }
+    )  # fmt: skip
+    reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    answer = await reader.read(-1)
+    writer.close()
+    return int(answer.rsplit(b'"completion_tokens":', 1)[1].split(b"}", 1)[0])
+
+
+class Child:
+    """A process that answers jobs through a pipe."""
+
+    def __init__(self, target: object) -> None:
+        self._pipe, theirs = multiprocessing.Pipe()
+        self._process = multiprocessing.Process(target=target, args=(theirs,), daemon=True)  # type: ignore[arg-type]
+        self._process.start()
+
+    def receive(self) -> object:
+        return self._pipe.recv()
+
+    def run(self, *job: object) -> float:
+        self._pipe.send(job)
+        return float(self._pipe.recv())
+
+
+def measure(rounds: int, num_tokens: int) -> None:
+    """Print one line per number of streams, then the frontend's CPU time."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "frontend.local", "--port", str(PORT), "--triton-port", str(TRITON_PORT)]
+        + ["--metrics-port", str(METRICS_PORT), "--runtime-dir", ".cache/bench"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        direct, client = Child(direct_engine), Child(http_client)
+        direct.receive()
+        model = _wait_for_model(server)
+        _print_conditions(model, rounds, num_tokens)
+        client.run(model, prompts(4, 1), 8)
+        direct.run(prompts(4, 1), 8)
+        for streams in STREAMS:
+            _compare(streams, rounds, num_tokens, model, direct, client)
+        _frontend_cpu(server, rounds, num_tokens, model, client)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _compare(streams: int, rounds: int, num_tokens: int, model: str, direct: Child, client: Child) -> None:
+    direct_rates, http_rates = [], []
+    for number in range(rounds):
+        texts = prompts(streams, 1000 * streams + number)
+        jobs = [
+            lambda: direct_rates.append(streams * num_tokens / direct.run(texts, num_tokens)),
+            lambda: http_rates.append(streams * num_tokens / client.run(model, texts, num_tokens)),
+        ]
+        for job in jobs if number % 2 else reversed(jobs):
+            job()
+    ratio = statistics.median(http / straight for http, straight in zip(http_rates, direct_rates, strict=True))
+    print(
+        f"{streams:3} streams: {statistics.median(http_rates):6.1f} tokens/s through HTTP, "
+        f"{statistics.median(direct_rates):6.1f} direct, ratio {ratio:.2f}",
+        flush=True,
+    )
+
+
+def _frontend_cpu(server: "subprocess.Popen[bytes]", rounds: int, num_tokens: int, model: str, client: Child) -> None:
+    (frontend,) = [child for child in psutil.Process(server.pid).children() if "frontend" in child.cmdline()]
+    costs = []
+    for number in range(rounds):
+        before = frontend.cpu_times()
+        client.run(model, prompts(CPU_STREAMS, 90_000 + number), num_tokens)
+        after = frontend.cpu_times()
+        spent_s = after.user + after.system - before.user - before.system
+        costs.append(1e6 * spent_s / (CPU_STREAMS * num_tokens))
+    print(
+        f"{CPU_STREAMS:3} streams: {statistics.median(costs):.0f} us of the frontend's CPU time per streamed token, "
+        f"requests included ({min(costs):.0f} to {max(costs):.0f} in {rounds} rounds)"
+    )
+
+
+def _wait_for_model(server: "subprocess.Popen[bytes]") -> str:
+    while server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/v1/models") as response:
+                return str(json.load(response)["data"][0]["id"])
+        except OSError:
+            time.sleep(0.2)
+    raise SystemExit("the server did not start; run: python -m frontend.local")
+
+
+def _print_conditions(model: str, rounds: int, num_tokens: int) -> None:
+    cores, load = psutil.cpu_count(), psutil.getloadavg()[0]
+    print(f"{model}\n{num_tokens} tokens per stream, medians of {rounds} rounds, {cores} cores, load {load:.1f} before")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=64)
+    arguments = parser.parse_args()
+    measure(arguments.rounds, arguments.tokens)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""How far a build is: a bar on a terminal, plain lines elsewhere."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import termios
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from build_engine import progress
+from build_engine.checkpoint import open_checkpoint
+from build_engine.mixtral import engine_bytes
+from build_engine.openvino_ir import write_ir
+from tests.build_engine.workplace import CheckpointDir, Repository, start
+
+LINE = re.compile(r"weights: \d+ % of [\d.]+[kM]?B, [\d.]+[kMG]?B/s, \d+ s left")
+
+
+def read_all(terminal: int) -> Iterator[bytes]:
+    """What is written to a terminal until its last writer closes it, which Linux reports as an error."""
+    while True:
+        try:
+            yield os.read(terminal, 4096)
+        except OSError:
+            return
+
+
+def test_a_terminal_shows_a_bar(repository: Repository, checkpoint: CheckpointDir) -> None:
+    terminal, its_program_side = pty.openpty()
+    fcntl.ioctl(its_program_side, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    process = start(["-m", "build_engine", *repository.build(checkpoint)], stderr=its_program_side)
+    os.close(its_program_side)
+    shown = b"".join(read_all(terminal)).decode()
+    os.close(terminal)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, f"published {repository.engine}\n")
+    assert "\rweights: 100%|" in shown
+    assert not LINE.search(shown)
+
+
+def test_a_log_gets_plain_lines(repository: Repository, checkpoint: CheckpointDir) -> None:
+    process = start(["-m", "build_engine", *repository.build(checkpoint)])
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, f"published {repository.engine}\n")
+    assert LINE.fullmatch(err.removesuffix("\n"))
+    assert err.startswith("weights: 100 % of 538kB")
+
+
+def test_a_log_gets_a_line_every_five_seconds_and_one_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: seconds)
+    with progress.progress("weights", 10_000, "B") as advance:
+        for _ in range(10):
+            seconds += 2.0
+            advance(1000)
+    assert capsys.readouterr().err.splitlines() == [
+        "weights: 30 % of 10.0kB, 500B/s, 14 s left",
+        "weights: 60 % of 10.0kB, 500B/s, 8 s left",
+        "weights: 90 % of 10.0kB, 500B/s, 2 s left",
+        "weights: 100 % of 10.0kB, 500B/s, 0 s left",
+    ]
+
+
+def test_the_weights_that_are_announced_are_the_weights_that_are_written(
+    repository: Repository, checkpoint: CheckpointDir
+) -> None:
+    written: list[int] = []
+    opened = open_checkpoint(checkpoint.path)
+    write_ir(opened, repository.version, written.append)
+    assert sum(written) == engine_bytes(opened.config)
