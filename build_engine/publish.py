@@ -54,12 +54,9 @@ def only_build(engine_dir: Path) -> Iterator[int]:
     Yields the lock's descriptor: a program that inherits it keeps them away as long as it lives. Raises RepositoryError
     when another build is running; that, too, for every OSError inside: the place is not writable, or the disk is full.
     """
-    directory = engine_dir.parent
-    with _disk_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        with _locked(directory) as lock:
-            _recover(engine_dir)
-            yield lock
+    with _disk_errors(engine_dir.parent), _locked(engine_dir.parent) as lock:
+        _recover(engine_dir)
+        yield lock
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from build_engine.checkpoint import Checkpoint
-from build_engine.errors import CheckpointError, ConversionError, HostError
+from build_engine.errors import CheckpointError, ConversionError, HostError, RepositoryError
 from build_engine.limits import Limits, read_limits, read_tensor_parallel_size
 from build_engine.progress import progress
 from build_engine.publish import is_published, make_manifest, only_build, staged
@@ -97,6 +97,7 @@ def build(job: Job, tools: Toolchain, work_path: Path | None = None) -> bool:
 
     Raises BuildError; then nothing was published, and the steps that were finished are not done again.
     """
+    _make_version_dir(job.engine_dir.parent)
     with only_build(job.engine_dir) as lock:
         work = WorkDir(work_path or job.default_work_dir, show)
         sm = _preflight(job, tools, work)
@@ -109,6 +110,14 @@ def build(job: Job, tools: Toolchain, work_path: Path | None = None) -> bool:
         builder.publish(engine)
         work.clear()
     return True
+
+
+def _make_version_dir(directory: Path) -> None:
+    """Nothing but the engine lives in it, so a fresh checkout has none."""
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RepositoryError(f"{directory}: cannot be written ({error.strerror}); accepted: a directory") from error
 
 
 def _preflight(job: Job, tools: Toolchain, work: WorkDir) -> int:
