@@ -1,10 +1,13 @@
 """`python -m frontend.local`: Triton and the frontend on this machine, as one thing that lives and dies together.
 
-Refuses to restart anything: whoever runs it (a terminal, systemd) decides that. Either process ending ends both.
+Refuses to restart anything: whoever runs it (a terminal, systemd) decides that. Either process ending ends both, and so
+does the end of a process that Triton started: Triton says that it is ready when the engine's process is long gone.
 """
 
 import argparse
 import json
+import os
+import select
 import signal
 import socket
 import subprocess
@@ -15,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from .children import children_of, start_child
 from .errors import StartupError
 from .tritonserver import TritonSettings, TritonUnavailable, start_triton
 
@@ -22,6 +26,7 @@ _POLL_INTERVAL_S = 0.1
 _LAST_WORDS_S = 2.0
 """Between Triton's death and the frontend's end: its clients get their error events, and /health says 503."""
 _TERMINATION_S = 15.0
+"""For ending by itself once asked to; longer than Triton's --exit-timeout-secs."""
 _START_TIMEOUT_S = 300.0
 _LOG_TAIL_LINES = 15
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -37,6 +42,7 @@ class Local:
     def __init__(self, arguments: argparse.Namespace, frontend_options: Sequence[str]) -> None:
         self._arguments = arguments
         self._frontend_options = frontend_options
+        self._engine_dir = arguments.model_repository / arguments.model / "1" / "engine"
         self._log = arguments.runtime_dir / "triton.log"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.url = f"http://{arguments.host}:{arguments.port}"
@@ -46,35 +52,49 @@ class Local:
 
     def __exit__(self, *_: object) -> None:
         for signum in _SIGNALS:
-            signal.signal(signum, signal.SIG_IGN)  # a second Ctrl-C must not leave one of them behind
-        for process in reversed(self._processes.values()):
+            signal.signal(signum, lambda *_: self._kill())  # a second Ctrl-C waits for nobody
+        for name, process in reversed(self._processes.items()):
             process.terminate()
             try:
-                process.wait(_TERMINATION_S)
+                process.wait(_TERMINATION_S + (self._arguments.shutdown_timeout_s if name == "frontend" else 0))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
+    def _kill(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+
     def start(self) -> None:
         """Start both and return when they serve. Raises StartupError with the reason and the end of Triton's log."""
         given = self._arguments
-        for option, port in (("--port", given.port), ("--triton-port", given.triton_port)):
-            _check_port_free(given.host if option == "--port" else "127.0.0.1", port, option)
+        _check_port_free(given.host, given.port, "--port")
+        _check_port_free("127.0.0.1", given.triton_port, "--triton-port")
         _check_port_free("127.0.0.1", given.metrics_port, "--metrics-port")
+        if not (self._engine_dir / "manifest.json").exists():
+            raise StartupError(
+                f"{self._engine_dir} holds no engine;"
+                f" build it with: python -m build_engine build --target {given.model} CHECKPOINT"
+            )
         self._start_triton()
         self._await("triton", f"http://127.0.0.1:{given.triton_port}/v2/models/{given.model}/ready")
         self._start_frontend()
         self._await("frontend", f"{self.url}/health")
 
     def watch(self) -> str:
-        """Wait until one of the two ends, and say which and how."""
+        """Wait until a part ends, and say which and how."""
+        backends = [os.pidfd_open(pid) for pid in children_of(self._processes["triton"].pid)]
         while True:
+            backend_ended, _, _ = select.select(backends, [], [], _POLL_INTERVAL_S)
             for name, process in self._processes.items():
                 if process.poll() is not None:
                     if name == "triton":
                         time.sleep(_LAST_WORDS_S)
                     return f"{name} ended with status {process.returncode}{self._last_lines(name)}"
-            time.sleep(_POLL_INTERVAL_S)
+            if backend_ended:
+                self._processes["triton"].kill()  # it would answer every request with an error, a second for each
+                time.sleep(_LAST_WORDS_S)
+                return f"triton's backend process ended{self._last_lines('triton')}"
 
     def _start_triton(self) -> None:
         given = self._arguments
@@ -95,15 +115,15 @@ class Local:
     def _start_frontend(self) -> None:
         given = self._arguments
         options = {
-            "--engine-dir": given.model_repository / given.model / "1" / "engine",
+            "--engine-dir": self._engine_dir,
             "--model": given.model,
             "--triton-url": f"http://127.0.0.1:{given.triton_port}",
             "--host": given.host,
             "--port": given.port,
+            "--shutdown-timeout-s": given.shutdown_timeout_s,
         }
         command = [sys.executable, "-m", "frontend", *(str(part) for option in options.items() for part in option)]
-        # A session of its own: Ctrl-C reaches the supervisor alone, which ends the two in order.
-        self._processes["frontend"] = subprocess.Popen([*command, *self._frontend_options], start_new_session=True)
+        self._processes["frontend"] = start_child([*command, *self._frontend_options])
 
     def _await(self, name: str, url: str) -> None:
         give_up = time.monotonic() + _START_TIMEOUT_S
@@ -183,6 +203,9 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--triton-port", type=int, default=8001, help="on loopback (default: %(default)s)")
     parser.add_argument("--metrics-port", type=int, default=8002, help="Triton's, on loopback (default: %(default)s)")
     parser.add_argument("--runtime-dir", type=Path, default=Path(".cache/run"), help="logs (default: %(default)s)")
+    parser.add_argument(
+        "--shutdown-timeout-s", type=int, default=10, help="for running answers, after Ctrl-C (default: %(default)s)"
+    )
     return parser.parse_known_args(argv)
 
 

@@ -7,8 +7,7 @@ renders it. Pure ASGI, because a layer between the engine and the socket is paid
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import orjson
@@ -17,7 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from .chat import ChatChunks, Reply, to_completion
 from .errors import DeadlineExceeded, FrontendError, to_body, to_frontend_error
-from .generation import GenerationRequest
+from .generation import GenerationRequest, TokenChunk
+from .sender import Sender
 from .service import Service
 from .text import AnswerDecoder
 
@@ -41,8 +41,10 @@ class GeneratedResponse(Response):
         self._reply = reply
         self._decoder = AnswerDecoder(request, service.chat_model.tokenizer.token_bytes)
         self._started = False
+        self._direct_send: Send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._direct_send = scope.get("direct_send", send)
         begin, outcome = time.monotonic(), "failed"
         try:
             await _while_client_stays(self._answer(send), receive, self._service.request_timeout_s)
@@ -56,7 +58,7 @@ class GeneratedResponse(Response):
                 raise
             if error is not exc:
                 _log.exception("%s", self._reply.id)
-            await send({"type": "http.response.body", "body": sse(orjson.dumps(to_body(error)))})
+            await self._direct_send({"type": "http.response.body", "body": sse(orjson.dumps(to_body(error)))})
         finally:
             usage, took_s = self._decoder.usage, time.monotonic() - begin
             _log.info(
@@ -67,33 +69,33 @@ class GeneratedResponse(Response):
     async def _answer(self, send: Send) -> None:
         raise NotImplementedError
 
-    async def _deltas(self) -> AsyncGenerator[list[str], None]:
-        """The answer's text as it comes, one list per read; the first tells that the engine has begun.
+    async def _generate(self, take: Callable[[list[str]], None]) -> None:
+        """Hand the answer's text to `take` as it comes, one list per read; the first tells that the engine has begun.
 
-        Closing this generator cancels the engine's work and frees its slot.
+        Cancelling this cancels the engine's work and frees its slot.
         """
         decoder = self._decoder
-        async with self._service.admission.slot(), self._service.triton.generate(self._request) as batches:
-            async for chunks in batches:
-                yield [text for chunk in chunks if (text := decoder.feed(chunk.token_ids))]
-                if decoder.is_complete:
-                    break
-        yield [text] if (text := decoder.finish()) else []
 
-    async def _start(self, send: Send, content_type: bytes, more: list[tuple[bytes, bytes]]) -> None:
-        headers = [*self.raw_headers, (b"content-type", content_type), *more]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        self._started = True
+        def on_chunks(chunks: Sequence[TokenChunk]) -> bool:
+            take([text for chunk in chunks if (text := decoder.feed(chunk.token_ids))])
+            return decoder.is_complete
+
+        async with self._service.admission.slot():
+            await self._service.triton.generate(self._request, on_chunks)
+        if text := decoder.finish():
+            take([text])
 
 
 class WholeResponse(GeneratedResponse):
     """One JSON body when the answer is complete."""
 
     async def _answer(self, send: Send) -> None:
-        async with aclosing(self._deltas()) as batches:
-            text = "".join([delta async for deltas in batches for delta in deltas])
-        body = to_completion(self._reply, text, self._decoder.ending, self._decoder.usage)
-        await self._start(send, b"application/json", [(b"content-length", b"%d" % len(body))])
+        deltas: list[str] = []
+        await self._generate(deltas.extend)
+        body = to_completion(self._reply, "".join(deltas), self._decoder.ending, self._decoder.usage)
+        self._started = True
+        headers = [*self.raw_headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
@@ -114,19 +116,30 @@ class StreamResponse(GeneratedResponse):
         self._include_usage = include_usage
 
     async def _answer(self, send: Send) -> None:
-        chunks = self._chunks
-        async with aclosing(self._deltas()) as batches:
-            async for deltas in batches:
-                body = b"".join([sse(chunks.delta(text)) for text in deltas])
-                if not self._started:
-                    await self._start(send, b"text/event-stream; charset=utf-8", [(b"cache-control", b"no-cache")])
-                    body = sse(chunks.opening()) + body
-                if body:
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-        last = sse(chunks.closing(self._decoder.ending))
+        sender = Sender(self._direct_send)
+
+        def take(deltas: list[str]) -> None:
+            body = b"".join([sse(self._chunks.delta(text)) for text in deltas])
+            if not self._started:
+                self._started = True
+                sender.send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
+                body = sse(self._chunks.opening()) + body
+            if body:
+                sender.send({"type": "http.response.body", "body": body, "more_body": True})
+
+        await self._generate(take)
+        await sender.drain()
+        last = sse(self._chunks.closing(self._decoder.ending))
         if self._include_usage:
-            last += sse(chunks.usage(self._decoder.usage))
-        await send({"type": "http.response.body", "body": last + DONE})
+            last += sse(self._chunks.usage(self._decoder.usage))
+        await self._direct_send({"type": "http.response.body", "body": last + DONE})
+
+    def _stream_headers(self) -> list[tuple[bytes, bytes]]:
+        return [
+            *self.raw_headers,
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+        ]
 
 
 def sse(data: bytes) -> bytes:

@@ -117,6 +117,17 @@ class EventParser:
         return [_decode_event(event) for event in events if event.startswith(b"data:")]
 
 
+class ErrorParser:
+    """The body of an answer that is no 200."""
+
+    def __init__(self, status: int) -> None:
+        self._status = status
+
+    def feed(self, data: bytes) -> list[TokenChunk]:
+        """Raises what the answer stands for; its first piece says it all."""
+        raise to_error(f"{self._status} {data.decode(errors='replace')}")
+
+
 def _decode_event(event: bytes) -> TokenChunk:
     """One response of the model. A list of one comes as a scalar (Triton flattens tensors)."""
     response = orjson.loads(event[5:])

@@ -1,7 +1,7 @@
 """Start a real Triton Inference Server on this machine, closed to everything but inference on loopback.
 
-`tritonserver` on the PATH (NVIDIA's image) is taken as it is; else the binary in the wheel nvidia-pytriton is used, with
-its Python backend and the stub for this Python. Nothing here supervises or waits.
+`tritonserver` on the PATH (NVIDIA's image) is taken as it is; else the binary in the wheel nvidia-pytriton is used,
+with its Python backend and the stub for this Python. Nothing here supervises or waits.
 """
 
 import importlib.util
@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from .children import start_child
 
 # Everything that changes a running server or reads its memory. Nobody needs these here.
 ADMIN_APIS = "model-repository,shared-memory,trace,logging"
@@ -39,15 +40,12 @@ class TritonSettings:
 def start_triton(settings: TritonSettings, log: BinaryIO) -> "subprocess.Popen[bytes]":
     """Start tritonserver, its output going to `log`. Raises TritonUnavailable; readiness is the caller's to await."""
     command, environment = triton_command(settings)
-    # A session of its own, so that Ctrl-C in a terminal reaches whoever supervises it, and not the server.
-    return subprocess.Popen(
-        command, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
-    )
+    return start_child(command, environment=environment, output=log)
 
 
 def triton_command(settings: TritonSettings) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment of the server."""
-    options = {
+    options: dict[str, object] = {
         "model-repository": settings.model_repository,
         "model-control-mode": "explicit",
         "load-model": settings.model,
@@ -67,23 +65,26 @@ def triton_command(settings: TritonSettings) -> tuple[list[str], dict[str, str]]
     return [str(binary), "--disable-auto-complete-config", *arguments], environment
 
 
-def _installation(runtime_dir: Path) -> tuple[Path, Mapping[str, object], dict[str, str]]:
+def _installation(runtime_dir: Path) -> tuple[Path, dict[str, object], dict[str, str]]:
     """The binary, the options that say where its backends are, and its environment."""
     if on_path := shutil.which("tritonserver"):
         return Path(on_path), {}, dict(os.environ)
     wheel = _wheel()
+    environment = _python_environment()
     backends = _link_backends(wheel, runtime_dir / "backends")
-    return wheel / "bin" / "tritonserver", {"backend-directory": backends}, _python_environment()
+    return wheel / "bin" / "tritonserver", {"backend-directory": backends}, environment
 
 
 def _wheel() -> Path:
+    """Where nvidia-pytriton keeps Triton. Other builds of it, for other processors, carry none."""
     spec = importlib.util.find_spec("pytriton")
-    if spec is None or spec.origin is None:
+    wheel = Path(spec.origin).parent / "tritonserver" if spec is not None and spec.origin is not None else None
+    if wheel is None or not (wheel / "bin" / "tritonserver").exists():
         raise TritonUnavailable(
-            "no tritonserver on the PATH, and the wheel that carries one is not installed;"
+            "no tritonserver on the PATH, and no wheel that carries one is installed;"
             " install it with: pip install --no-deps nvidia-pytriton"
         )
-    return Path(spec.origin).parent / "tritonserver"
+    return wheel
 
 
 def _link_backends(wheel: Path, backends: Path) -> Path:

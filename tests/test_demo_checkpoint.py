@@ -69,7 +69,8 @@ def rng() -> np.random.Generator:
 
 
 def random(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
-    return (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+    values: NDArray[np.float32] = (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+    return values
 
 
 @pytest.fixture

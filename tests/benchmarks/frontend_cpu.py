@@ -103,7 +103,7 @@ def main() -> None:
     num_tokens = sum(count for count, _ in results)
     cpu_s = after.user + after.system - before.user - before.system
     took_s = max(seconds for _, seconds in results)
-    print(  # noqa: T201
+    print(
         f"{1e6 * cpu_s / num_tokens:.1f} us CPU per token, requests included: {args.streams} streams, "
         f"{num_tokens} tokens in {took_s:.1f} s ({num_tokens / took_s:.0f} tokens/s), one step per {args.step_ms:g} ms"
     )

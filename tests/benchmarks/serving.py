@@ -1,8 +1,8 @@
 """Tokens per second through HTTP beside the same engine called directly, and the frontend's CPU time per token.
 
 `make bench`, or `python -m tests.benchmarks.serving [--rounds N]`, with an engine published in model_repository. Direct
-means: GenAI's pipeline in a process of its own, opened with the Triton model's own settings, all requests added at once.
-HTTP means: `python -m frontend.local` with the product's configuration, and a client in a process of its own. The two
+means: GenAI's pipeline in a process of its own, opened with the Triton model's own settings, all requests added at
+once. HTTP means: `python -m frontend.local` with the product's configuration, and a client in its own process. The two
 take turns, so that a ratio compares neighbours in time; every request has a prompt of its own, so that no prefix is
 cached; answers are greedy and of fixed length.
 """
@@ -17,8 +17,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import psutil
 from google.protobuf import json_format, text_format
@@ -28,7 +30,7 @@ MODEL_DIR = Path("model_repository/openvino")
 PORT, TRITON_PORT, METRICS_PORT = 18800, 18801, 18802
 STREAMS = (1, 8, 32)
 CPU_STREAMS = 64
-WORDS = "house river stone green quick letter music seven bread window garden paper silver morning bridge winter".split()
+WORDS = ("house", "river", "stone", "green", "letter", "music", "seven", "bread", "window", "garden", "paper", "bridge")
 
 
 def prompts(count: int, seed: int) -> list[str]:
@@ -37,13 +39,13 @@ def prompts(count: int, seed: int) -> list[str]:
     return [f"{seed} {number} " + " ".join(rng.choices(WORDS, k=24)) for number in range(count)]
 
 
-def direct_engine(pipe: Connection) -> None:
+def direct_engine(pipe: "Connection[Any, Any]") -> None:
     """Child process: answer (prompts, tokens) with the seconds that the pipeline took."""
     sys.path.insert(0, str(MODEL_DIR / "1"))
     import numpy as np
     import openvino as ov
     import openvino_genai as genai
-    from settings import open_pipeline, read_settings
+    from settings import open_pipeline, read_settings  # type: ignore[import-not-found]  # the Triton model's own
 
     config = json_format.MessageToDict(
         text_format.Parse((MODEL_DIR / "config.pbtxt").read_text(), ModelConfig()), preserving_proto_field_name=True
@@ -68,7 +70,7 @@ def direct_engine(pipe: Connection) -> None:
         pipe.send(time.perf_counter() - begin)
 
 
-def http_client(pipe: Connection) -> None:
+def http_client(pipe: "Connection[Any, Any]") -> None:
     """Child process: answer (model, prompts, tokens) with the seconds that all streams took."""
     while job := pipe.recv():
         model, texts, num_tokens = job
@@ -103,10 +105,9 @@ async def _stream(model: str, text: str, num_tokens: int) -> int:
 class Child:
     """A process that answers jobs through a pipe."""
 
-    def __init__(self, target: object) -> None:
+    def __init__(self, target: "Callable[[Connection[Any, Any]], None]") -> None:
         self._pipe, theirs = multiprocessing.Pipe()
-        self._process = multiprocessing.Process(target=target, args=(theirs,), daemon=True)  # type: ignore[arg-type]
-        self._process.start()
+        multiprocessing.Process(target=target, args=(theirs,), daemon=True).start()
 
     def receive(self) -> object:
         return self._pipe.recv()
@@ -118,12 +119,10 @@ class Child:
 
 def measure(rounds: int, num_tokens: int) -> None:
     """Print one line per number of streams, then the frontend's CPU time."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "frontend.local", "--port", str(PORT), "--triton-port", str(TRITON_PORT)]
-        + ["--metrics-port", str(METRICS_PORT), "--runtime-dir", ".cache/bench"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    ports = {"--port": PORT, "--triton-port": TRITON_PORT, "--metrics-port": METRICS_PORT}
+    command = [sys.executable, "-m", "frontend.local", "--runtime-dir", ".cache/bench"]
+    command += [str(part) for option in ports.items() for part in option]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         direct, client = Child(direct_engine), Child(http_client)
         direct.receive()
@@ -143,12 +142,11 @@ def _compare(streams: int, rounds: int, num_tokens: int, model: str, direct: Chi
     direct_rates, http_rates = [], []
     for number in range(rounds):
         texts = prompts(streams, 1000 * streams + number)
-        jobs = [
-            lambda: direct_rates.append(streams * num_tokens / direct.run(texts, num_tokens)),
-            lambda: http_rates.append(streams * num_tokens / client.run(model, texts, num_tokens)),
-        ]
-        for job in jobs if number % 2 else reversed(jobs):
-            job()
+        for turn in ("direct", "http") if number % 2 else ("http", "direct"):
+            if turn == "direct":
+                direct_rates.append(streams * num_tokens / direct.run(texts, num_tokens))
+            else:
+                http_rates.append(streams * num_tokens / client.run(model, texts, num_tokens))
     ratio = statistics.median(http / straight for http, straight in zip(http_rates, direct_rates, strict=True))
     print(
         f"{streams:3} streams: {statistics.median(http_rates):6.1f} tokens/s through HTTP, "
@@ -188,9 +186,9 @@ def _print_conditions(model: str, rounds: int, num_tokens: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.serving")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     arguments = parser.parse_args()
     measure(arguments.rounds, arguments.tokens)
 

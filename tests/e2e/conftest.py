@@ -130,7 +130,7 @@ def model_repository(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: 
             '"kv_cache_bytes", value: { string_value: "1073741824"',
             '"kv_cache_bytes", value: { string_value: "67108864"',
         ),
-        ("max_batch_size: 32", f"max_batch_size: {MAX_BATCH_SIZE}"),
+        ("max_batch_size: 64", f"max_batch_size: {MAX_BATCH_SIZE}"),
     ):
         assert old in text, f"config.pbtxt no longer holds {old}"
         text = text.replace(old, new)

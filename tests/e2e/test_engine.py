@@ -1,10 +1,12 @@
 """The compiled graph computes a Mixtral: the oracle is a numpy forward written from the papers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
 import pytest
+from numpy.typing import NDArray
 
 from build_engine.openvino_ir import MODEL_XML
 from tests.reference_mixtral import ReferenceMixtral
@@ -18,7 +20,7 @@ def compiled(model_repository: Path) -> ov.CompiledModel:
     return ov.Core().compile_model(model_repository / "openvino" / "1" / "engine" / MODEL_XML, "CPU", EXACT)
 
 
-def feed(token_ids: np.ndarray, past: int = 0) -> dict[str, np.ndarray]:
+def feed(token_ids: NDArray[np.int64], past: int = 0) -> dict[str, NDArray[Any]]:
     length = token_ids.shape[1]
     return {
         "input_ids": token_ids,

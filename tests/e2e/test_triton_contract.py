@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import httpx
@@ -17,7 +17,7 @@ from tests.tiny_mixtral import TINY, tiny_tensors
 PROMPT = [1, 733, 16289, 28793, 1824, 349, 264, 2134, 28804, 733, 28748, 16289, 28793]
 
 
-def events(server: Server, **inputs: Any) -> Iterator[dict[str, Any]]:
+def events(server: Server, **inputs: Any) -> Generator[dict[str, Any], None, None]:
     """Responses of one request, as they come. Scalars become lists, as Triton flattens one-element tensors."""
     body = {"input_ids": PROMPT, "request_output_len": 16, "streaming": True, **inputs}
     body.setdefault("input_lengths", len(body["input_ids"]))

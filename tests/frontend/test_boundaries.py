@@ -21,12 +21,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "chat": {"errors", "generation", "messages", "parameters", "protocol", "template", "tokenizer"},
     "tensors": {"errors", "generation"},
     "admission": {"errors"},
-    "triton": {"errors", "generation", "tensors"},
+    "exchange": {"errors"},
+    "triton": {"errors", "exchange", "generation", "tensors"},
     "service": {"admission", "chat", "triton"},
-    "responses": {"chat", "errors", "generation", "service", "text"},
+    "sender": set(),
+    "responses": {"chat", "errors", "generation", "sender", "service", "text"},
     "app": {"chat", "errors", "generation", "parameters", "protocol", "responses", "service"},
 }
-RIM = {"__main__", "admission", "app", "responses", "triton"}
+RIM = {"__main__", "admission", "app", "exchange", "responses", "sender", "triton"}
 
 
 def tree(module: str) -> ast.Module:

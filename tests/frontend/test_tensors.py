@@ -56,7 +56,12 @@ def test_ignore_eos_tells_the_engine_that_there_is_no_end_token() -> None:
 
 
 def test_every_wish_has_its_tensor() -> None:
-    wishes = {"repetition_penalty": 1.1, "presence_penalty": 0.5, "frequency_penalty": -0.5, "min_tokens": 3}
+    wishes: dict[str, Any] = {
+        "repetition_penalty": 1.1,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "min_tokens": 3,
+    }
     sent = tensors(top_k=40, **wishes)
     assert {name: sent[name] for name in wishes} == wishes
     assert sent["runtime_top_k"] == 40

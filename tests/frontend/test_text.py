@@ -116,7 +116,7 @@ def test_stop_strings_end_the_text_at_the_first_completed_one_under_every_cut(
     ends = [
         (end, -len(string), string) for end in range(len(text) + 1) for string in stop if text[:end].endswith(string)
     ]
-    expected = (text, None)
+    expected: tuple[str, str | None] = (text, None)
     if ends:
         end, minus_length, string = min(ends)
         expected = (text[: end + minus_length], string)

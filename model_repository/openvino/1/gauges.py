@@ -1,6 +1,7 @@
-"""TensorRT-LLM's gauges in Triton's /metrics, under its names, so that dashboards and scalers need not know the engine."""
+"""TensorRT-LLM's gauges in Triton's /metrics, under its names: dashboards and scalers need not know the engine."""
 
 import time
+from typing import Any
 
 import openvino_genai as genai
 import triton_python_backend_utils as pb_utils
@@ -41,7 +42,8 @@ class _Family:
 
     def __init__(self, name: str, description: str, label: str, labels: dict[str, str]) -> None:
         self._family = pb_utils.MetricFamily(name=name, description=description, kind=pb_utils.MetricFamily.GAUGE)
-        self._label, self._labels, self._gauges = label, labels, {}
+        self._label, self._labels = label, labels
+        self._gauges: dict[str, Any] = {}
 
     def set(self, **values: float) -> None:
         for kind, value in values.items():

@@ -1,0 +1,118 @@
+"""One HTTP POST and the body of its answer as it comes, on a connection of its own: the hot path from Triton.
+
+The body is handed on in the very callback that received it, because at 64 streams waking a task for each token costs as
+much as everything else done for it. Refuses to interpret the body, to follow redirects, and to reuse connections.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from .errors import EngineUnavailable
+
+CONNECT_TIMEOUT_S = 5.0
+
+OnBody = Callable[[bytes], bool]
+"""Takes all that has arrived; True when it wants no more."""
+
+
+class _Exchange(asyncio.Protocol):
+    """`status` is a future of the answer's status, `finished` one of its end; `on_body` may be set between the two."""
+
+    def __init__(self, request: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        self.status: asyncio.Future[int] = loop.create_future()
+        self.finished: asyncio.Future[None] = loop.create_future()
+        self._request = request
+        self._parser = httptools.HttpResponseParser(self)
+        self._body: list[bytes] = []
+        self._complete = False
+        self._on_body: OnBody | None = None
+
+    def read(self, on_body: OnBody) -> None:
+        """Hand the body to `on_body` from now on, first what is there already."""
+        self._on_body = on_body
+        self._deliver()
+
+    def _deliver(self) -> None:
+        if self._on_body is None or self.finished.done():
+            return
+        try:
+            enough = bool(self._body) and self._on_body(b"".join(self._body))
+        except Exception as exc:
+            _set_exception(self.finished, exc)
+        else:
+            self._body.clear()
+            if enough or self._complete:
+                self.finished.set_result(None)
+
+    def _fail(self) -> None:
+        for future in (self.status, self.finished):
+            if not future.done():
+                _set_exception(future, EngineUnavailable("The engine has gone away."))
+
+    # ---- called by the event loop ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the request."""
+        cast(asyncio.Transport, transport).write(self._request)  # uvloop's is one in all but name
+
+    def data_received(self, data: bytes) -> None:
+        """Part of the answer; an answer that is not HTTP ends the exchange."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._fail()
+        else:
+            self._deliver()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """By either side; an answer that was complete before stays so."""
+        self._fail()
+
+    # ---- called by the parser --------------------------------------------------------------------------------------
+
+    def on_headers_complete(self) -> None:
+        """The status is known."""
+        if not self.status.done():
+            self.status.set_result(self._parser.get_status_code())
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body, without its chunked framing."""
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """The whole answer has arrived."""
+        self._complete = True
+
+
+def _set_exception(future: "asyncio.Future[Any]", exc: Exception) -> None:
+    future.set_exception(exc)
+    future.exception()  # looked at: whoever awaits it is told, and that nobody does any more is no fault
+
+
+async def post(url: str, body: bytes, reader: Callable[[int], OnBody]) -> None:
+    """Send `body` as JSON, and hand the answer to what `reader` makes of its status, until it ends or is enough.
+
+    `url` begins with http://. Leaving closes the connection, which cancels what the server still does for it. Raises
+    EngineUnavailable when there is no connection or it breaks off, and whatever the reader raises.
+    """
+    target = urlsplit(url)
+    host, port = target.hostname or "", target.port or 80
+    head = (
+        f"POST {target.path} HTTP/1.1\r\nHost: {target.netloc}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    connecting = asyncio.get_running_loop().create_connection(lambda: _Exchange(head.encode() + body), host, port)
+    try:
+        transport, exchange = await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
+    except (OSError, asyncio.TimeoutError) as exc:
+        raise EngineUnavailable("The engine cannot be reached.") from exc
+    try:
+        exchange.read(reader(await exchange.status))
+        await exchange.finished
+    finally:
+        transport.abort()

@@ -1,0 +1,76 @@
+"""Send parts of an ASGI answer from a callback, where nothing can be awaited.
+
+A server's `send` suspends only while its client is too slow to take more. So it is stepped by hand, and almost always
+finished by that; when it does suspend, a task finishes it and what follows waits its turn. Knows no content.
+"""
+
+import asyncio
+import types
+from collections import deque
+from collections.abc import Coroutine, Generator
+from functools import partial
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class DirectSend:
+    """Keep the server's own `send` for streams: each layer that wraps it costs a coroutine at every token."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, with `send` in the scope."""
+        await self._app({**scope, "direct_send": send}, receive, send)
+
+
+class Sender:
+    """Messages leave in order. Errors of `send` come out of `drain`."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._waiting: deque[Message] = deque()
+        self._stalled: asyncio.Task[None] | None = None
+
+    def send(self, message: Message) -> None:
+        """Send now, or when the client has caught up."""
+        if self._stalled is not None:
+            self._waiting.append(message)
+            return
+        sending = self._send(message)
+        assert isinstance(sending, Coroutine)
+        try:
+            awaited = sending.send(None)
+        except StopIteration:
+            return
+        self._stalled = asyncio.ensure_future(self._catch_up(sending, awaited))
+
+    async def drain(self) -> None:
+        """Return when all is sent."""
+        while self._stalled is not None:
+            await self._stalled
+
+    async def _catch_up(self, sending: Coroutine[Any, Any, None], awaited: Any) -> None:
+        try:
+            await _go_on(sending, awaited)
+            while self._waiting:
+                await self._send(self._waiting.popleft())
+        finally:
+            self._stalled = None
+
+
+@types.coroutine
+def _go_on(coroutine: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    """The rest of a coroutine whose first step was made by hand and gave `awaited`."""
+    while True:
+        try:
+            value = yield awaited
+        except BaseException as exc:
+            step = partial(coroutine.throw, exc)
+        else:
+            step = partial(coroutine.send, value)
+        try:
+            awaited = step()
+        except StopIteration:
+            return

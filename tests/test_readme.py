@@ -1,0 +1,58 @@
+"""The README tells the truth where a machine can check it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from frontend.parameters import NOT_BUILT
+from frontend.protocol import ChatCompletionRequest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+ROWS = [line.split("|")[1:3] for line in README.splitlines() if line.startswith("| `")]
+FATES = {name: fate.strip() for names, fate in ROWS for name in re.findall(r"`(\w+)`", names)}
+
+
+@pytest.mark.parametrize("name", sorted(NOT_BUILT))
+def test_what_is_not_built_is_said_to_be_refused(name: str) -> None:
+    assert FATES[name] == "refused unless neutral"
+
+
+@pytest.mark.parametrize("name", sorted(ChatCompletionRequest.model_fields))
+def test_what_is_read_is_not_said_to_be_refused(name: str) -> None:
+    assert "refused" not in FATES[name]
+
+
+def test_no_other_parameter_is_promised() -> None:
+    assert FATES.keys() <= {*NOT_BUILT, *ChatCompletionRequest.model_fields, "include_usage"}
+
+
+def tree() -> list[str]:
+    """Paths of the README's tree: two spaces per level, a name, and remarks behind it."""
+    block = README.split("## Where things are")[1].split("```")[1]
+    paths, parents = [], [""]
+    for line in block.strip().splitlines():
+        indent = len(line) - len(line.lstrip())
+        if indent > 4:
+            continue
+        level, name = indent // 2, line.split()[0]
+        parents[level + 1 :] = [parents[level] + name]
+        paths.append(parents[level] + name)
+    return paths
+
+
+@pytest.mark.parametrize("path", tree())
+def test_every_path_of_the_tree_exists(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_every_module_is_in_the_tree() -> None:
+    modules = {path.name for package in ("build_engine", "frontend") for path in (ROOT / package).glob("[!_]*.py")}
+    plumbing = {"engine_dir.py", "errors.py", "generation.py", "sender.py", "service.py", "settings.py"}
+    assert not {module for module in modules - plumbing if module not in README}
+
+
+def test_make_targets_that_the_readme_names_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`?make ([a-z]+)\b", README)) <= targets
