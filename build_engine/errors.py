@@ -2,11 +2,17 @@
 
 BuildError                 refused
 ├── CheckpointError        the checkpoint cannot be used as it is
-└── RepositoryError        the model repository cannot take the engine
+├── RepositoryError        the model repository cannot take the engine
+├── HostError              this host cannot build the engine
+├── ConversionError        the converted checkpoint is not the source checkpoint
+├── EngineError            the engine is not what was asked for, or does not generate
+└── ToolFailed             a program that the build runs ended badly
 BuildInterrupted           stopped from outside
 
 A message is one line: the file or tensor, what was found, what is accepted. `__main__` prints it and exits with 2.
 """
+
+from collections.abc import Sequence
 
 
 class BuildError(Exception):
@@ -19,6 +25,26 @@ class CheckpointError(BuildError):
 
 class RepositoryError(BuildError):
     """The model repository is not readable, not writable, in use, or full."""
+
+
+class HostError(BuildError):
+    """A GPU, a driver, a program or a version that the build needs is not here, or is another one."""
+
+
+class ConversionError(BuildError):
+    """NVIDIA's converter wrote something else than the source checkpoint: the tensor, and what is wrong with it."""
+
+
+class EngineError(BuildError):
+    """The engine was built for something else than asked, or what it generates is not plausible."""
+
+
+class ToolFailed(BuildError):
+    """A program ended with an error: what is known about that failure, and what to try."""
+
+    def __init__(self, message: str, last_lines: Sequence[str]) -> None:
+        super().__init__(message)
+        self.last_lines = last_lines
 
 
 class BuildInterrupted(BaseException):

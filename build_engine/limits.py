@@ -36,6 +36,11 @@ def read_limits(config_pbtxt: Path) -> Limits:
     )
 
 
+def read_tensor_parallel_size(config_pbtxt: Path) -> int:
+    """GPUs that share the model: `tensor_parallel_size`. Raises RepositoryError as `read_limits` does."""
+    return _parameter(_parse(config_pbtxt), config_pbtxt, "tensor_parallel_size")
+
+
 def _parse(config_pbtxt: Path) -> ModelConfig:
     try:
         return text_format.Parse(config_pbtxt.read_text(encoding="utf-8"), ModelConfig())

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def build(checkpoint: Checkpoint, model_dir: Path) -> bool:
     engine_dir = model_dir / "1" / "engine"
     limits = read_limits(model_dir / "config.pbtxt")
     _check_context(checkpoint, limits, model_dir)
-    manifest = make_manifest("openvino", checkpoint, limits, PACKAGES)
+    manifest = make_manifest("openvino", checkpoint, limits, {package: version(package) for package in PACKAGES})
     with only_build(engine_dir):
         if is_published(engine_dir, manifest):
             return False

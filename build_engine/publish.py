@@ -9,9 +9,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,13 @@ MANIFEST = "manifest.json"
 _FORMAT = 1
 
 
-def make_manifest(target: str, checkpoint: Checkpoint, limits: Limits, packages: tuple[str, ...]) -> dict[str, Any]:
+def make_manifest(target: str, checkpoint: Checkpoint, limits: Limits, versions: Mapping[str, str]) -> dict[str, Any]:
     """What was built from what, with which versions, for which limits; equal manifests mean equal engines."""
     return {
         "format": _FORMAT,
         "target": target,
         "checkpoint": {"path": str(checkpoint.path), "fingerprint": checkpoint.fingerprint()},
-        "versions": {package: version(package) for package in packages},
+        "versions": dict(versions),
         "model": {
             "vocab_size": checkpoint.config.vocab_size,
             "kv_bytes_per_token": checkpoint.config.kv_bytes_per_token,
@@ -43,21 +42,21 @@ def is_published(engine_dir: Path, manifest: dict[str, Any]) -> bool:
     """Whether the engine in place is the one that this manifest describes, with all its files."""
     try:
         published = json.loads((engine_dir / MANIFEST).read_bytes())
-        return bool(published == {**manifest, "files": _sizes(engine_dir)})
+        return bool(published == {**manifest, "files": file_sizes(engine_dir)})
     except (OSError, ValueError):
         return False
 
 
 @contextmanager
-def only_build(engine_dir: Path) -> Iterator[None]:
+def only_build(engine_dir: Path) -> Iterator[int]:
     """Keep other builds of this engine away, and clear what a killed one left.
 
-    Raises RepositoryError when another one is running; that, too, for every OSError inside: the place is not writable,
-    or the disk is full.
+    Yields the lock's descriptor: a program that inherits it keeps them away as long as it lives. Raises RepositoryError
+    when another build is running; that, too, for every OSError inside: the place is not writable, or the disk is full.
     """
-    with _disk_errors(engine_dir.parent), _locked(engine_dir.parent):
+    with _disk_errors(engine_dir.parent), _locked(engine_dir.parent) as lock:
         _recover(engine_dir)
-        yield
+        yield lock
 
 
 @contextmanager
@@ -72,7 +71,7 @@ def staged(engine_dir: Path, checkpoint: Checkpoint, manifest: dict[str, Any]) -
         yield stage
         for file in checkpoint.tokenizer_files:
             (stage / file.name).write_bytes(file.read_bytes())
-        (stage / MANIFEST).write_text(json.dumps({**manifest, "files": _sizes(stage)}, indent=2) + "\n")
+        (stage / MANIFEST).write_text(json.dumps({**manifest, "files": file_sizes(stage)}, indent=2) + "\n")
         _flush(stage)
         with uninterrupted():
             _replace(stage, engine_dir)
@@ -89,7 +88,7 @@ def _old(engine_dir: Path) -> Path:
     return engine_dir.with_name(f".{engine_dir.name}.old")
 
 
-def _sizes(directory: Path) -> dict[str, int]:
+def file_sizes(directory: Path) -> dict[str, int]:
     """Bytes of every file but the manifest itself."""
     sizes = {str(file.relative_to(directory)): file.stat().st_size for file in _files(directory)}
     return {name: size for name, size in sorted(sizes.items()) if name != MANIFEST}
@@ -121,12 +120,12 @@ def _flush(directory: Path) -> None:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _locked(directory: Path) -> Iterator[int]:
     """The lock is on the directory itself: no file is left behind, and it ends with the process, however that ends."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield descriptor
     except BlockingIOError:
         raise RepositoryError(f"{directory}: another build is running; accepted: one at a time") from None
     finally:

@@ -1,0 +1,163 @@
+"""Open what NVIDIA's converter wrote, and check that it is this Mixtral, quantised, whole, and in the shapes asked for.
+
+The converter only logs a warning when it cannot read the quantisation (then it writes float16 weights) and when a shape
+differs (then it pads with zeros), so nothing of it is believed.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from build_engine.awq import Float16, Uint8
+from build_engine.errors import ConversionError
+from build_engine.mixtral import MixtralConfig, TensorSpec
+
+from .layout import rank_tensors
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLinear:
+    """A converted linear: `packed` uint8 [K, N/2], `weights_scaling_factor` and `zero` float16 [G, N]."""
+
+    packed: Uint8
+    weights_scaling_factor: Float16
+    zero: Float16
+
+
+class RankFile:
+    """One `rank{r}.safetensors`, read tensor by tensor."""
+
+    def __init__(self, file: Path, tensors: Any) -> None:
+        self._file = file
+        self._tensors = tensors
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """A whole tensor, as stored."""
+        values: NDArray[Any] = self._tensors.get_tensor(name)
+        return values
+
+    def linear(self, name: str, expert: int | None = None) -> PackedLinear:
+        """A linear by its prefix, or one expert of a stack of them."""
+        weight, scales, zero = (
+            self._part(f"{name}.{part}", expert) for part in ("weight", "weights_scaling_factor", "zero")
+        )
+        return PackedLinear(np.ascontiguousarray(weight).view(np.uint8), scales, zero)
+
+    def check_tensors(self, expected: Mapping[str, TensorSpec]) -> None:
+        """Raises ConversionError for a tensor that is missing, too many, or of another dtype or shape."""
+        found = {name: _spec(self._tensors.get_slice(name)) for name in self._tensors.keys()}  # noqa: SIM118
+        for name, spec in expected.items():
+            if name not in found:
+                raise ConversionError(f"{self._file.name}: tensor {name} is missing; accepted: {_describe(spec)}")
+            if found[name] != spec:
+                raise ConversionError(
+                    f"{self._file.name}: tensor {name} is {_describe(found[name])}; accepted: {_describe(spec)}"
+                    f"{_padding(found[name], spec)}"
+                )
+        for name in found.keys() - expected.keys():
+            raise ConversionError(f"{self._file.name}: tensor {name} is no part of a Mixtral in W4A16_GPTQ")
+
+    def _part(self, name: str, expert: int | None) -> NDArray[Any]:
+        if expert is None:
+            return self.tensor(name)
+        stacked: NDArray[Any] = self._tensors.get_slice(name)[expert : expert + 1]
+        return stacked.squeeze(axis=0)
+
+
+@contextmanager
+def open_ranks(directory: Path, config: MixtralConfig, tp_size: int) -> Iterator[list[RankFile]]:
+    """The files of all ranks, in order, their tensors checked. Raises ConversionError."""
+    expected = rank_tensors(config, tp_size)
+    with ExitStack() as stack:
+        ranks = [_open(stack, directory / f"rank{rank}.safetensors", tp_size) for rank in range(tp_size)]
+        for rank in ranks:
+            rank.check_tensors(expected)
+        yield ranks
+
+
+def _open(stack: ExitStack, file: Path, tp_size: int) -> RankFile:
+    if not file.exists():
+        raise ConversionError(f"{file.name}: missing; accepted: one file for each of {tp_size} ranks")
+    try:
+        return RankFile(file, stack.enter_context(safe_open(file, framework="numpy")))
+    except (SafetensorError, OSError) as error:
+        raise ConversionError(f"{file.name}: truncated or not a safetensors file ({error})") from error
+
+
+def check_config(directory: Path, config: MixtralConfig, tp_size: int) -> None:
+    """Raises ConversionError when the converter's config.json is not of this model, so quantised and so split."""
+    try:
+        fields = json.loads((directory / CONFIG).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"{CONFIG}: the converter left none that can be read ({error})") from error
+    if lookup(fields, "quantization.quant_algo") is None:
+        raise ConversionError(
+            f"{CONFIG}: quantization.quant_algo is null; the converter dropped the quantisation silently;"
+            " accepted: W4A16_GPTQ, as which AutoAWQ is served"
+        )
+    for path, accepted in expected_config(config, tp_size).items():
+        if (found := lookup(fields, path)) != accepted:
+            raise ConversionError(f"{CONFIG}: {path} is {found!r}; accepted: {accepted!r}")
+
+
+def expected_config(config: MixtralConfig, tp_size: int) -> dict[str, object]:
+    """Field paths and values of a Mixtral from AutoAWQ. Source: models/llama/config.py of TensorRT-LLM 1.2."""
+    return {
+        "architecture": "MixtralForCausalLM",
+        "dtype": "float16",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_size": config.head_dim,
+        # "silu" would make TensorRT-LLM take half of each expert's first matrix.
+        "hidden_act": "swiglu",
+        "norm_epsilon": config.rms_norm_eps,
+        "rotary_base": config.rope_theta,
+        "moe.num_experts": config.num_local_experts,
+        "moe.top_k": config.num_experts_per_tok,
+        "moe.normalization_mode": 1,
+        "quantization.quant_algo": "W4A16_GPTQ",
+        "quantization.kv_cache_quant_algo": None,
+        "quantization.group_size": config.group_size,
+        "quantization.has_zero_point": True,
+        "quantization.pre_quant_scale": False,
+        "mapping.world_size": tp_size,
+        "mapping.tp_size": tp_size,
+        "mapping.pp_size": 1,
+        "mapping.moe_tp_size": tp_size,
+        "mapping.moe_ep_size": 1,
+    }
+
+
+def lookup(fields: object, path: str) -> object:
+    """The value at a dotted path of nested objects; None where it ends early."""
+    for name in path.split("."):
+        fields = fields.get(name) if isinstance(fields, Mapping) else None
+    return fields
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    return TensorSpec((tensor.get_dtype(),), tuple(tensor.get_shape()))
+
+
+def _describe(spec: TensorSpec) -> str:
+    return f"{spec.dtypes[0]} {list(spec.shape)}"
+
+
+def _padding(found: TensorSpec, expected: TensorSpec) -> str:
+    larger = len(found.shape) == len(expected.shape) and all(
+        size >= wanted for size, wanted in zip(found.shape, expected.shape, strict=True)
+    )
+    return "; the converter padded it" if larger and found.shape != expected.shape else ""

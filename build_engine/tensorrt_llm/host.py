@@ -1,0 +1,158 @@
+"""What this host has: GPUs, driver, memory, disk, and NVIDIA's programs. Asks; judges nothing."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .toolchain import Toolchain
+
+_QUERY = "index,name,compute_cap,memory.total,memory.free"
+_HELP_TIMEOUT_S = 300.0
+# Finds the package without importing it, which would take long and want a GPU.
+_PACKAGE_PROBE = """
+import importlib.metadata, importlib.util, json, pathlib
+spec = importlib.util.find_spec("tensorrt_llm")
+loader = pathlib.Path(spec.origin).parent / "layers" / "moe.py" if spec and spec.origin else None
+print(json.dumps({
+    "version": importlib.metadata.version("tensorrt_llm") if spec else None,
+    "loader": loader.read_text() if loader and loader.exists() else "",
+}))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledGpu:
+    """A GPU as nvidia-smi sees it."""
+
+    index: int
+    name: str
+    sm: int
+    total_mib: int
+    free_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """Everything that `doctor` judges. None and empty mean: not there, or it did not answer."""
+
+    gpus: tuple[InstalledGpu, ...]
+    driver: str
+    cuda: tuple[int, int] | None
+    host_free_bytes: int
+    disk_free_bytes: int
+    shm_bytes: int
+    tensorrt_llm: str | None
+    loader_source: str
+    converter_source: str
+    converter_help: str
+    build_help: str
+    programs: Mapping[str, bool]
+    has_backend: bool
+    environment: Mapping[str, str]
+
+
+def probe_host(tools: Toolchain, work_dir: Path) -> HostFacts:
+    """Ask the host; `work_dir` need not exist yet."""
+    overview = _output([tools.nvidia_smi])
+    package = _package(tools)
+    return HostFacts(
+        gpus=parse_gpus(_output([tools.nvidia_smi, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"])),
+        driver=_first(r"Driver Version:\s*([\d.]+)", overview),
+        cuda=parse_cuda(overview),
+        host_free_bytes=_host_free_bytes(),
+        disk_free_bytes=shutil.disk_usage(_existing(work_dir)).free,
+        shm_bytes=shutil.disk_usage("/dev/shm").total,
+        tensorrt_llm=package.get("version"),
+        loader_source=package.get("loader") or "",
+        converter_source=tools.converter.read_text() if tools.converter.is_file() else "",
+        converter_help=_output([tools.python, str(tools.converter), "--help"]),
+        build_help=_output([tools.trtllm_build, "--help"]),
+        programs={name: shutil.which(name) is not None for name in (tools.tritonserver, tools.mpirun)},
+        has_backend=tools.backend.is_dir(),
+        environment=dict(os.environ),
+    )
+
+
+def gpu_memory_mib(tools: Toolchain) -> int:
+    """Memory in use on the fullest GPU."""
+    query = [tools.nvidia_smi, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return max((int(line) for line in _output(query).split() if line.isdecimal()), default=0)
+
+
+def parse_gpus(csv: str) -> tuple[InstalledGpu, ...]:
+    """nvidia-smi's lines of index, name, compute capability, total and free memory; others are passed over."""
+    rows = [[field.strip() for field in line.split(",")] for line in csv.splitlines()]
+    return tuple(
+        InstalledGpu(index=int(index), name=name, sm=_sm(capability), total_mib=int(total), free_mib=int(free))
+        for index, name, capability, total, free in (row for row in rows if len(row) == len(_QUERY.split(",")))
+        if index.isdecimal() and total.isdecimal() and free.isdecimal()
+    )
+
+
+def parse_cuda(overview: str) -> tuple[int, int] | None:
+    """The newest CUDA that the driver (with the image's compatibility libraries) can run."""
+    version = re.search(r"CUDA Version\s*:\s*(\d+)\.(\d+)", overview)
+    return (int(version[1]), int(version[2])) if version else None
+
+
+def parse_memory(meminfo: str, cgroup_max: str, cgroup_current: str) -> int:
+    """Bytes that can be had: of the machine, or of the container's limit if that is less."""
+    available = int(_first(r"MemAvailable:\s*(\d+) kB", meminfo) or 0) * 1024
+    swap = int(_first(r"SwapFree:\s*(\d+) kB", meminfo) or 0) * 1024
+    if not cgroup_max.strip().isdecimal():
+        return available + swap
+    return min(available + swap, int(cgroup_max) - int(cgroup_current.strip() or 0))
+
+
+def _sm(capability: str) -> int:
+    major, _, minor = capability.partition(".")
+    return 10 * int(major) + int(minor or 0)
+
+
+def _host_free_bytes() -> int:
+    cgroup = Path("/sys/fs/cgroup")
+    return parse_memory(
+        Path("/proc/meminfo").read_text(), _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
+    )
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def _package(tools: Toolchain) -> dict[str, str | None]:
+    """Version and expert loader of the tensorrt_llm package; of what it prints, the last line."""
+    lines = _output([tools.python, "-c", _PACKAGE_PROBE]).splitlines()
+    try:
+        package: dict[str, str | None] = json.loads(lines[-1])
+    except (IndexError, ValueError):
+        return {}
+    return package
+
+
+def _output(command: Sequence[str]) -> str:
+    """What a command prints, whether it succeeds or not; nothing if it cannot be run."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_HELP_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
+
+
+def _first(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    return match[1] if match else ""

@@ -1,0 +1,145 @@
+"""The TensorRT-LLM checkpoint of a Mixtral in W4A16_GPTQ: names, dtypes, shapes, and where each 4-bit value is.
+
+Pure. Notation: K inputs and N outputs of a linear, both per rank. Sources, TensorRT-LLM 1.2: models/llama and
+layers/moe.py (names, fusion), quantization/functional.py (the order of the values), mapping.py (the split).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from build_engine.awq import PACK_FACTOR
+from build_engine.mixtral import MixtralConfig, TensorSpec, linear_sizes
+
+Int64 = NDArray[np.int64]
+
+PACKED_PER_FLOAT16 = 4
+TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
+
+# A warp reads 32 rows of int4 weights in the order in which the tensor core's registers take them.
+_ROW_ORDER = np.array(
+    [
+        0,
+        1,
+        8,
+        9,
+        16,
+        17,
+        24,
+        25,
+        2,
+        3,
+        10,
+        11,
+        18,
+        19,
+        26,
+        27,
+        4,
+        5,
+        12,
+        13,
+        20,
+        21,
+        28,
+        29,
+        6,
+        7,
+        14,
+        15,
+        22,
+        23,
+        30,
+        31,
+    ]
+)
+# The int4 to float16 conversion takes the even values of eight first.
+_NIBBLE_ORDER = np.array([0, 2, 4, 6, 1, 3, 5, 7])
+_TILE_ROWS = 64
+_TILE_COLUMNS = 4
+
+
+def split_problem(config: MixtralConfig, tp_size: int) -> str | None:
+    """Why the tensors cannot be split among so many GPUs without padding, or None.
+
+    TensorRT-LLM pads a linear whose sizes are no multiple of max(64, group_size) on each rank, and warns only.
+    """
+    if tp_size not in TENSOR_PARALLEL_SIZES:
+        return f"tensor_parallel_size is {tp_size}; accepted: 1, 2, 4 or 8"
+    for name in ("num_attention_heads", "num_key_value_heads"):
+        if getattr(config, name) % tp_size:
+            return f"tensor_parallel_size {tp_size} does not divide {name} {getattr(config, name)}"
+    if config.head_dim % PACK_FACTOR:
+        return f"head_dim is {config.head_dim}; accepted: multiples of {PACK_FACTOR}"
+    unit = max(_TILE_ROWS, config.group_size)
+    for name, size in _split_sizes(config).items():
+        if size % (unit * tp_size):
+            return f"tensor_parallel_size {tp_size} would pad {name} of {size}; accepted: multiples of {unit * tp_size}"
+    return None
+
+
+def _split_sizes(config: MixtralConfig) -> dict[str, int]:
+    sizes = linear_sizes(config)
+    return {
+        "attention.qkv outputs": sum(sizes[kind][1] for kind in ("q_proj", "k_proj", "v_proj")),
+        "attention.dense inputs": sizes["o_proj"][0],
+        "intermediate_size": config.intermediate_size,
+    }
+
+
+def rank_tensors(config: MixtralConfig, tp_size: int) -> dict[str, TensorSpec]:
+    """Every tensor of `rank{r}.safetensors` by name; the same for each rank."""
+    hidden, vocabulary = config.hidden_size, config.vocab_size
+    specs = {
+        "transformer.vocab_embedding.weight": _f16(vocabulary, hidden),
+        "transformer.ln_f.weight": _f16(hidden),
+        "lm_head.weight": _f16(-(-vocabulary // tp_size), hidden),
+    }
+    for layer in range(config.num_hidden_layers):
+        specs |= _layer_tensors(config, tp_size, f"transformer.layers.{layer}")
+    return specs
+
+
+def _layer_tensors(config: MixtralConfig, tp_size: int, prefix: str) -> dict[str, TensorSpec]:
+    hidden, inner, experts = config.hidden_size, config.intermediate_size, config.num_local_experts
+    queries = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
+    group = config.group_size
+    return {
+        f"{prefix}.input_layernorm.weight": _f16(hidden),
+        f"{prefix}.post_layernorm.weight": _f16(hidden),
+        f"{prefix}.mlp.router.weight": TensorSpec(("F32",), (experts, hidden)),
+        **_linear(f"{prefix}.attention.qkv", hidden, (queries + 2 * keys) // tp_size, group),
+        **_linear(f"{prefix}.attention.dense", queries // tp_size, hidden, group),
+        **_linear(f"{prefix}.mlp.fc", hidden, 2 * inner // tp_size, group, experts),
+        **_linear(f"{prefix}.mlp.proj", inner // tp_size, hidden, group, experts),
+    }
+
+
+def _linear(name: str, inputs: int, outputs: int, group_size: int, *stack: int) -> dict[str, TensorSpec]:
+    """A quantised linear; four int4 travel in what is declared as a float16."""
+    return {
+        f"{name}.weight": _f16(*stack, inputs, outputs // PACKED_PER_FLOAT16),
+        f"{name}.weights_scaling_factor": _f16(*stack, inputs // group_size, outputs),
+        f"{name}.zero": _f16(*stack, inputs // group_size, outputs),
+    }
+
+
+def _f16(*shape: int) -> TensorSpec:
+    return TensorSpec(("F16",), shape)
+
+
+def source_positions(flat: Int64, inputs: int, outputs: int, *, interleaved: bool) -> tuple[Int64, Int64]:
+    """Which weight W[k, n] the 4-bit value number `flat` of a converted matrix [K, N] is: (k, n), shaped like `flat`.
+
+    Value 2i is the low nibble of byte i. Its content is AutoAWQ's unsigned value: the converter subtracts 8 for the
+    signed type and adds 8 for the kernel. Needs K % 64 == 0 and N % 8 == 0.
+    """
+    if interleaved:
+        columns, rest = np.divmod(flat, _TILE_COLUMNS * inputs)
+        tile, rest = np.divmod(rest, _TILE_COLUMNS * _TILE_ROWS)
+        column, row = np.divmod(rest, _TILE_ROWS)
+        n, row = _TILE_COLUMNS * columns + column, _TILE_ROWS * tile + row
+    else:
+        n, row = np.divmod(flat, inputs)
+    row = row - row % 8 + _NIBBLE_ORDER[row % 8]
+    return row - row % 32 + _ROW_ORDER[row % 32], n

@@ -1,0 +1,70 @@
+"""The AutoAWQ tensors that one rank's fused linear is made of, as AutoAWQ packs them. Reads; converts nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from build_engine.awq import MAX_QUANT, PACK_FACTOR, PACK_ORDER, Float16, Int32, Uint8, unpack_int4
+from build_engine.checkpoint import Checkpoint
+
+from .layout import Int64
+
+_NIBBLE_OF_CHANNEL = np.argsort(PACK_ORDER)
+
+
+@dataclass(frozen=True, slots=True)
+class AwqLinear:
+    """`qweight` int32 [K, N/8], `qzeros` int32 [G, N/8], `scales` float16 [G, N] of G groups of inputs."""
+
+    qweight: Int32
+    qzeros: Int32
+    scales: Float16
+
+    @property
+    def inputs(self) -> int:
+        return self.qweight.shape[0]
+
+    @property
+    def outputs(self) -> int:
+        return self.scales.shape[1]
+
+    def values_at(self, k: Int64, n: Int64) -> Uint8:
+        """The 4-bit values q[k, n], without unpacking the others."""
+        words = self.qweight.view(np.uint32)[k, n // PACK_FACTOR]
+        shifts = (4 * _NIBBLE_OF_CHANNEL[n % PACK_FACTOR]).astype(np.uint32)
+        values: Uint8 = ((words >> shifts) & np.uint32(MAX_QUANT)).astype(np.uint8)
+        return values
+
+    def zeros(self) -> Uint8:
+        """uint8 [G, N] with values 0..15."""
+        return unpack_int4(self.qzeros)
+
+    def column_part(self, rank: int, tp_size: int) -> "AwqLinear":
+        """The outputs of one rank."""
+        return self._part(rank, tp_size, axis=1)
+
+    def row_part(self, rank: int, tp_size: int) -> "AwqLinear":
+        """The inputs of one rank, and their groups."""
+        return self._part(rank, tp_size, axis=0)
+
+    def _part(self, rank: int, tp_size: int, axis: int) -> "AwqLinear":
+        return AwqLinear(
+            np.split(self.qweight, tp_size, axis)[rank],
+            np.split(self.qzeros, tp_size, axis)[rank],
+            np.split(self.scales, tp_size, axis)[rank],
+        )
+
+
+def side_by_side(linears: Sequence[AwqLinear]) -> AwqLinear:
+    """Linears of the same inputs as one, their outputs in the order given."""
+    return AwqLinear(
+        np.concatenate([linear.qweight for linear in linears], axis=1),
+        np.concatenate([linear.qzeros for linear in linears], axis=1),
+        np.concatenate([linear.scales for linear in linears], axis=1),
+    )
+
+
+def read_linear(checkpoint: Checkpoint, name: str) -> AwqLinear:
+    """A linear by its tensors' common prefix. Raises CheckpointError for scales that are not finite."""
+    return AwqLinear(*(checkpoint.tensor(f"{name}.{part}") for part in ("qweight", "qzeros", "scales")))

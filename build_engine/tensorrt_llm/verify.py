@@ -1,0 +1,141 @@
+"""Prove that a converted checkpoint holds the source's weights: all tensors of all layers, experts and ranks.
+
+What is found wrong is explained where one of the known mistakes explains it: experts exchanged, gate and up exchanged,
+the layout of another GPU.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from build_engine.checkpoint import Checkpoint
+from build_engine.errors import ConversionError
+from build_engine.mixtral import MixtralConfig
+
+from .compare import Candidates, explain, grid_difference, value_difference
+from .converted import PackedLinear, RankFile, check_config, open_ranks
+from .gpus import is_interleaved
+from .source import AwqLinear, read_linear, side_by_side
+
+_GATE, _UP, _DOWN = "w1", "w3", "w2"
+
+
+def verify(checkpoint: Checkpoint, directory: Path, tp_size: int, sm: int, advance: Callable[[int], None]) -> None:
+    """Raises ConversionError for the first tensor that is not the source's, as a GPU of architecture `sm` reads it.
+
+    `advance` is told of each layer.
+    """
+    check_config(directory, checkpoint.config, tp_size)
+    with open_ranks(directory, checkpoint.config, tp_size) as ranks:
+        verifier = _Verifier(checkpoint, ranks, sm)
+        verifier.check_plain_tensors()
+        for layer in range(checkpoint.config.num_hidden_layers):
+            verifier.check_attention(layer)
+            verifier.check_experts(layer)
+            advance(1)
+
+
+class _Verifier:
+    """The source and the ranks' files side by side."""
+
+    def __init__(self, checkpoint: Checkpoint, ranks: list[RankFile], sm: int) -> None:
+        self._checkpoint = checkpoint
+        self._ranks = ranks
+        self._sm = sm
+
+    def check_plain_tensors(self) -> None:
+        for name, source, dtype in _plain_tensors(self._checkpoint.config):
+            expected = self._checkpoint.tensor(source).astype(dtype)
+            for rank, file in enumerate(self._ranks):
+                part = _rows_of_rank(expected, rank, len(self._ranks)) if name == "lm_head.weight" else expected
+                if not np.array_equal(file.tensor(name), part):
+                    _refuse(rank, name, "is not the source's " + source)
+
+    def check_attention(self, layer: int) -> None:
+        source, target = f"model.layers.{layer}.self_attn", f"transformer.layers.{layer}.attention"
+        q, k, v, o = (read_linear(self._checkpoint, f"{source}.{kind}_proj") for kind in "qkvo")
+        for rank, file in enumerate(self._ranks):
+            parts = [linear.column_part(rank, len(self._ranks)) for linear in (q, k, v)]
+            dense = o.row_part(rank, len(self._ranks))
+            for name, linear in ((f"{target}.qkv", side_by_side(parts)), (f"{target}.dense", dense)):
+                self._check(rank, name, file.linear(name), linear, self._attention_mistakes(linear), expert=None)
+
+    def check_experts(self, layer: int) -> None:
+        for expert in range(self._checkpoint.config.num_local_experts):
+            linears = {kind: self._read_expert(layer, expert, kind) for kind in (_GATE, _UP, _DOWN)}
+            for rank, file in enumerate(self._ranks):
+                name = f"transformer.layers.{layer}.mlp"
+                fc, proj = (file.linear(f"{name}.{part}", expert) for part in ("fc", "proj"))
+                fc_mistakes = self._fc_mistakes(linears, layer, expert, rank)
+                self._check(rank, f"{name}.fc", fc, self._fc(linears, rank), fc_mistakes, expert)
+                proj_mistakes = self._proj_mistakes(layer, expert, rank)
+                self._check(rank, f"{name}.proj", proj, self._proj(linears, rank), proj_mistakes, expert)
+
+    def _check(
+        self, rank: int, name: str, found: PackedLinear, source: AwqLinear, mistakes: Candidates, expert: int | None
+    ) -> None:
+        seed = zlib.crc32(f"{name}.{expert}.{rank}".encode())
+        interleaved = is_interleaved(self._sm, expert=expert is not None)
+        place = name if expert is None else f"{name} expert {expert}"
+        if difference := value_difference(found, source, interleaved=interleaved, seed=seed):
+            _refuse(rank, place, explain(found, mistakes, seed=seed) or difference)
+        if difference := grid_difference(found, source):
+            _refuse(rank, place, difference)
+
+    def _attention_mistakes(self, source: AwqLinear) -> Candidates:
+        """Values in the order of the other kind of GPU."""
+        interleaved = is_interleaved(self._sm, expert=False)
+        other = "SM 90" if interleaved else "GPUs before SM 90"
+        yield f"is laid out for {other}, not for this GPU's SM {self._sm}", source, not interleaved
+
+    def _fc_mistakes(self, linears: dict[str, AwqLinear], layer: int, expert: int, rank: int) -> Candidates:
+        swapped = {_UP: linears[_GATE], _GATE: linears[_UP]}
+        yield "has gate (w1) before up (w3); accepted: up first", self._fc(swapped, rank), True
+        for other in self._others(expert):
+            kinds = {kind: self._read_expert(layer, other, kind) for kind in (_UP, _GATE)}
+            yield f"holds expert {other} of the source", self._fc(kinds, rank), True
+
+    def _proj_mistakes(self, layer: int, expert: int, rank: int) -> Candidates:
+        for other in self._others(expert):
+            down = {_DOWN: self._read_expert(layer, other, _DOWN)}
+            yield f"holds expert {other} of the source", self._proj(down, rank), True
+
+    def _fc(self, linears: dict[str, AwqLinear], rank: int) -> AwqLinear:
+        """Up before gate: TensorRT-LLM applies the activation to the second half."""
+        return side_by_side([linears[kind].column_part(rank, len(self._ranks)) for kind in (_UP, _GATE)])
+
+    def _proj(self, linears: dict[str, AwqLinear], rank: int) -> AwqLinear:
+        return linears[_DOWN].row_part(rank, len(self._ranks))
+
+    def _others(self, expert: int) -> Iterator[int]:
+        return (other for other in range(self._checkpoint.config.num_local_experts) if other != expert)
+
+    def _read_expert(self, layer: int, expert: int, kind: str) -> AwqLinear:
+        return read_linear(self._checkpoint, f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{kind}")
+
+
+def _plain_tensors(config: MixtralConfig) -> Iterator[tuple[str, str, type[np.floating[Any]]]]:
+    """(name, source name, dtype) of what is not quantised."""
+    yield "transformer.vocab_embedding.weight", "model.embed_tokens.weight", np.float16
+    yield "transformer.ln_f.weight", "model.norm.weight", np.float16
+    yield "lm_head.weight", "lm_head.weight", np.float16
+    for layer in range(config.num_hidden_layers):
+        source, target = f"model.layers.{layer}", f"transformer.layers.{layer}"
+        yield f"{target}.input_layernorm.weight", f"{source}.input_layernorm.weight", np.float16
+        yield f"{target}.post_layernorm.weight", f"{source}.post_attention_layernorm.weight", np.float16
+        # Routing is decided in float32, whatever the rest computes in.
+        yield f"{target}.mlp.router.weight", f"{source}.block_sparse_moe.gate.weight", np.float32
+
+
+def _rows_of_rank(tensor: NDArray[Any], rank: int, tp_size: int) -> NDArray[Any]:
+    """A rank's rows of a tensor that is padded with zeros to a multiple of `tp_size` rows."""
+    padded = np.pad(tensor, ((0, -len(tensor) % tp_size), (0, 0)))
+    return np.split(padded, tp_size)[rank]
+
+
+def _refuse(rank: int, place: str, problem: str) -> NoReturn:
+    raise ConversionError(f"rank{rank}.safetensors: {place} {problem}")
