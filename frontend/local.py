@@ -20,6 +20,7 @@ from types import FrameType
 
 from .children import children_of, start_child
 from .errors import StartupError
+from .settings import Settings
 from .tritonserver import TritonSettings, TritonUnavailable, start_triton
 
 _POLL_INTERVAL_S = 0.1
@@ -41,11 +42,12 @@ class Local:
 
     def __init__(self, arguments: argparse.Namespace, frontend_options: Sequence[str]) -> None:
         self._arguments = arguments
-        self._frontend_options = frontend_options
         self._engine_dir = arguments.model_repository / arguments.model / "1" / "engine"
+        self._frontend_argv = [*_frontend_argv(arguments, self._engine_dir), *frontend_options]
         self._log = arguments.runtime_dir / "triton.log"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.url = f"http://{arguments.host}:{arguments.port}"
+        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        self.url = f"http://{host}:{arguments.port}"
 
     def __enter__(self) -> "Local":
         return self
@@ -68,6 +70,7 @@ class Local:
     def start(self) -> None:
         """Start both and return when they serve. Raises StartupError with the reason and the end of Triton's log."""
         given = self._arguments
+        Settings.from_args(self._frontend_argv, os.environ)  # exits on a wrong option, before a model is loaded
         _check_port_free(given.host, given.port, "--port")
         _check_port_free("127.0.0.1", given.triton_port, "--triton-port")
         _check_port_free("127.0.0.1", given.metrics_port, "--metrics-port")
@@ -113,17 +116,7 @@ class Local:
             raise StartupError(str(exc)) from exc
 
     def _start_frontend(self) -> None:
-        given = self._arguments
-        options = {
-            "--engine-dir": self._engine_dir,
-            "--model": given.model,
-            "--triton-url": f"http://127.0.0.1:{given.triton_port}",
-            "--host": given.host,
-            "--port": given.port,
-            "--shutdown-timeout-s": given.shutdown_timeout_s,
-        }
-        command = [sys.executable, "-m", "frontend", *(str(part) for option in options.items() for part in option)]
-        self._processes["frontend"] = start_child([*command, *self._frontend_options])
+        self._processes["frontend"] = start_child([sys.executable, "-m", "frontend", *self._frontend_argv])
 
     def _await(self, name: str, url: str) -> None:
         give_up = time.monotonic() + _START_TIMEOUT_S
@@ -144,15 +137,26 @@ class Local:
         return f"; the end of {self._log}:\n{tail}"
 
 
+def _frontend_argv(given: argparse.Namespace, engine_dir: Path) -> list[str]:
+    options = {
+        "--engine-dir": engine_dir,
+        "--model": given.model,
+        "--triton-url": f"http://127.0.0.1:{given.triton_port}",
+        "--host": given.host,
+        "--port": given.port,
+        "--shutdown-timeout-s": given.shutdown_timeout_s,
+    }
+    return [str(part) for option in options.items() for part in option]
+
+
 def _check_port_free(host: str, port: int, option: str) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as exc:
-            raise StartupError(
-                f"cannot listen on {host}:{port} ({exc.strerror}); choose another with {option}"
-            ) from exc
+        except (OSError, OverflowError) as exc:  # overflow: no port has such a number
+            reason = getattr(exc, "strerror", None) or exc
+            raise StartupError(f"cannot listen on {host}:{port} ({reason}); choose another with {option}") from exc
 
 
 def _answers(url: str) -> bool:

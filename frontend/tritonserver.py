@@ -92,7 +92,7 @@ def _link_backends(wheel: Path, backends: Path) -> Path:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = wheel / "python_backend_stubs" / python / "triton_python_backend_stub"
     if not stub.exists():
-        raise TritonUnavailable(f"Triton's Python backend has no stub for Python {python}; accepted: 3.10 to 3.13")
+        raise TritonUnavailable(f"Triton's Python backend has no stub for Python {python}; accepted: 3.10 to 3.12")
     files = [stub, *(wheel / "backends" / "python").iterdir()]
     shutil.rmtree(backends, ignore_errors=True)
     (backends / "python").mkdir(parents=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,8 @@ MAX_BATCH_SIZE = 8
 class Server:
     """`python -m frontend.local` and where its parts listen."""
 
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[bytes]"
+    log: Path
     api: str
     triton: str
     metrics: str
@@ -44,12 +45,9 @@ class Server:
         """Requests in the running batch."""
         return self.gauge("nv_trt_llm_request_metrics", "active")
 
-    def triton_pid(self) -> int:
-        """The tritonserver that this supervisor started."""
-        children = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid), "tritonserver"], capture_output=True, text=True
-        )
-        return int(children.stdout)
+    def output(self) -> str:
+        """What supervisor and frontend have said so far."""
+        return self.log.read_text()
 
 
 def free_ports(count: int) -> list[int]:
@@ -62,14 +60,16 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start_local(model_repository: Path, runtime_dir: Path, *options: str) -> Server:
-    port, triton_port, metrics_port = free_ports(3)
+def start_local(model_repository: Path, runtime_dir: Path, *options: str, ports: Sequence[int] | None = None) -> Server:
+    port, triton_port, metrics_port = ports or free_ports(3)
     command = [sys.executable, "-m", "frontend.local", "--model-repository", str(model_repository)]
     command += ["--port", str(port), "--triton-port", str(triton_port), "--metrics-port", str(metrics_port)]
     command += ["--runtime-dir", str(runtime_dir), "--served-model-name", SEED_MODEL, *options]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log = runtime_dir / "output.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     urls = [f"http://127.0.0.1:{number}" for number in (port, triton_port, metrics_port)]
-    return Server(process, *urls)
+    return Server(process, log, *urls)
 
 
 def wait_until_serving(server: Server, timeout_s: float = 120) -> None:
@@ -78,8 +78,7 @@ def wait_until_serving(server: Server, timeout_s: float = 120) -> None:
 
 def _healthy(server: Server) -> bool:
     if server.process.poll() is not None:
-        assert server.process.stdout is not None
-        pytest.fail(f"the server ended while starting:\n{server.process.stdout.read()}")
+        pytest.fail(f"the server ended while starting:\n{server.output()}")
     try:
         return bool(urllib.request.urlopen(f"{server.api}/health", timeout=2).status == 200)
     except OSError:
@@ -96,18 +95,20 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 10) ->
 
 
 @contextmanager
-def running(model_repository: Path, runtime_dir: Path, *options: str) -> Iterator[Server]:
-    server = start_local(model_repository, runtime_dir, *options)
+def running(
+    model_repository: Path, runtime_dir: Path, *options: str, ports: Sequence[int] | None = None
+) -> Iterator[Server]:
+    server = start_local(model_repository, runtime_dir, *options, ports=ports)
     try:
         wait_until_serving(server)
         yield server
     finally:
         server.process.send_signal(signal.SIGINT)
         try:
-            server.process.communicate(timeout=40)
+            server.process.wait(40)
         except subprocess.TimeoutExpired:
             server.process.kill()
-            server.process.communicate()
+            server.process.wait()
 
 
 @pytest.fixture(scope="session")

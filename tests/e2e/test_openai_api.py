@@ -1,0 +1,320 @@
+"""OpenAI's API in front of a real Triton with a real engine: OpenAI's own client, and the words of an oracle."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from mistral_common.protocol.instruct.messages import SystemMessage, UserMessage
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from tokenizers import Tokenizer
+
+from tests.e2e.conftest import MAX_BATCH_SIZE, MAX_SEQ_LEN, SEED_MODEL, Server, running, wait_for
+from tests.reference_mixtral import ReferenceMixtral
+from tests.tiny_mixtral import TINY, tiny_tensors
+
+CHAT = "/v1/chat/completions"
+FIRST_REQUEST = """{
+    "model": "/opt/models/casperhansen/mixtral-instruct-awq",
+    "messages": [
+      {
+        "role": "user",
+        "content": "You are a helpful assistant."
+      },
+      {
+        "role": "assistant",
+        "content": "Hello!"
+      },
+      {
+        "role": "user",
+        "content": "Was ist ein Haus?"
+      }
+    ]
+  }"""
+NUM_CLIENTS = 64
+
+
+def user(text: str) -> ChatCompletionMessageParam:
+    return {"role": "user", "content": text}
+
+
+def body(text: str = "Hi", **fields: Any) -> dict[str, Any]:
+    return {"model": SEED_MODEL, "messages": [user(text)], "temperature": 0, **fields}
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.api}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        yield client
+
+
+def async_client(server: Server) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{server.api}/v1", api_key="none", max_retries=0, timeout=60)
+
+
+def complete(client: openai.OpenAI, text: str, **fields: Any) -> ChatCompletion:
+    answer: ChatCompletion = client.chat.completions.create(**body(text, **fields))
+    return answer
+
+
+def text_of(answer: ChatCompletion) -> str:
+    return answer.choices[0].message.content or ""
+
+
+async def streamed(client: openai.AsyncOpenAI, text: str, **fields: Any) -> str:
+    chunks = await client.chat.completions.create(**body(text, stream=True, **fields))
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
+
+
+def prompt_ids(*messages: UserMessage | SystemMessage) -> list[int]:
+    tokens: list[int] = MistralTokenizer.v1().encode_chat_completion(ChatCompletionRequest(messages=[*messages])).tokens
+    return tokens
+
+
+@pytest.fixture(scope="module")
+def reference() -> ReferenceMixtral:
+    return ReferenceMixtral(TINY, tiny_tensors(TINY))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(mixtral_tokenizer_dir: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(mixtral_tokenizer_dir / "tokenizer.json"))
+
+
+def decoded(tokenizer: Tokenizer, token_ids: list[int]) -> str:
+    """As the continuation of a text: at the beginning of one the tokenizer would take the first space away."""
+    (before,) = tokenizer.encode("a", add_special_tokens=False).ids
+    return str(tokenizer.decode([before, *token_ids])).removeprefix("a")
+
+
+def test_the_first_request_is_answered_with_vllms_fields_in_vllms_order(server: Server) -> None:
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer anything"}
+    response = httpx.post(server.api + CHAT, content=FIRST_REQUEST, headers=headers, timeout=60)
+    assert response.status_code == 200
+    answer = response.json()
+    (choice,) = answer["choices"]
+    assert list(answer) == ["id", "object", "created", "model", "choices", "usage"]
+    assert list(choice) == ["index", "message", "logprobs", "finish_reason", "stop_reason"]
+    assert list(choice["message"]) == ["role", "content"]
+    assert list(answer["usage"]) == ["prompt_tokens", "total_tokens", "completion_tokens"]
+    assert (answer["object"], answer["model"]) == ("chat.completion", SEED_MODEL)
+    assert (choice["index"], choice["message"]["role"], choice["stop_reason"]) == (0, "assistant", None)
+    assert answer["usage"]["prompt_tokens"] == 29
+    assert answer["usage"]["total_tokens"] == 29 + answer["usage"]["completion_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("question", "first"),
+    [
+        pytest.param("Was ist ein Haus?", "cam", id="begins within a word"),
+        pytest.param("Hi", " Run", id="begins with a space and holds a broken character"),
+    ],
+)
+def test_greedy_text_is_the_independent_forwards(
+    client: openai.OpenAI, reference: ReferenceMixtral, tokenizer: Tokenizer, question: str, first: str
+) -> None:
+    prompt = prompt_ids(UserMessage(content=question))
+    expected = decoded(tokenizer, reference.greedy(prompt, 32))
+    answer = complete(client, question, max_tokens=32)
+    assert text_of(answer) == expected
+    assert expected.startswith(first)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (len(prompt), 32)
+    assert answer.usage.total_tokens == len(prompt) + 32
+
+
+def test_a_stream_has_the_text_and_the_usage_of_the_whole_answer(client: openai.OpenAI) -> None:
+    whole = complete(client, "Hi", max_tokens=32)
+    request = body("Hi", max_tokens=32, stream=True, stream_options={"include_usage": True})
+    *chunks, last = list(client.chat.completions.create(**request))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text_of(whole)
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["length"]
+    assert len(chunks) > 16, "the text should come as it is made"
+    assert [chunk.usage for chunk in chunks] == [None] * len(chunks)
+    assert (last.choices, last.usage) == ([], whole.usage)
+
+
+def test_the_asynchronous_client_gets_the_same(server: Server, client: openai.OpenAI) -> None:
+    async def both() -> tuple[str, str]:
+        async with async_client(server) as clients:
+            answer = await clients.chat.completions.create(**body("Hi", max_tokens=32))
+            return text_of(answer), await streamed(clients, "Hi", max_tokens=32)
+
+    expected = text_of(complete(client, "Hi", max_tokens=32))
+    assert asyncio.run(both()) == (expected, expected)
+
+
+def test_max_tokens_fills_the_context_when_it_is_not_given(client: openai.OpenAI) -> None:
+    answer = complete(client, "Hi", extra_body={"ignore_eos": True})
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == MAX_SEQ_LEN
+
+
+def test_64_streams_at_once_have_the_text_of_one_at_a_time(server: Server) -> None:
+    """The engine has slots for 8 of them; the others wait in the frontend."""
+    questions = [f"What is {number} times {number + 1}?" for number in range(NUM_CLIENTS)]
+
+    async def ask() -> tuple[list[str], list[str], float]:
+        async with async_client(server) as client:
+            one_by_one = [await streamed(client, question, max_tokens=20) for question in questions]
+            at_once = asyncio.gather(*(streamed(client, question, max_tokens=20) for question in questions))
+            most_active = 0.0
+            while not at_once.done():
+                most_active = max(most_active, await asyncio.to_thread(server.active))
+            return one_by_one, await at_once, most_active
+
+    one_by_one, at_once, most_active = asyncio.run(ask())
+    assert at_once == one_by_one
+    assert len(set(one_by_one)) == NUM_CLIENTS
+    assert most_active == MAX_BATCH_SIZE
+
+
+def test_a_late_request_joins_the_running_batch(server: Server) -> None:
+    async def ask() -> tuple[int, int]:
+        async with async_client(server) as client:
+            num_received = 0
+
+            async def read_long() -> None:
+                nonlocal num_received
+                request = body(stream=True, extra_body={"ignore_eos": True})
+                async for _ in await client.chat.completions.create(**request):
+                    num_received += 1
+
+            long = asyncio.create_task(read_long())
+            while num_received < 10:
+                await asyncio.sleep(0.001)
+            await streamed(client, "Ha", max_tokens=4)
+            received_before = num_received
+            await long
+            return received_before, num_received
+
+    received_before, received = asyncio.run(ask())
+    assert received > 400
+    assert received_before < received / 2, "the late request waited for the first to finish"
+
+
+def test_a_seed_fixes_what_is_sampled(client: openai.OpenAI) -> None:
+    def sample(**fields: Any) -> str:
+        return text_of(complete(client, "Hi", max_tokens=16, **{"temperature": 1.5, **fields}))
+
+    assert sample(seed=11) == sample(seed=11)
+    assert sample(seed=12) != sample(seed=11)
+    assert sample() != sample()
+    assert sample(seed=11, temperature=0) == sample(seed=12, temperature=0)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_stop_string_cuts_the_answer_before_it(server: Server, client: openai.OpenAI, stream: bool) -> None:
+    text = text_of(complete(client, "Hi", max_tokens=32))
+    middle = len(text) // 2
+    stop = text[middle : middle + 9]
+    response = httpx.post(server.api + CHAT, json=body("Hi", max_tokens=32, stop=["never", stop], stream=stream))
+    assert content(response, stream) == text[: text.index(stop)]
+    assert f'"finish_reason":"stop","stop_reason":{json.dumps(stop, ensure_ascii=False)}' in response.text
+    wait_for(lambda: server.active() == 0, "the slot to be freed")
+
+
+def content(response: httpx.Response, stream: bool) -> str:
+    if not stream:
+        return str(response.json()["choices"][0]["message"]["content"])
+    events = [line.removeprefix("data: ") for line in response.text.split("\n\n")[:-2]]
+    return "".join(json.loads(event)["choices"][0]["delta"].get("content", "") for event in events)
+
+
+@pytest.fixture(scope="module")
+def full_context_s(client: openai.OpenAI) -> float:
+    """How long the engine works on an answer that nobody interrupts."""
+    started = time.monotonic()
+    complete(client, "Hi", extra_body={"ignore_eos": True})
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_client_that_leaves_frees_its_slot(server: Server, full_context_s: float, stream: bool) -> None:
+    async def leave_when_running() -> None:
+        async with httpx.AsyncClient(base_url=server.api, timeout=60) as client:
+            asking = asyncio.create_task(client.post(CHAT, json=body(stream=stream, ignore_eos=True)))
+            while await asyncio.to_thread(server.active) == 0 and not asking.done():
+                await asyncio.sleep(0.01)
+            assert asking.cancel(), "the answer was complete before it was seen to run"
+
+    wait_for(lambda: server.active() == 0, "an idle server")
+    started = time.monotonic()
+    asyncio.run(leave_when_running())
+    wait_for(lambda: server.active() == 0, "the slot to be freed")
+    assert time.monotonic() - started < full_context_s / 2, "the engine went on to the end"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        pytest.param([("system", "Antworte kurz."), ("user", "Was ist ein Haus?")], id="system"),
+        pytest.param([("user", "Eine Frage."), ("user", "Was ist ein Haus?")], id="consecutive user messages"),
+    ],
+)
+def test_conversations_that_the_checkpoints_template_refuses_follow_mistral_common(
+    client: openai.OpenAI,
+    reference: ReferenceMixtral,
+    tokenizer: Tokenizer,
+    messages: list[tuple[str, str]],
+) -> None:
+    types: dict[str, type[SystemMessage | UserMessage]] = {"system": SystemMessage, "user": UserMessage}
+    prompt = prompt_ids(*(types[role](content=text) for role, text in messages))
+    request = body(max_tokens=8) | {"messages": [{"role": role, "content": text} for role, text in messages]}
+    answer: ChatCompletion = client.chat.completions.create(**request)
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == len(prompt)
+    assert text_of(answer) == decoded(tokenizer, reference.greedy(prompt, 8))
+
+
+def test_an_unknown_model_is_404(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match=f"`gpt-4` does not exist. Served here: `{SEED_MODEL}`") as error:
+        complete(client, "Hi", model="gpt-4")
+    assert error.value.code == "model_not_found"
+
+
+def test_a_parameter_that_is_not_built_is_400_by_name(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="`n` is not supported") as error:
+        complete(client, "Hi", n=2)
+    assert error.value.param == "n"
+
+
+@pytest.mark.parametrize(
+    ("question", "fields", "message"),
+    [
+        pytest.param(
+            "Hi", {"max_tokens": 504}, r"is 512 tokens. However, you requested 513 tokens \(9 in", id="answer"
+        ),
+        pytest.param("a " * 600, {}, "is 512 tokens. However, you requested 609 tokens in the messages", id="prompt"),
+    ],
+)
+def test_more_than_the_context_is_400_with_the_numbers(
+    client: openai.OpenAI, question: str, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=message) as error:
+        complete(client, question, **fields)
+    assert error.value.code == "context_length_exceeded"
+
+
+def test_who_finds_the_queue_full_is_told_when_to_come_back(model_repository: Path, tmp_path: Path) -> None:
+    async def ask(server: Server) -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=server.api, timeout=60) as client:
+            request = body(max_tokens=200, ignore_eos=True)
+            return await asyncio.gather(*(client.post(CHAT, json=request) for _ in range(16)))
+
+    with running(model_repository, tmp_path, "--max-queue-length", "1") as server:
+        responses = asyncio.run(ask(server))
+    refused = [response for response in responses if response.status_code == 429]
+    assert sum(response.status_code == 200 for response in responses) == MAX_BATCH_SIZE + 1
+    assert len(refused) == 16 - MAX_BATCH_SIZE - 1
+    assert {response.headers["retry-after"] for response in refused} == {"1"}
+    assert {response.json()["error"]["code"] for response in refused} == {"rate_limit_exceeded"}
