@@ -80,9 +80,8 @@ class Local:
                 f" build it with: python -m build_engine build --target {given.model} CHECKPOINT"
             )
         self._start_triton()
-        self._await("triton", f"http://127.0.0.1:{given.triton_port}/v2/models/{given.model}/ready")
-        self._start_frontend()
-        self._await("frontend", f"{self.url}/health")
+        self._start_frontend()  # it waits for Triton by itself, and loads its tokenizer meanwhile
+        self._await_serving()
 
     def watch(self) -> str:
         """Wait until a part ends, and say which and how."""
@@ -116,16 +115,18 @@ class Local:
             raise StartupError(str(exc)) from exc
 
     def _start_frontend(self) -> None:
-        self._processes["frontend"] = start_child([sys.executable, "-m", "frontend", *self._frontend_argv])
+        # transformers would warn that PyTorch is absent, which is how it should be.
+        environment = {**os.environ, "TRANSFORMERS_VERBOSITY": "error"}
+        command = [sys.executable, "-m", "frontend", *self._frontend_argv]
+        self._processes["frontend"] = start_child(command, environment=environment)
 
-    def _await(self, name: str, url: str) -> None:
-        give_up = time.monotonic() + _START_TIMEOUT_S
-        while not _answers(url):
-            status = self._processes[name].poll()
-            if status is not None:
-                raise StartupError(f"{name} ended with status {status} while starting{self._last_lines(name)}")
-            if time.monotonic() > give_up:
-                raise StartupError(f"{name} is not ready after {_START_TIMEOUT_S:.0f} s{self._last_lines(name)}")
+    def _await_serving(self) -> None:
+        """The frontend is healthy once Triton has the model ready."""
+        while not _answers(f"{self.url}/health"):
+            for name, process in self._processes.items():
+                if process.poll() is not None:
+                    end = f"{name} ended with status {process.returncode} while starting"
+                    raise StartupError(end + self._last_lines(name))
             time.sleep(_POLL_INTERVAL_S)
 
     def _last_lines(self, name: str) -> str:
@@ -145,6 +146,7 @@ def _frontend_argv(given: argparse.Namespace, engine_dir: Path) -> list[str]:
         "--host": given.host,
         "--port": given.port,
         "--shutdown-timeout-s": given.shutdown_timeout_s,
+        "--startup-timeout-s": _START_TIMEOUT_S,
     }
     return [str(part) for option in options.items() for part in option]
 
@@ -173,7 +175,7 @@ def _served_name(url: str) -> str:
 
 
 def _banner(url: str, model: str) -> str:
-    body = {"model": model, "messages": [{"role": "user", "content": "What is a house?"}], "max_tokens": 100}
+    body = {"model": model, "messages": [{"role": "user", "content": "What is a house?"}], "temperature": 0}
     return f"""
 Serving {model}
   {url}/v1/chat/completions    OpenAI chat API; its documentation is at {url}/docs
