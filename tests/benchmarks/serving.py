@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,11 @@ from typing import Any
 import psutil
 from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from frontend.engine_dir import read_engine_dir
+from frontend.messages import Message
+from frontend.template import ChatTemplate
+from frontend.tokenizer import Tokenizer
 
 MODEL_DIR = Path("model_repository/openvino")
 PORT, TRITON_PORT, METRICS_PORT = 18800, 18801, 18802
@@ -53,13 +58,13 @@ def direct_engine(pipe: "Connection[Any, Any]") -> None:
     pipeline = open_pipeline(
         read_settings({"model_config": json.dumps(config), "model_repository": str(MODEL_DIR), "model_version": "1"})
     )
-    tokenizer = pipeline.get_tokenizer()
+    encode = chat_encoder(MODEL_DIR / "1" / "engine")
     pipe.send("ready")
     while job := pipe.recv():
         texts, num_tokens = job
         generation = genai.GenerationConfig()
         generation.apply_chat_template, generation.ignore_eos, generation.max_new_tokens = False, True, num_tokens
-        token_ids = [np.array(tokenizer.encode(text).input_ids.data) for text in texts]
+        token_ids = [np.array([encode(text)], np.int64) for text in texts]
         begin = time.perf_counter()
         handles = [pipeline.add_request(i, ov.Tensor(ids), generation) for i, ids in enumerate(token_ids)]
         while pipeline.has_non_finished_requests():
@@ -68,6 +73,13 @@ def direct_engine(pipe: "Connection[Any, Any]") -> None:
                 while handle.can_read():
                     handle.read()
         pipe.send(time.perf_counter() - begin)
+
+
+def chat_encoder(engine_dir: Path) -> Callable[[str], Sequence[int]]:
+    """The very prompt_token_ids that the frontend makes of a message, so that both sides generate from the same."""
+    files = read_engine_dir(engine_dir)
+    template, tokenizer = ChatTemplate(files.chat_template, files.special_tokens), Tokenizer(files.tokenizer_json)
+    return lambda text: tokenizer.encode(template.render([Message("user", text)]))
 
 
 def http_client(pipe: "Connection[Any, Any]") -> None:
