@@ -90,7 +90,7 @@ def parse_gpus(csv: str) -> tuple[InstalledGpu, ...]:
     return tuple(
         InstalledGpu(index=int(index), name=name, sm=_sm(capability), total_mib=int(total), free_mib=int(free))
         for index, name, capability, total, free in (row for row in rows if len(row) == len(_QUERY.split(",")))
-        if index.isdecimal() and free.isdecimal()
+        if index.isdecimal() and total.isdecimal() and free.isdecimal()
     )
 
 

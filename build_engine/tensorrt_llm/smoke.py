@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 from tokenizers import Tokenizer
@@ -32,7 +33,7 @@ _NUM_TOKENS = 64
 # Reading 25 GB of engine from a slow disk takes minutes.
 _START_TIMEOUT_S = 1800.0
 _ANSWER_TIMEOUT_S = 120.0
-_POLL_S = 0.5
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ def _read_answer(events: Iterator[bytes]) -> Answer:
     return Answer(token_ids, log_probs, last - first)
 
 
-def _list(value: object) -> list:  # type: ignore[type-arg]
+def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 

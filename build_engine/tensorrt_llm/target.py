@@ -218,17 +218,18 @@ class _Builder:
 
     def _run(self, what: str, command: list[str], output: Path) -> dict[str, Any]:
         self._work.say(f"{what}: {' '.join(command)}")
-        usage = run_tool(
-            Run(
-                what=what,
-                command=command,
-                log=self._work.path / f"{what}.log",
-                output=output,
-                say=self._work.say,
-                gpu_memory_mib=partial(gpu_memory_mib, self._tools),
-                keep_open=(self._lock,),
-            )
+        run = Run(
+            what=what,
+            command=command,
+            log=self._work.path / f"{what}.log",
+            output=output,
+            say=self._work.say,
+            gpu_memory_mib=partial(gpu_memory_mib, self._tools),
+            keep_open=(self._lock,),
         )
+        usage = run_tool(run)
+        with run.log.open("a") as log:
+            log.write(f"{what}: {usage}\n")
         self._work.say(f"{what}: {usage}")
         return asdict(usage)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -39,6 +40,16 @@ def test_the_engine_is_published_whole(host: GpuHost, tp_size: int) -> None:
     engine = json.loads(published["config.json"])["build_config"]
     assert (engine["max_batch_size"], engine["max_seq_len"], engine["max_num_tokens"]) == (256, 512, 8192)
     assert not any((host.work_dir / step).exists() for step in STEPS)
+
+
+def test_time_and_peak_memory_of_the_tools_are_kept_with_their_logs(host: GpuHost) -> None:
+    assert host.build() == 0
+    for step in ("convert", "build"):
+        *_, usage = (host.work_dir / f"{step}.log").read_text().splitlines()
+        # 81559 - 80994 MiB are in use on the doubles' GPUs.
+        found = re.fullmatch(rf"{step}: \d+ s, at most (\d+) MiB of host and 565 MiB of GPU memory", usage)
+        assert found, usage
+        assert int(found[1]) > 10
 
 
 def test_tokenizer_info_has_every_token_in_the_order_of_ids(host: GpuHost) -> None:
@@ -108,6 +119,16 @@ def test_a_failure_says_what_it_is_and_publishes_nothing(
         assert message in said.split("build_engine: ")[-1]
     assert not host.engine_dir.exists()
     assert not host.engine_dir.with_name(".engine.partial").exists()
+
+
+def test_the_last_lines_of_a_tool_stand_before_what_is_known(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOUBLE_FAULT", "version_mismatch")
+    assert host.build() == 2
+    *_, last_line, message = capsys.readouterr().err.splitlines()
+    assert last_line.startswith("  [TensorRT-LLM][ERROR] Serialization assertion")
+    assert message.startswith("build_engine: smoke: tritonserver ended with status 1: the engine and the library")
 
 
 def test_a_failed_build_leaves_the_engine_in_place_as_it_was(host: GpuHost, monkeypatch: pytest.MonkeyPatch) -> None:

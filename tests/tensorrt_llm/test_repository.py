@@ -6,13 +6,15 @@ from itertools import pairwise
 
 import pytest
 from google.protobuf import text_format
+from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import BuildError, CheckpointError
 from build_engine.limits import Limits, read_limits, read_tensor_parallel_size
 from build_engine.tensorrt_llm.target import open_job
-from frontend import tensors
+from frontend.generation import EndTokens, GenerationRequest, SamplingParams
+from frontend.tensors import encode_request, read_engine
 from tests.tensorrt_llm.conftest import ROOT, GpuHost
 
 CONFIG_PBTXT = ROOT / "model_repository" / "tensorrt_llm" / "config.pbtxt"
@@ -40,9 +42,23 @@ def test_offers_every_tensor_of_the_cpu_model_with_type_and_shape() -> None:
 
 
 def test_offers_every_tensor_that_the_frontend_sends() -> None:
-    inputs = {tensor.name for tensor in parse("tensorrt_llm").input}
-    assert set(tensors._REQUIRED_INPUTS) <= inputs
-    assert all(inputs.intersection(names) for names in tensors._OPTIONAL_INPUTS.values())
+    engine = read_engine(MessageToDict(parse("tensorrt_llm"), preserving_proto_field_name=True))
+    every_wish = SamplingParams(
+        max_tokens=10,
+        temperature=0.7,
+        top_p=0.9,
+        top_k=40,
+        repetition_penalty=1.1,
+        presence_penalty=0.5,
+        frequency_penalty=0.5,
+        min_tokens=3,
+        seed=42,
+    )
+    request = GenerationRequest(
+        prompt_token_ids=[1], sampling_params=every_wish, end_tokens=EndTokens(end_id=2, pad_id=2)
+    )
+    assert encode_request(request, engine).keys() <= engine.inputs
+    assert (engine.max_batch_size, engine.max_seq_len) == (256, 32768)
 
 
 def test_serves_in_flight_streams_of_one_engine() -> None:
@@ -108,7 +124,7 @@ def test_a_checkpoint_without_a_head_of_its_own(host: GpuHost, source: Checkpoin
         open_job(tied, host.model_dir)
 
 
-def test_weights_that_only_the_converter_would_read(host: GpuHost, source: Checkpoint, tmp_path: object) -> None:
+def test_weights_that_only_the_converter_would_read(host: GpuHost, source: Checkpoint) -> None:
     directory = host.directory / "checkpoint"
     directory.mkdir()
     for file in source.path.iterdir():
