@@ -30,7 +30,7 @@ def parse(config: Path) -> ModelConfig:
 
 
 def gpu_repository(cpu_model: Path, repository: Path, names: dict[str, str]) -> Path:
-    """The CPU model's files under the GPU model's config; `names` replaces names of inputs, as older releases have them.
+    """The CPU model's files under the GPU model's config; `names` replaces names of inputs by those of older releases.
 
     Of the config, the backend is another, the tiny model's context is shorter, and the CPU model's own parameters are
     added. Its code reads the inputs under their present names, so it gets the same replacement.
@@ -82,9 +82,8 @@ def text(server: Server, **more: Any) -> str:
 
 
 def test_triton_serves_the_tensors_that_the_gpu_host_declares(gpu_contract: Server, names: dict[str, str]) -> None:
-    served = json_format.ParseDict(
-        httpx.get(f"{gpu_contract.triton}/v2/models/tensorrt_llm/config").json(), ModelConfig(), ignore_unknown_fields=True
-    )
+    config = httpx.get(f"{gpu_contract.triton}/v2/models/tensorrt_llm/config").json()
+    served = json_format.ParseDict(config, ModelConfig(), ignore_unknown_fields=True)
     declared = parse(SHIPPED)
     for tensor in declared.input:
         tensor.name = names.get(tensor.name, tensor.name)
