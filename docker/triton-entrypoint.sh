@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Start Triton with one model: `triton-entrypoint [OPTION OF TRITONSERVER...]`. MODEL and MODEL_REPOSITORY are environment.
+#
+# An engine of several GPUs is one tritonserver for each, in TensorRT-LLM's leader mode: this script starts itself again
+# under mpirun. Rank 0 serves; the others never come back from loading the model, where they do their share of each step.
+set -euo pipefail
+
+model=${MODEL:-tensorrt_llm}
+repository=${MODEL_REPOSITORY:-/model_repository}
+config=$repository/$model/config.pbtxt
+
+fail() {
+    echo "triton-entrypoint: $1" >&2
+    exit 1
+}
+
+# GPUs that share the model; a configuration without this parameter is of an engine that knows no GPUs.
+tensor_parallel_size() {
+    local entry
+    entry=$(sed 's/#.*//' "$config" | tr -d '[:space:]' | grep -o 'key:"tensor_parallel_size"[^}]*' || true)
+    [[ -n $entry ]] || { echo 1; return; }
+    [[ $entry =~ string_value:\"([1-9][0-9]*)\" ]] || fail "$config: tensor_parallel_size is no positive number"
+    echo "${BASH_REMATCH[1]}"
+}
+
+[[ -r $config ]] || fail "$config cannot be read"
+[[ -r $repository/$model/1/engine/manifest.json ]] || fail "$repository/$model holds no engine; build it first"
+size=$(tensor_parallel_size)
+rank=${OMPI_COMM_WORLD_RANK:-}
+
+if ((size > 1)) && [[ -z $rank ]]; then
+    exec mpirun -n "$size" "$0" "$@"
+fi
+
+# Both models are in one repository. The configuration is complete: Triton must not guess at it.
+arguments=(
+    "--model-repository=$repository"
+    --model-control-mode=explicit
+    "--load-model=$model"
+    --disable-auto-complete-config
+    --allow-grpc=false
+    --allow-sagemaker=false
+    --allow-vertex-ai=false
+)
+if ((${rank:-0} > 0)); then
+    exec tritonserver "${arguments[@]}" --allow-http=false --metrics-address=127.0.0.1
+fi
+
+# What changes a running server or reads its memory is closed to everybody: the APIs want a header whose value is a line
+# break, which no header can hold. So there is no secret to keep.
+closed=$'model-repository,shared-memory,trace,logging:closed=\n'
+exec tritonserver "${arguments[@]}" \
+    --http-address=0.0.0.0 --http-port=8000 --metrics-address=0.0.0.0 --metrics-port=8002 --exit-timeout-secs=30 \
+    "--http-restricted-api=$closed" "--grpc-restricted-protocol=$closed" "$@"

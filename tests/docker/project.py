@@ -1,0 +1,31 @@
+"""The compose project as docker compose would see it: settings filled in, anchors resolved."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from compose_spec import PyCompose
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+
+
+def settings() -> dict[str, str]:
+    lines = (DOCKER / ".env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def read_compose(name: str) -> dict[str, Any]:
+    """Checked against the compose specification, which refuses unknown keys. Every variable must be in .env."""
+    known = settings()
+    text = re.sub(r"\$\{(\w+):\?\}", lambda variable: known[variable[1]], (DOCKER / name).read_text())
+    assert "$" not in text, f"{name} uses a variable in another way than ${{NAME:?}}"
+    content: dict[str, Any] = yaml.safe_load(text)
+    PyCompose.from_yaml(yaml.safe_dump(content))
+    return content
+
+
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = read_compose("compose.yaml")["services"]
+    return found

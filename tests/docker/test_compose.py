@@ -1,0 +1,154 @@
+"""The compose project keeps what it promises: who reaches Triton, what a container may do, how much it may take."""
+
+import pytest
+import yaml
+
+from build_engine.tensorrt_llm.toolchain import IMAGE
+from frontend.settings import ENV_PREFIX, Settings
+from tests.docker.project import DOCKER, ROOT, read_compose, services, settings
+
+COMPOSE = read_compose("compose.yaml")
+SERVICES = services()
+SERVING = sorted(SERVICES.keys() - {"engine"})
+TRITONS = ["triton", "triton-cpu"]
+FRONTENDS = ["frontend", "frontend-cpu"]
+
+
+def started_by(*profiles: str) -> set[str]:
+    return {name for name, service in SERVICES.items() if set(service["profiles"]) & set(profiles)}
+
+
+def test_profiles_start_what_the_file_says() -> None:
+    assert settings()["COMPOSE_PROFILES"] == "gpu"
+    assert started_by("gpu") == {"triton", "frontend"}
+    assert started_by("cpu") == {"triton-cpu", "frontend-cpu"}
+    assert started_by("metrics") == {"prometheus"}
+    assert started_by("engine") == {"engine"}
+
+
+@pytest.mark.parametrize("name", [*TRITONS, "engine"])
+def test_triton_publishes_nothing_and_has_no_way_out(name: str) -> None:
+    service = SERVICES[name]
+    assert not {"ports", "expose", "network_mode", "links"} & service.keys()
+    assert all(COMPOSE["networks"][network] == {"internal": True} for network in service["networks"])
+
+
+@pytest.mark.parametrize("name", TRITONS)
+def test_triton_has_one_name_for_both_engines(name: str) -> None:
+    assert SERVICES[name]["networks"] == {"inference": {"aliases": ["triton"]}}
+
+
+def test_nothing_but_the_api_and_prometheus_is_published() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    api = ["127.0.0.1:8000:8000"]
+    assert published == {"frontend": api, "frontend-cpu": api, "prometheus": ["127.0.0.1:9090:9090"]}
+
+
+def test_who_shares_a_network_with_triton() -> None:
+    neighbours = {name for name, service in SERVICES.items() if "inference" in service["networks"]}
+    assert neighbours == {*TRITONS, *FRONTENDS, "prometheus"}
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_a_container_can_do_little(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert service["init"] is True
+    assert not {"privileged", "cap_add", "pid", "ipc", "userns_mode", "devices", "user"} & service.keys()
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_a_container_takes_no_more_than_its_limits(name: str) -> None:
+    service = SERVICES[name]
+    assert service["mem_limit"][:-1].isdecimal()
+    assert service["mem_limit"][-1] == "g"
+    assert 0 < service["pids_limit"] <= 4096
+    assert all("size=" in mount for mount in service.get("tmpfs", []))
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_what_serves_sees_the_model_repository_read_only(name: str) -> None:
+    mounts = [mount for mount in SERVICES[name]["volumes"] if "model_repository" in mount]
+    assert mounts == ([] if name == "prometheus" else ["../model_repository:/model_repository:ro"])
+    writable = [mount for mount in SERVICES[name]["volumes"] if not mount.endswith(":ro")]
+    assert writable == (["prometheus:/prometheus"] if name == "prometheus" else [])
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_what_serves_is_watched_and_restarted(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    if name in FRONTENDS:
+        assert "HEALTHCHECK" in (DOCKER / "frontend.Dockerfile").read_text()
+    else:
+        assert service["healthcheck"]["test"][0] == "CMD"
+
+
+@pytest.mark.parametrize("name", TRITONS)
+def test_triton_is_healthy_when_its_model_is_ready(name: str) -> None:
+    service = SERVICES[name]
+    command = service["healthcheck"]["test"]
+    model = service["environment"]["MODEL"]
+    assert command[1:3] == ["python3", "-c"]
+    assert f"http://127.0.0.1:8000/v2/models/{model}/ready" in command[3]
+    compile(command[3], "healthcheck", "exec")
+
+
+@pytest.mark.parametrize(("name", "triton"), [*zip(FRONTENDS, TRITONS, strict=True)])
+def test_the_frontend_is_told_of_its_triton(name: str, triton: str) -> None:
+    service = SERVICES[name]
+    assert service["depends_on"] == {triton: {"condition": "service_healthy"}}
+    environment = {key: str(value) for key, value in service["environment"].items()}
+    read = Settings.from_args([], environment)
+    assert read.model == SERVICES[triton]["environment"]["MODEL"]
+    assert str(read.engine_dir) == f"/model_repository/{read.model}/1/engine"
+    assert read.triton_url == "http://triton:8000"
+    fields = {ENV_PREFIX + field.upper() for field in Settings.__dataclass_fields__}
+    assert environment.keys() <= fields, "a setting that the frontend does not know would be ignored"
+
+
+def test_stopping_takes_longer_than_running_answers_may() -> None:
+    grace = {int(SERVICES[name]["stop_grace_period"].removesuffix("s")) for name in [*TRITONS, *FRONTENDS]}
+    assert min(grace) > Settings(engine_dir=ROOT).shutdown_timeout_s
+    assert min(grace) > 30, "--exit-timeout-secs of the entry point"
+
+
+@pytest.mark.parametrize("name", ["engine", "triton"])
+def test_gpu_containers_have_gpus_and_room_for_nccl(name: str) -> None:
+    service = SERVICES[name]
+    (devices,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert int(service["shm_size"].removesuffix("g")) >= 2
+    assert service["ulimits"]["memlock"] == -1
+
+
+def test_engines_are_built_and_served_in_one_image() -> None:
+    assert SERVICES["engine"]["image"] == SERVICES["triton"]["image"]
+    assert settings()["TRITON_IMAGE"] == IMAGE
+
+
+@pytest.mark.parametrize(
+    "file", ["compose.yaml", "compose.perf.yaml", "prometheus.yml", ".env", "triton-entrypoint.sh"]
+)
+def test_no_secret_is_in_a_command_or_an_environment(file: str) -> None:
+    """There is none to keep: no token, key or password occurs anywhere."""
+    text = (DOCKER / file).read_text().lower()
+    assert not [word for word in ("token=", "password", "api_key", "apikey", "secret:", "hf_token") if word in text]
+
+
+def test_what_is_mounted_into_prometheus_scrapes_triton() -> None:
+    (job,) = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["triton:8002"]}]
+
+
+def test_measuring_opens_grpc_on_the_closed_network_only() -> None:
+    overlay = read_compose("compose.perf.yaml")["services"]
+    for name in TRITONS:
+        assert overlay[name] == {"command": ["--allow-grpc=true", "--grpc-address=0.0.0.0", "--grpc-port=8001"]}
+    perf = overlay["perf"]
+    assert perf["networks"] == ["inference"]
+    assert "ports" not in perf
+    assert perf["entrypoint"].split()[:5] == ["perf_analyzer", "-u", "triton:8001", "-i", "grpc"]

@@ -1,0 +1,185 @@
+"""The Triton container's entry point, run with programs that say how they were called."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from frontend.tritonserver import ADMIN_APIS, UNSENDABLE_KEY, TritonSettings, triton_command
+from tests.docker.project import ROOT, read_compose
+
+SCRIPT = ROOT / "docker" / "triton-entrypoint.sh"
+CONFIG = (ROOT / "model_repository" / "tensorrt_llm" / "config.pbtxt").read_text()
+TP_1 = 'key: "tensor_parallel_size", value: { string_value: "1" }'
+RECORD = """#!{python}
+import json, os, sys
+with open({calls!r}, "a") as calls:
+    calls.write(json.dumps([os.environ.get("OMPI_COMM_WORLD_RANK"), *sys.argv]) + "\\n")
+"""
+# Starts its program once for each rank, as mpirun does.
+RANKS = """
+import subprocess
+_, option, count, *program = sys.argv
+assert option == "-n"
+for rank in range(int(count)):
+    subprocess.run(program, env=dict(os.environ, OMPI_COMM_WORLD_RANK=str(rank)), check=True)
+"""
+
+
+class Container:
+    """A PATH with doubles of the two programs, and a model repository."""
+
+    def __init__(self, directory: Path) -> None:
+        self.repository = directory / "models"
+        self._calls = directory / "calls"
+        self._bin = directory / "bin"
+        self._bin.mkdir()
+        for name, rest in (("tritonserver", ""), ("mpirun", RANKS)):
+            program = self._bin / name
+            program.write_text(RECORD.format(python=sys.executable, calls=str(self._calls)) + rest)
+            program.chmod(0o755)
+        self.install("tensorrt_llm", CONFIG)
+
+    def install(self, model: str, config: str) -> None:
+        engine = self.repository / model / "1" / "engine"
+        engine.mkdir(parents=True, exist_ok=True)
+        (engine / "manifest.json").write_text("{}")
+        (engine.parents[1] / "config.pbtxt").write_text(config)
+
+    def start(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(self._bin), os.defpath])
+        variables = {"PATH": path, "MODEL_REPOSITORY": str(self.repository), **environment}
+        return subprocess.run([SCRIPT, *options], env=variables, capture_output=True, text=True, check=False)
+
+    def calls(self) -> list[list[str | None]]:
+        """Rank, program and arguments of each call."""
+        if not self._calls.exists():
+            return []
+        calls = [json.loads(line) for line in self._calls.read_text().splitlines()]
+        return [[rank, Path(program).name, *arguments] for rank, program, *arguments in calls]
+
+    def loading(self, model: str) -> list[str | None]:
+        """What every rank is told."""
+        return [
+            f"--model-repository={self.repository}", "--model-control-mode=explicit", f"--load-model={model}",
+            "--disable-auto-complete-config", "--allow-grpc=false", "--allow-sagemaker=false",
+            "--allow-vertex-ai=false",
+        ]  # fmt: skip
+
+    def serving(self, model: str) -> list[str | None]:
+        """What the one that serves is told."""
+        closed = "model-repository,shared-memory,trace,logging:closed=\n"
+        return [
+            *self.loading(model), "--http-address=0.0.0.0", "--http-port=8000", "--metrics-address=0.0.0.0",
+            "--metrics-port=8002", "--exit-timeout-secs=30", f"--http-restricted-api={closed}",
+            f"--grpc-restricted-protocol={closed}",
+        ]  # fmt: skip
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Container:
+    return Container(tmp_path)
+
+
+def test_one_gpu_is_one_server(container: Container) -> None:
+    assert container.start().returncode == 0
+    assert container.calls() == [[None, "tritonserver", *container.serving("tensorrt_llm")]]
+
+
+def test_the_cpu_engine_is_served_by_the_same_script(container: Container) -> None:
+    container.install("openvino", (ROOT / "model_repository" / "openvino" / "config.pbtxt").read_text())
+    assert container.start(MODEL="openvino").returncode == 0
+    assert container.calls() == [[None, "tritonserver", *container.serving("openvino")]]
+
+
+def test_two_gpus_are_a_server_and_a_rank_that_opens_no_port(container: Container) -> None:
+    container.install("tensorrt_llm", CONFIG.replace(TP_1, TP_1.replace('"1"', '"2"')))
+    assert container.start().returncode == 0
+    assert container.calls() == [
+        [None, "mpirun", "-n", "2", str(SCRIPT)],
+        ["0", "tritonserver", *container.serving("tensorrt_llm")],
+        ["1", "tritonserver", *container.loading("tensorrt_llm"), "--allow-http=false", "--metrics-address=127.0.0.1"],
+    ]
+
+
+def test_options_reach_the_server_last_and_no_other_rank(container: Container) -> None:
+    container.install("tensorrt_llm", CONFIG.replace(TP_1, TP_1.replace('"1"', '"2"')))
+    assert container.start("--allow-grpc=true", "--log-info=false").returncode == 0
+    mpirun, server, rank_1 = container.calls()
+    assert mpirun[-2:] == server[-2:] == ["--allow-grpc=true", "--log-info=false"]
+    assert "--log-info=false" not in rank_1
+
+
+@pytest.mark.parametrize(
+    ("entry", "size"),
+    [
+        (TP_1.replace('"1"', '"8"'), "8"),
+        ('key: "tensor_parallel_size"\n  value: {\n    string_value: "4"\n  }', "4"),
+        ('# key: "tensor_parallel_size", value: { string_value: "4" } }\n{ ' + TP_1.replace('"1"', '"2"'), "2"),
+    ],
+)
+def test_the_number_of_gpus_is_read_however_it_is_laid_out(container: Container, entry: str, size: str) -> None:
+    container.install("tensorrt_llm", CONFIG.replace(TP_1, entry))
+    assert container.start().returncode == 0
+    assert container.calls()[0][1:4] == ["mpirun", "-n", size]
+
+
+@pytest.mark.parametrize("value", ['"0"', '"two"', '""', '"-1"', '"${tp}"'])
+def test_a_number_of_gpus_that_is_none_is_refused(container: Container, value: str) -> None:
+    container.install("tensorrt_llm", CONFIG.replace(TP_1, TP_1.replace('"1"', value)))
+    refused = container.start()
+    assert refused.returncode == 1
+    assert "tensor_parallel_size is no positive number" in refused.stderr
+    assert container.calls() == []
+
+
+def test_no_engine_is_one_clear_line(container: Container) -> None:
+    (container.repository / "tensorrt_llm" / "1" / "engine" / "manifest.json").unlink()
+    refused = container.start()
+    assert (refused.returncode, container.calls()) == (1, [])
+    assert refused.stderr == (
+        f"triton-entrypoint: {container.repository}/tensorrt_llm holds no engine; build it first\n"
+    )
+
+
+def test_no_such_model_is_one_clear_line(container: Container) -> None:
+    refused = container.start(MODEL="other")
+    assert (refused.returncode, container.calls()) == (1, [])
+    assert refused.stderr == f"triton-entrypoint: {container.repository}/other/config.pbtxt cannot be read\n"
+
+
+def test_closes_what_the_local_server_closes(container: Container) -> None:
+    assert f"--http-restricted-api={ADMIN_APIS}:{UNSENDABLE_KEY}" in container.serving("openvino")
+
+
+@pytest.fixture(scope="module")
+def triton_help(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of the binary that the tests serve with; 26.07 is newer and has all of its options."""
+    settings = TritonSettings(
+        model_repository=ROOT, model="none", http_port=0, metrics_port=0,
+        runtime_dir=tmp_path_factory.mktemp("triton"),
+    )  # fmt: skip
+    (binary, *_), environment = triton_command(settings)
+    return subprocess.run([binary, "--help"], env=environment, capture_output=True, text=True, check=False).stdout
+
+
+def test_every_option_is_one_of_tritonservers(container: Container, triton_help: str) -> None:
+    container.install("tensorrt_llm", CONFIG.replace(TP_1, TP_1.replace('"1"', '"2"')))
+    overlay = read_compose("compose.perf.yaml")["services"]["triton"]["command"]
+    assert container.start(*overlay).returncode == 0
+    known = {word for word in triton_help.split() if word.startswith("--")}
+    used = {str(argument).partition("=")[0] for _, program, *rest in container.calls() for argument in rest
+            if program == "tritonserver"}  # fmt: skip
+    assert len(used) > 15
+    assert used <= known
+
+
+def test_the_script_passes_shellcheck() -> None:
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    checked = subprocess.run(
+        [shellcheck, "--enable=all", "--exclude=SC2310,SC2312", SCRIPT], capture_output=True, text=True, check=False
+    )
+    assert checked.stdout + checked.stderr == ""

@@ -1,0 +1,147 @@
+"""Dockerfiles, the systemd unit and the Makefile, as far as they can be checked without a Docker daemon."""
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.docker.project import DOCKER, ROOT, services, settings
+
+DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
+UNIT = DOCKER / "mixtral.service"
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """Instruction and arguments; continued lines are joined, comments left out."""
+    lines = [line for line in dockerfile.read_text().splitlines() if not line.lstrip().startswith("#")]
+    text = "\n".join(lines).replace("\\\n", " ")
+    return [(line.split()[0], line.partition(" ")[2].strip()) for line in text.splitlines() if line.strip()]
+
+
+def test_every_image_that_compose_builds_has_a_dockerfile_and_no_other() -> None:
+    built = {service["build"]["dockerfile"] for service in services().values() if "build" in service}
+    assert built == {str(dockerfile.relative_to(ROOT)) for dockerfile in DOCKERFILES}
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_runs_as_nobody_special(dockerfile: Path) -> None:
+    users = [arguments for instruction, arguments in instructions(dockerfile) if instruction == "USER"]
+    assert users
+    assert users[-1] not in {"root", "0", "0:0"}
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_base_images_are_named_by_arguments_with_the_versions_of_the_settings(dockerfile: Path) -> None:
+    steps = instructions(dockerfile)
+    arguments = dict(step.split("=", 1) for instruction, step in steps if instruction == "ARG")
+    bases = {step.split()[0] for instruction, step in steps if instruction == "FROM"}
+    assert bases == {f"${{{name}}}" for name in arguments}
+    for name, image in arguments.items():
+        assert image == settings()[name]
+        assert re.search(r":\d[\w.]*-?[\w.-]+$", image), f"{image} names no version"
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_takes_from_the_network_only_what_the_constraints_pin(dockerfile: Path) -> None:
+    steps = instructions(dockerfile)
+    assert "ADD" not in {instruction for instruction, _ in steps}
+    runs = [arguments for instruction, arguments in steps if instruction == "RUN"]
+    assert not [run for run in runs if re.search(r"\b(curl|wget|git|apt-get)\b", run)]
+    installs = [command for run in runs for command in run.split("&&") if "pip install" in command]
+    assert installs
+    assert all("-c constraints.txt" in command for command in installs)
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_copies_only_what_its_ignore_file_lets_through(dockerfile: Path) -> None:
+    lines = Path(f"{dockerfile}.dockerignore").read_text().splitlines()
+    assert lines[0] == "*"
+    allowed = {line[1:] for line in lines if line.startswith("!")}
+    copied: set[str] = set()
+    for instruction, arguments in instructions(dockerfile):
+        if instruction == "COPY" and "--from" not in arguments:
+            copied.update(word for word in arguments.split()[:-1] if not word.startswith("--"))
+    assert copied == allowed
+    assert all((ROOT / path).exists() for path in copied)
+
+
+def test_every_package_is_installed_into_the_images() -> None:
+    """An editable installation would not notice that one is missing."""
+    listed = set(
+        re.findall(r'"([\w.]+)"', re.search(r"^packages = (.*)$", (ROOT / "pyproject.toml").read_text(), re.M)[1])
+    )  # type: ignore[index]
+    present = {".".join(init.parent.relative_to(ROOT).parts) for name in ("build_engine", "frontend")
+               for init in (ROOT / name).rglob("__init__.py")}  # fmt: skip
+    assert listed == present
+
+
+def read_unit() -> configparser.ConfigParser:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(UNIT)
+    return unit
+
+
+def test_the_unit_starts_and_stops_the_compose_project() -> None:
+    unit = read_unit()
+    assert unit["Unit"]["Requires"] == "docker.service"
+    assert unit["Service"]["WorkingDirectory"] + "/compose.yaml" == unit["Unit"]["AssertPathExists"]
+    assert unit["Service"]["ExecStart"] == "/usr/bin/docker compose up --detach --wait --no-build"
+    assert unit["Service"]["ExecStop"] == "/usr/bin/docker compose down"
+    assert (unit["Service"]["Type"], unit["Service"]["RemainAfterExit"]) == ("oneshot", "yes")
+    start_period = services()["triton"]["healthcheck"]["start_period"]
+    minutes = int(unit["Service"]["TimeoutStartSec"].removesuffix("min"))
+    assert 60 * minutes > int(start_period.removesuffix("s"))
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """With `true` for docker, which a machine that runs tests need not have; without systemd, its keys are known."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        known = {"Description", "Requires", "After", "Wants", "AssertPathExists", "Type", "RemainAfterExit", "WantedBy",
+                 "WorkingDirectory", "ExecStart", "ExecStop", "TimeoutStartSec", "TimeoutStopSec"}  # fmt: skip
+        assert {key for section in read_unit().values() for key in section} == known
+        return
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/usr/bin/docker", shutil.which("true") or "/bin/true"))
+    (tmp_path / "docker.service").write_text("[Service]\nExecStart=/bin/true\n")
+    environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"}
+    checked = subprocess.run([analyze, "verify", unit], env=environment, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def make(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("target", ["engine", "doctor", "plan", "images", "up", "down", "logs", "perf", "aiperf"])
+def test_make_knows_and_lists_its_targets(target: str) -> None:
+    assert make(target).returncode == 0
+    assert re.search(rf"^{target}:.*## \w", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_make_engine_mounts_the_checkpoint_read_only_under_its_own_path() -> None:
+    path = "/opt/models/casperhansen/mixtral-instruct-awq"
+    said = make("engine", f"CHECKPOINT={path}").stdout
+    assert f'--volume "{path}:{path}:ro" engine build --target tensorrt_llm "{path}"' in said
+
+
+def test_make_engine_refuses_a_path_without_a_checkpoint(tmp_path: Path) -> None:
+    refused = subprocess.run(
+        ["make", "engine", f"CHECKPOINT={tmp_path}/none"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode != 0
+    assert f"{tmp_path}/none is no checkpoint; name one: CHECKPOINT=DIR" in refused.stdout
+
+
+@pytest.mark.parametrize(
+    ("profile", "model"), [("gpu", "tensorrt_llm"), ("cpu", "openvino"), ("cpu,metrics", "openvino")]
+)
+def test_make_up_wants_the_engine_of_its_profile(profile: str, model: str) -> None:
+    said = make("up", f"PROFILE={profile}").stdout
+    assert f"model_repository/{model}/1/engine/manifest.json" in said
+    assert " ".join(f"--profile {name}" for name in profile.split(",")) + " up --detach --wait" in said

@@ -1,0 +1,138 @@
+"""The frontend against the GPU model's own config.pbtxt, in a real Triton: only what computes is the CPU engine.
+
+So the inputs, names, types and shapes that the GPU host declares are the ones that every request here goes through,
+with the names of TensorRT-LLM 1.2 and with those before 0.20.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from google.protobuf import json_format, text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from tests.e2e.conftest import ROOT, SEED_MODEL, Server, running, wait_for
+
+SHIPPED = ROOT / "model_repository" / "tensorrt_llm" / "config.pbtxt"
+OLDER_NAMES = {"seed": "random_seed", "min_tokens": "min_length"}
+SEED_MESSAGES = [
+    {"role": "user", "content": "You are a helpful assistant."},
+    {"role": "assistant", "content": "Hello!"},
+    {"role": "user", "content": "Was ist ein Haus?"},
+]
+
+
+def parse(config: Path) -> ModelConfig:
+    return text_format.Parse(config.read_text(), ModelConfig())
+
+
+def gpu_repository(cpu_model: Path, repository: Path, names: dict[str, str]) -> Path:
+    """The CPU model's files under the GPU model's config; `names` replaces names of inputs by those of older releases.
+
+    Of the config, the backend is another, the tiny model's context is shorter, and the CPU model's own parameters are
+    added. Its code reads the inputs under their present names, so it gets the same replacement.
+    """
+    model = repository / "tensorrt_llm"
+    shutil.copytree(cpu_model / "1", model / "1", ignore=shutil.ignore_patterns("__pycache__"))
+    config, cpu_config = parse(SHIPPED), parse(cpu_model / "config.pbtxt")
+    config.backend = "python"
+    for key, parameter in cpu_config.parameters.items():
+        if key == "max_seq_len" or key not in config.parameters:
+            config.parameters[key].CopyFrom(parameter)
+    generation = model / "1" / "generation.py"
+    code = generation.read_text()
+    for name, older in names.items():
+        (tensor,) = (tensor for tensor in config.input if tensor.name == name)
+        tensor.name = older
+        assert code.count(f'"{name}"') == 1
+        code = code.replace(f'"{name}"', f'"{older}"')
+    generation.write_text(code)
+    (model / "config.pbtxt").write_text(text_format.MessageToString(config))
+    return repository
+
+
+@pytest.fixture(scope="module", params=[{}, OLDER_NAMES], ids=["names of 1.2", "names before 0.20"])
+def names(request: pytest.FixtureRequest) -> dict[str, str]:
+    given: dict[str, str] = request.param
+    return given
+
+
+@pytest.fixture(scope="module")
+def gpu_contract(
+    names: dict[str, str], model_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    repository = gpu_repository(model_repository / "openvino", tmp_path_factory.mktemp("gpu_repository"), names)
+    with running(repository, tmp_path_factory.mktemp("run"), "--model", "tensorrt_llm") as started:
+        yield started
+
+
+def chat(server: Server, **more: Any) -> dict[str, Any]:
+    body = {"model": SEED_MODEL, "messages": SEED_MESSAGES, "max_tokens": 24, "temperature": 0, **more}
+    response = httpx.post(f"{server.api}/v1/chat/completions", json=body, timeout=60)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def text(server: Server, **more: Any) -> str:
+    return str(chat(server, **more)["choices"][0]["message"]["content"])
+
+
+def test_triton_serves_the_tensors_that_the_gpu_host_declares(gpu_contract: Server, names: dict[str, str]) -> None:
+    config = httpx.get(f"{gpu_contract.triton}/v2/models/tensorrt_llm/config").json()
+    served = json_format.ParseDict(config, ModelConfig(), ignore_unknown_fields=True)
+    declared = parse(SHIPPED)
+    for tensor in declared.input:
+        tensor.name = names.get(tensor.name, tensor.name)
+    assert list(served.input) == list(declared.input)
+    assert list(served.output) == list(declared.output)
+    assert served.max_batch_size == declared.max_batch_size
+    assert served.model_transaction_policy.decoupled
+
+
+def test_the_answer_is_the_one_of_the_cpu_model(gpu_contract: Server, server: Server) -> None:
+    ours, theirs = chat(gpu_contract), chat(server)
+    assert ours["choices"] == theirs["choices"]
+    assert ours["usage"] == theirs["usage"]
+    assert ours["model"] == SEED_MODEL
+    assert ours["usage"]["prompt_tokens"] > 0
+
+
+def test_a_stream_says_the_same(gpu_contract: Server) -> None:
+    body = {"model": SEED_MODEL, "messages": SEED_MESSAGES, "max_tokens": 24, "temperature": 0, "stream": True}
+    with httpx.stream("POST", f"{gpu_contract.api}/v1/chat/completions", json=body, timeout=60) as response:
+        lines = [line[6:] for line in response.iter_lines() if line.startswith("data: ")]
+    assert lines.pop() == "[DONE]"
+    deltas = [httpx.Response(200, text=line).json()["choices"][0]["delta"].get("content") or "" for line in lines]
+    assert "".join(deltas) == text(gpu_contract)
+
+
+def test_a_seed_reaches_the_engine(gpu_contract: Server) -> None:
+    sampling = {"temperature": 1.5, "max_tokens": 16}
+    first = text(gpu_contract, seed=11, **sampling)
+    assert text(gpu_contract, seed=11, **sampling) == first
+    assert text(gpu_contract, seed=12, **sampling) != first
+
+
+def test_min_tokens_reach_triton_under_the_declared_name(gpu_contract: Server) -> None:
+    assert chat(gpu_contract, min_tokens=24)["usage"]["completion_tokens"] == 24
+
+
+def test_every_sampling_parameter_has_an_input(gpu_contract: Server) -> None:
+    chosen = {"temperature": 0.9, "top_p": 0.8, "top_k": 40, "seed": 3, "min_tokens": 2, "ignore_eos": True}
+    penalties = {"presence_penalty": 0.5, "frequency_penalty": 0.5, "repetition_penalty": 1.1}
+    assert chat(gpu_contract, **chosen, **penalties)["usage"]["completion_tokens"] == 24
+
+
+def test_a_client_that_leaves_frees_its_slot(gpu_contract: Server) -> None:
+    body = {
+        "model": SEED_MODEL, "messages": SEED_MESSAGES, "max_tokens": 400, "temperature": 0, "ignore_eos": True,
+        "stream": True,
+    }  # fmt: skip
+    with httpx.stream("POST", f"{gpu_contract.api}/v1/chat/completions", json=body, timeout=60) as response:
+        next(response.iter_lines())
+        wait_for(lambda: gpu_contract.active() == 1, "the request to be counted")
+    wait_for(lambda: gpu_contract.active() == 0, "the slot to be freed", timeout_s=5)
