@@ -10,7 +10,8 @@ from frontend.protocol import ChatCompletionRequest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-ROWS = [line.split("|")[1:3] for line in README.splitlines() if line.startswith("| `")]
+PARAMETERS = README.split("| Parameter | Fate |")[1].split("\n\n")[0]
+ROWS = [line.split("|")[1:3] for line in PARAMETERS.splitlines() if line.startswith("| `")]
 FATES = {name: fate.strip() for names, fate in ROWS for name in re.findall(r"`(\w+)`", names)}
 
 

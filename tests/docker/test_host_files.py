@@ -71,9 +71,8 @@ def test_copies_only_what_its_ignore_file_lets_through(dockerfile: Path) -> None
 
 def test_every_package_is_installed_into_the_images() -> None:
     """An editable installation would not notice that one is missing."""
-    listed = set(
-        re.findall(r'"([\w.]+)"', re.search(r"^packages = (.*)$", (ROOT / "pyproject.toml").read_text(), re.M)[1])
-    )  # type: ignore[index]
+    (packages,) = re.findall(r"^packages = (.*)$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    listed = set(re.findall(r'"([\w.]+)"', packages))
     present = {".".join(init.parent.relative_to(ROOT).parts) for name in ("build_engine", "frontend")
                for init in (ROOT / name).rglob("__init__.py")}  # fmt: skip
     assert listed == present
