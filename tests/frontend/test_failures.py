@@ -92,7 +92,7 @@ def test_no_more_than_max_batch_size_are_in_the_engine_and_past_the_queue_the_an
         stream.start()
     frontend.wait_until(lambda: frontend.admission.num_waiting == MAX_QUEUE_LENGTH)
     response = http.post(CHAT, json=body())
-    # Before anybody leaves: the double notices a client's leaving at its next write, when the next may be there already.
+    # Before anybody leaves: the double notices that at its next write, when the next client may be there already.
     most_running = frontend.triton.most_running
     leave.set()
     for stream in streams:
