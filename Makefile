@@ -29,7 +29,7 @@ help:  ## list the targets
 run: cpu-engine  ## serve on this machine's CPU: the demo model, or CHECKPOINT=DIR (OPTIONS="--port 9000 ...")
 	@exec $(BIN)/python -m frontend.local $(OPTIONS)
 
-test: $(INSTALLED)  ## run all tests, against a real Triton
+test: demo  ## run all tests, against a real Triton
 	$(BIN)/python -m pytest $(TESTS)
 
 check: $(INSTALLED)  ## formatting, lint and types
