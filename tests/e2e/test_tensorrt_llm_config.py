@@ -14,7 +14,7 @@ import pytest
 from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from tests.e2e.conftest import ROOT, SEED_MODEL, Server, running, wait_for
+from tests.e2e.conftest import ROOT, SEED_MODEL, Server, running
 
 SHIPPED = ROOT / "model_repository" / "tensorrt_llm" / "config.pbtxt"
 OLDER_NAMES = {"seed": "random_seed", "min_tokens": "min_length"}
@@ -125,14 +125,3 @@ def test_every_sampling_parameter_has_an_input(gpu_contract: Server) -> None:
     chosen = {"temperature": 0.9, "top_p": 0.8, "top_k": 40, "seed": 3, "min_tokens": 2, "ignore_eos": True}
     penalties = {"presence_penalty": 0.5, "frequency_penalty": 0.5, "repetition_penalty": 1.1}
     assert chat(gpu_contract, **chosen, **penalties)["usage"]["completion_tokens"] == 24
-
-
-def test_a_client_that_leaves_frees_its_slot(gpu_contract: Server) -> None:
-    body = {
-        "model": SEED_MODEL, "messages": SEED_MESSAGES, "max_tokens": 400, "temperature": 0, "ignore_eos": True,
-        "stream": True,
-    }  # fmt: skip
-    with httpx.stream("POST", f"{gpu_contract.api}/v1/chat/completions", json=body, timeout=60) as response:
-        next(response.iter_lines())
-        wait_for(lambda: gpu_contract.active() == 1, "the request to be counted")
-    wait_for(lambda: gpu_contract.active() == 0, "the slot to be freed", timeout_s=5)
