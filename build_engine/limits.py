@@ -6,6 +6,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from .checkpoint import Checkpoint
 from .errors import RepositoryError
 
 _ACCEPTED = "a Triton model configuration"
@@ -39,6 +40,16 @@ def read_limits(config_pbtxt: Path) -> Limits:
 def read_tensor_parallel_size(config_pbtxt: Path) -> int:
     """GPUs that share the model: `tensor_parallel_size`. Raises RepositoryError as `read_limits` does."""
     return _parameter(_parse(config_pbtxt), config_pbtxt, "tensor_parallel_size")
+
+
+def check_context(limits: Limits, config_pbtxt: Path, checkpoint: Checkpoint) -> None:
+    """Raises RepositoryError for a context that is longer than the model's positions."""
+    positions = checkpoint.config.max_position_embeddings
+    if limits.max_seq_len > positions:
+        raise RepositoryError(
+            f"{config_pbtxt}: max_seq_len is {limits.max_seq_len}; accepted: at most {positions},"
+            f" the positions of {checkpoint.path}"
+        )
 
 
 def _parse(config_pbtxt: Path) -> ModelConfig:

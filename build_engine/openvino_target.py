@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checkpoint import TOKENIZER, Checkpoint
-from .errors import CheckpointError, RepositoryError
-from .limits import Limits, read_limits
+from .errors import CheckpointError
+from .limits import check_context, read_limits
 from .mixtral import PACKED, MixtralConfig, engine_bytes, expected_tensors
 from .openvino_ir import save_model, write_ir
 from .progress import progress
@@ -26,8 +26,9 @@ def build(checkpoint: Checkpoint, model_dir: Path) -> bool:
     Returns False when this very engine is in place already. Raises BuildError; then nothing was published.
     """
     engine_dir = model_dir / "1" / "engine"
-    limits = read_limits(model_dir / "config.pbtxt")
-    _check_context(checkpoint, limits, model_dir)
+    config_pbtxt = model_dir / "config.pbtxt"
+    limits = read_limits(config_pbtxt)
+    check_context(limits, config_pbtxt, checkpoint)
     manifest = make_manifest("openvino", checkpoint, limits, {package: version(package) for package in PACKAGES})
     with only_build(engine_dir):
         if is_published(engine_dir, manifest):
@@ -42,15 +43,6 @@ def _write_engine(checkpoint: Checkpoint, directory: Path) -> None:
         write_ir(checkpoint, directory, advance)
     _write_guide_checker(checkpoint.config, directory / "guide_checker")
     _write_tokenizer(checkpoint, directory)
-
-
-def _check_context(checkpoint: Checkpoint, limits: Limits, model_dir: Path) -> None:
-    positions = checkpoint.config.max_position_embeddings
-    if limits.max_seq_len > positions:
-        raise RepositoryError(
-            f"{model_dir / 'config.pbtxt'}: max_seq_len is {limits.max_seq_len}; accepted: at most {positions},"
-            f" the positions of {checkpoint.path}"
-        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import CheckpointError, ConversionError, HostError, RepositoryError
-from build_engine.limits import Limits, read_limits, read_tensor_parallel_size
+from build_engine.limits import Limits, check_context, read_limits, read_tensor_parallel_size
 from build_engine.progress import progress
 from build_engine.publish import is_published, make_manifest, only_build, staged
 
@@ -71,12 +71,7 @@ def open_job(checkpoint: Checkpoint, model_dir: Path) -> Job:
     """Raises RepositoryError for limits that cannot be read, CheckpointError for a model they do not suit."""
     config_pbtxt = model_dir / "config.pbtxt"
     limits, tp_size = read_limits(config_pbtxt), read_tensor_parallel_size(config_pbtxt)
-    positions = checkpoint.config.max_position_embeddings
-    if limits.max_seq_len > positions:
-        raise CheckpointError(
-            f"{config_pbtxt}: max_seq_len is {limits.max_seq_len}; accepted: at most {positions},"
-            f" the positions of {checkpoint.path}"
-        )
+    check_context(limits, config_pbtxt, checkpoint)
     if problem := split_problem(checkpoint.config, tp_size):
         raise CheckpointError(f"{config_pbtxt}: {problem}")
     if checkpoint.config.tie_word_embeddings:

@@ -74,7 +74,7 @@ class Batcher:
         self._thread.join()
 
     def _run_or_die(self) -> None:
-        """A process without this thread would let its clients wait for ever; without the process Triton fails them."""
+        """Without this thread clients would wait for ever; without the process they are failed, and the server ends."""
         try:
             self._run()
         except BaseException:
