@@ -16,7 +16,7 @@ from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from .errors import StartupError
-from .exchange import OnBody, post
+from .exchange import Gathering, OnBody, post
 from .generation import Engine, GenerationRequest, TokenChunk
 from .tensors import ErrorParser, EventParser, encode_request, read_engine
 
@@ -34,6 +34,7 @@ class TritonClient:
         self._control = control
         self._model = model
         self._generate_url = f"{url}/v2/models/{quote(model)}/generate_stream"
+        self._gathering = Gathering()
         self.engine = engine
 
     async def is_ready(self) -> bool:
@@ -47,7 +48,7 @@ class TritonClient:
         ContextLengthExceeded, and whatever `on_chunks` raises.
         """
         body = orjson.dumps(encode_request(request, self.engine))
-        await post(self._generate_url, body, lambda status: _reader(status, on_chunks))
+        await post(self._generate_url, body, self._gathering, lambda status: _reader(status, on_chunks))
 
 
 def _reader(status: int, on_chunks: OnChunks) -> OnBody:
