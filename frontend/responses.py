@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from .chat import ChatChunks, Reply, to_completion
 from .errors import DeadlineExceeded, FrontendError, to_body, to_frontend_error
 from .generation import GenerationRequest, TokenChunk
-from .sender import Sender
+from .sender import Sender, shortest_send
 from .service import Service
 from .text import AnswerDecoder
 
@@ -44,7 +44,7 @@ class GeneratedResponse(Response):
         self._direct_send: Send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._direct_send = scope.get("direct_send", send)
+        self._direct_send = shortest_send(scope, send)
         begin, outcome = time.monotonic(), "failed"
         try:
             await _while_client_stays(self._answer(send), receive, self._service.request_timeout_s)

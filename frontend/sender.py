@@ -25,6 +25,12 @@ class DirectSend:
         await self._app({**scope, "direct_send": send}, receive, send)
 
 
+def shortest_send(scope: Scope, send: Send) -> Send:
+    """The start of an answer goes through every layer, which may add its headers; its body goes past them."""
+    direct: Send = scope.get("direct_send", send)
+    return lambda message: (direct if message["type"] == "http.response.body" else send)(message)
+
+
 class Sender:
     """Messages leave in order. Errors of `send` come out of `drain`."""
 
