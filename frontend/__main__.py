@@ -18,7 +18,8 @@ from .app import create_app
 from .chat import ChatModel, served_names
 from .engine_dir import read_engine_dir
 from .errors import StartupError
-from .sender import DirectSend
+from .layers import with_layers
+from .request_ids import log_handler
 from .service import Service
 from .settings import Settings
 from .template import ChatTemplate
@@ -62,7 +63,7 @@ class Server(uvicorn.Server):
 
 def _uvicorn_config(service: Service, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        DirectSend(create_app(service)),
+        with_layers(create_app(service)),
         host=settings.host,
         port=settings.port,
         http="httptools",
@@ -77,7 +78,7 @@ def _uvicorn_config(service: Service, settings: Settings) -> uvicorn.Config:
 def main() -> int:
     """The exit code: 1 with one line on stderr if the start failed. A signal ends the process as that signal does."""
     settings = Settings.from_args(sys.argv[1:], os.environ)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
     try:
         uvloop.run(serve(settings))
     except StartupError as exc:

@@ -176,8 +176,9 @@ async def _answer_http_exception(http: Request, exc: Exception) -> Response:
 
 
 async def _answer_nobody(http: Request, exc: Exception) -> Response:
-    """The client left while it was sending its body."""
-    return Response(status_code=400)
+    """The client left while it was sending its body. 499 is nginx's word for that."""
+    _log.info("%s %s: 499, the client left while it was sending its body", http.method, http.url.path)
+    return Response(status_code=499)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from frontend.admission import Admission
 from frontend.app import create_app
 from frontend.chat import ChatModel
 from frontend.engine_dir import read_engine_dir
+from frontend.layers import with_layers
 from frontend.service import Service
 from frontend.template import ChatTemplate
 from frontend.tokenizer import Tokenizer
@@ -179,9 +180,8 @@ async def _serve(model: ChatModel, started: list[Running], ready: threading.Even
 
 @asynccontextmanager
 async def _uvicorn(service: Service) -> AsyncIterator[str]:
-    config = uvicorn.Config(
-        create_app(service), port=0, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False
-    )
+    app = with_layers(create_app(service))
+    config = uvicorn.Config(app, port=0, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:

@@ -62,6 +62,7 @@ class FakeTriton:
     script: list[Step] = field(default_factory=lambda: [Events([[28705]])])
     ready: bool = True
     requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     num_running: int = 0
     most_running: int = 0
     num_cancelled: int = 0
@@ -69,7 +70,7 @@ class FakeTriton:
     def reset(self) -> None:
         """As new, for the next test."""
         fresh = FakeTriton()
-        for name in ("script", "ready", "requests", "most_running", "num_cancelled"):
+        for name in ("script", "ready", "requests", "headers", "most_running", "num_cancelled"):
             setattr(self, name, getattr(fresh, name))
 
     def application(self) -> web.Application:
@@ -100,6 +101,7 @@ class FakeTriton:
         if undeclared or not tensors.keys() >= REQUIRED:
             return web.json_response({"error": f"unexpected or missing inference input {undeclared}"}, status=400)
         self.requests.append(tensors)
+        self.headers.append(dict(request.headers))
         self.num_running += 1
         self.most_running = max(self.most_running, self.num_running)
         try:

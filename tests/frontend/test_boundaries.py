@@ -25,10 +25,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "triton": {"errors", "exchange", "generation", "tensors"},
     "service": {"admission", "chat", "triton"},
     "sender": set(),
+    "request_ids": set(),
+    "layers": {"request_ids", "sender"},
     "responses": {"chat", "errors", "generation", "sender", "service", "text"},
     "app": {"chat", "errors", "generation", "parameters", "protocol", "responses", "service"},
 }
-RIM = {"__main__", "admission", "app", "exchange", "responses", "sender", "triton"}
+RIM = {"__main__", "admission", "app", "exchange", "layers", "request_ids", "responses", "sender", "triton"}
 
 
 def tree(module: str) -> ast.Module:

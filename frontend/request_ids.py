@@ -1,0 +1,53 @@
+"""X-Request-Id: taken from the client or made up, sent back with every answer, and named in every line of the log.
+
+Refuses to hand it on: Triton is told nothing of who asks.
+"""
+
+import logging
+import re
+import secrets
+from contextvars import ContextVar
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="-")
+"""Of the request that the running task answers."""
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
+
+_HEADER = b"x-request-id"
+_ACCEPTED = re.compile(rb"[ -~]{1,128}")
+"""Printable ASCII: it can neither break a header nor forge a line of the log."""
+
+
+class RequestIds:
+    """Goes around all that answers. An id that is not accepted is replaced, not refused."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, with REQUEST_ID set for the rest of this task: the server runs a task for each request."""
+        given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
+        request_id = given if _ACCEPTED.fullmatch(given) else b"req_%b" % secrets.token_hex(16).encode()
+        REQUEST_ID.set(request_id.decode())
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (_HEADER, request_id)]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def log_handler() -> logging.Handler:
+    """To stderr, in LOG_FORMAT."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler.addFilter(_add_request_id)
+    return handler
+
+
+def _add_request_id(record: logging.LogRecord) -> bool:
+    record.request_id = REQUEST_ID.get()
+    return True
