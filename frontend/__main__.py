@@ -15,11 +15,11 @@ import uvloop
 
 from .admission import Admission
 from .app import create_app
-from .chat import ChatModel, served_names
 from .engine_dir import read_engine_dir
 from .errors import StartupError
 from .layers import with_layers
 from .request_ids import log_handler
+from .served_model import ServedModel, served_names
 from .service import Service
 from .settings import Settings
 from .template import ChatTemplate
@@ -34,16 +34,20 @@ async def serve(settings: Settings) -> None:
     template = ChatTemplate(files.chat_template, files.special_tokens)
     end_tokens = tokenizer.end_tokens(files.special_tokens, files.eos_token_ids)
     async with open_triton(settings.triton_url, settings.model, startup_timeout_s=settings.startup_timeout_s) as triton:
-        max_seq_len = triton.engine.max_seq_len
         service = Service(
             model_names=served_names(settings.served_model_name, files.checkpoint_path),
-            chat_model=ChatModel(
-                template=template, tokenizer=tokenizer, end_tokens=end_tokens, max_seq_len=max_seq_len
+            served_model=ServedModel(
+                template=template,
+                tokenizer=tokenizer,
+                end_tokens=end_tokens,
+                engine=triton.engine,
+                vocab_size=files.vocab_size,
             ),
             triton=triton,
             admission=Admission(triton.engine.max_batch_size, settings.max_queue_length),
             max_body_bytes=settings.max_body_bytes,
             request_timeout_s=settings.request_timeout_s,
+            reject_unknown_parameters=settings.reject_unknown_parameters,
             started=int(time.time()),
         )
         server = Server(_uvicorn_config(service, settings))

@@ -1,100 +1,39 @@
 """The routes, and the one place where errors become answers.
 
-Refuses to generate: responses.py does. Refuses to open connections: it is handed a Service that is ready.
+Refuses to generate: answers.py does. Refuses to open connections: it is handed a Service that is ready.
 """
 
-import asyncio
 import logging
-import secrets
-import time
-from typing import Annotated, Any
-from urllib.parse import quote
+from collections.abc import Sequence
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from pydantic import ValidationError
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from .chat import Reply, to_generation_request
-from .errors import (
-    BodyTooLarge,
-    FrontendError,
-    InvalidRequest,
-    MethodNotAllowed,
-    ModelNotFound,
-    NotFound,
-    UnsupportedMediaType,
-    to_frontend_error,
-)
-from .generation import GenerationRequest
-from .parameters import ignored_params
-from .protocol import ChatCompletion, ChatCompletionRequest, ErrorBody, ModelCard, ModelList
-from .responses import StreamResponse, WholeResponse, error_response
+from .answers import error_response
+from .errors import FrontendError, MethodNotAllowed, NotFound, to_frontend_error
+from .protocol.chat import ChatCompletionRequest
+from .protocol.completions import CompletionRequest
+from .protocol.fields import ErrorBody
+from .protocol.tokens import DetokenizeRequest, TokenizeRequest
+from .routes import generate, models, tokens
+from .routes.bodies import ServiceOf
 from .service import Service
 
 _log = logging.getLogger(__name__)
 
-_OFF_LOOP_BYTES = 16 * 1024
-"""A body from this size on is encoded in a thread: tokenizing it would hold up every stream for milliseconds."""
+_REF = "#/components/schemas/{model}"
 
-_MAX_NAMES_IN_HEADER = 32
-
-_REQUEST_SCHEMA = "#/components/schemas/{model}"
+_DOCUMENTED: Sequence[type[BaseModel]] = (ChatCompletionRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
 
 router = APIRouter(responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}})
-
-
-def _service(http: Request) -> Service:
-    service: Service = http.app.state.service
-    return service
-
-
-ServiceOf = Annotated[Service, Depends(_service)]
-
-
-@router.post(
-    "/v1/chat/completions",
-    response_model=ChatCompletion,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"$ref": _REQUEST_SCHEMA.format(model="ChatCompletionRequest")}}
-            },
-        }
-    },
-)
-async def create_chat_completion(http: Request, service: ServiceOf) -> Response:
-    """Answer a conversation: as one JSON body, or with `stream` as server-sent events."""
-    raw = await _read_body(http, service.max_body_bytes)
-    body = _parse(raw)
-    if body.model not in service.model_names:
-        raise ModelNotFound(body.model, service.model_names)
-    request = await _to_request(body, service, len(raw))
-    reply = Reply(id=f"cmpl-{secrets.token_hex(16)}", created=int(time.time()), model=body.model)
-    headers = _report_ignored(body, reply)
-    if not body.stream:
-        return WholeResponse(service, request, reply, headers)
-    include_usage = body.stream_options is not None and body.stream_options.include_usage
-    return StreamResponse(service, request, reply, headers, include_usage=include_usage)
-
-
-@router.get("/v1/models")
-async def list_models(service: ServiceOf) -> ModelList:
-    """The names that `model` may have."""
-    return ModelList(data=[_model_card(name, service) for name in service.model_names])
-
-
-@router.get("/v1/models/{model:path}")
-async def retrieve_model(model: str, service: ServiceOf) -> ModelCard:
-    """One served name; slashes are part of it."""
-    for name in service.model_names:
-        # A name that begins with a slash loses it to clients and proxies that tidy URLs.
-        if model in (name, name.removeprefix("/")):
-            return _model_card(name, service)
-    raise ModelNotFound(model, service.model_names)
+for part in (generate.router, models.router, tokens.router):
+    router.include_router(part)
 
 
 @router.get("/health", response_class=Response)
@@ -114,52 +53,6 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(Exception, _answer_error)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
-
-
-async def _read_body(http: Request, max_bytes: int) -> bytes:
-    """The body, never more of it than allowed."""
-    content_type = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if content_type != "application/json" and not content_type.endswith("+json"):
-        raise UnsupportedMediaType(f"The body must be application/json, not {content_type}.")
-    body = bytearray()
-    async for piece in http.stream():
-        body += piece
-        if len(body) > max_bytes:
-            raise BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
-    return bytes(body)
-
-
-def _parse(raw: bytes) -> ChatCompletionRequest:
-    try:
-        return ChatCompletionRequest.model_validate_json(raw)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
-        if not first["loc"]:
-            raise InvalidRequest(f"The body is not a JSON object that can be read: {first['msg']}.") from exc
-        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:]
-        raise InvalidRequest(f"Invalid `{param}`: {first['msg']}.", param=param) from exc
-
-
-async def _to_request(body: ChatCompletionRequest, service: Service, body_bytes: int) -> GenerationRequest:
-    def translate() -> GenerationRequest:
-        return to_generation_request(body, service.chat_model, random_seed=secrets.randbits(64))
-
-    return translate() if body_bytes < _OFF_LOOP_BYTES else await asyncio.to_thread(translate)
-
-
-def _report_ignored(body: ChatCompletionRequest, reply: Reply) -> dict[str, str]:
-    """The header that tells which fields had no effect, quoted, as a client chose their names."""
-    ignored = ignored_params(body)
-    if not ignored:
-        return {}
-    names = ", ".join(quote(name[:100]) for name in ignored[:_MAX_NAMES_IN_HEADER])
-    _log.info("%s ignored parameters: %s", reply.id, names)
-    return {"x-ignored-params": names}
-
-
-def _model_card(name: str, service: Service) -> ModelCard:
-    max_model_len = service.chat_model.max_seq_len
-    return ModelCard(id=name, created=service.started, owned_by="mixtral-triton", max_model_len=max_model_len)
 
 
 async def _answer_error(http: Request, exc: Exception) -> Response:
@@ -182,9 +75,9 @@ async def _answer_nobody(http: Request, exc: Exception) -> Response:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's description and the type of the body, which the route reads by itself to keep the limits."""
+    """FastAPI's description and the types of the bodies, which the routes read by themselves to keep the limits."""
     if app.openapi_schema is None:
         app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        body = ChatCompletionRequest.model_json_schema(ref_template=_REQUEST_SCHEMA)
-        app.openapi_schema["components"]["schemas"] |= body.pop("$defs") | {"ChatCompletionRequest": body}
+        _, bodies = models_json_schema([(body, "validation") for body in _DOCUMENTED], ref_template=_REF)
+        app.openapi_schema["components"]["schemas"] |= bodies["$defs"]
     return app.openapi_schema

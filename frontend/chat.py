@@ -1,65 +1,61 @@
-"""OpenAI's chat completions, both ways: a body to a generation request, and text to an answer or to stream chunks.
+"""A chat body to the generations it asks for. Pure.
 
-Pure. Refuses to know Triton and HTTP: what comes out is ours on one side and bytes of JSON on the other.
+Refuses to know Triton and HTTP: what comes out is ours. How the answers are written is chat_reply.py's matter.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import orjson
-
-from .errors import InvalidRequest, UnsupportedParameter
-from .generation import Ending, EndTokens, GenerationRequest, Usage
+from .chat_reply import ChatFormat
+from .errors import UnsupportedParameter
 from .messages import Message, join_texts
-from .parameters import check_supported, to_sampling_params
-from .protocol import (
-    AssistantMessage,
-    ChatChoice,
-    ChatCompletion,
-    ChatCompletionRequest,
-    ChatMessage,
-    UsageBody,
-)
-from .template import ChatTemplate
+from .parameters import DEFAULT_TEMPERATURE, check_supported
+from .protocol.chat import ChatCompletionRequest, ChatMessage, Rendering
+from .protocol.fields import StreamOptions
+from .reply import Job, Reply
+from .requests import check_alternatives, check_stream_options, to_requests
+from .served_model import ServedModel
 from .tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What every part of one answer repeats. `created` is in seconds since 1970."""
-
-    id: str
-    created: int
-    model: str
+def render_prompt(messages: Sequence[ChatMessage], rendering: Rendering, model: ServedModel) -> str:
+    """The prompt text of a conversation. Raises InvalidRequest with the field that is to blame."""
+    return model.template.render([_to_message(message, model.tokenizer) for message in messages])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatModel:
-    """What turns a conversation into tokens, and the limit that these must keep."""
-
-    template: ChatTemplate
-    tokenizer: Tokenizer
-    end_tokens: EndTokens
-    max_seq_len: int
-
-
-def to_generation_request(body: ChatCompletionRequest, model: ChatModel, *, random_seed: int) -> GenerationRequest:
-    """Check a body and put it in our words. Raises InvalidRequest with the field that is to blame."""
+def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *, seed: int, guide: str | None) -> Job:
+    """Check a body and put it in our words. `seed` is for a body without one, `guide` what the answers must follow."""
     check_supported(body)
-    if body.stream_options is not None and not body.stream:
-        raise InvalidRequest("`stream_options` needs `stream` to be true.", param="stream_options")
-    messages = [_to_message(message, model.tokenizer) for message in body.messages]
-    prompt_token_ids = model.tokenizer.encode(model.template.render(messages))
-    sampling_params = to_sampling_params(
+    check_stream_options(body)
+    check_alternatives("top_logprobs", body.top_logprobs)
+    requests = to_requests(
         body,
+        [model.tokenizer.encode(render_prompt(body.messages, body, model))],
+        model,
         max_tokens=_max_tokens(body),
-        num_prompt_tokens=len(prompt_token_ids),
-        max_seq_len=model.max_seq_len,
-        random_seed=random_seed,
+        default_temperature=DEFAULT_TEMPERATURE,
+        logprobs=bool(body.logprobs),
+        seed=seed,
+        guide=guide,
     )
-    return GenerationRequest(
-        prompt_token_ids=prompt_token_ids, sampling_params=sampling_params, end_tokens=model.end_tokens
+    return Job(
+        id=reply.id,
+        requests=requests,
+        format=_to_format(body, reply, requests[0].prompt_token_ids),
+        stream=bool(body.stream),
+        with_tokens=bool(body.logprobs or body.return_token_ids),
+    )
+
+
+def _to_format(body: ChatCompletionRequest, reply: Reply, prompt_token_ids: Sequence[int]) -> ChatFormat:
+    options = body.stream_options or StreamOptions()
+    return ChatFormat(
+        reply,
+        num_choices=body.n or 1,
+        num_prompt_tokens=len(prompt_token_ids),
+        logprobs=bool(body.logprobs),
+        include_usage=options.include_usage,
+        continuous_usage_stats=options.continuous_usage_stats,
+        prompt_token_ids=prompt_token_ids if body.return_token_ids else None,
     )
 
 
@@ -76,65 +72,3 @@ def _max_tokens(body: ChatCompletionRequest) -> int | None:
             "`max_tokens` and `max_completion_tokens` are two names for one thing; send one.", param="max_tokens"
         )
     return old if new is None else new
-
-
-def to_completion(reply: Reply, text: str, ending: Ending, usage: Usage) -> bytes:
-    """The whole answer as JSON."""
-    choice = ChatChoice(
-        index=0,
-        message=AssistantMessage(content=text),
-        finish_reason=ending.finish_reason,
-        stop_reason=ending.stop_reason,
-    )
-    completion = ChatCompletion(
-        id=reply.id, created=reply.created, model=reply.model, choices=[choice], usage=_usage_body(usage)
-    )
-    return completion.model_dump_json().encode()
-
-
-class ChatChunks:
-    """The chunks of one stream as JSON, in OpenAI's current shape.
-
-    What all chunks share is rendered once: a chunk costs little more than the escaping of its text.
-    """
-
-    def __init__(self, reply: Reply, *, include_usage: bool) -> None:
-        shared = {"id": reply.id, "object": "chat.completion.chunk", "created": reply.created, "model": reply.model}
-        self._head = orjson.dumps(shared)[:-1] + b',"choices":['
-        self._tail = b'],"usage":null}' if include_usage else b"]}"
-        self._before_text = self._head + b'{"index":0,"delta":{"content":'
-        self._after_text = b'},"logprobs":null,"finish_reason":null}' + self._tail
-
-    def opening(self) -> bytes:
-        """Who speaks; there is no text yet."""
-        return self._chunk({"role": "assistant", "content": ""})
-
-    def delta(self, text: str) -> bytes:
-        """More text."""
-        return self._before_text + orjson.dumps(text) + self._after_text
-
-    def closing(self, ending: Ending) -> bytes:
-        """Why it is over; `stop_reason` only where there is one, as vLLM does."""
-        stop_reason = {} if ending.stop_reason is None else {"stop_reason": ending.stop_reason}
-        return self._chunk({}, finish_reason=ending.finish_reason, **stop_reason)
-
-    def usage(self, usage: Usage) -> bytes:
-        """The chunk without choices that `include_usage` asks for."""
-        return self._head + b'],"usage":' + _usage_body(usage).model_dump_json().encode() + b"}"
-
-    def _chunk(self, delta: dict[str, str], *, finish_reason: str | None = None, **more: str) -> bytes:
-        choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason, **more}
-        return self._head + orjson.dumps(choice) + self._tail
-
-
-def _usage_body(usage: Usage) -> UsageBody:
-    return UsageBody(
-        prompt_tokens=usage.num_prompt_tokens,
-        total_tokens=usage.num_prompt_tokens + usage.num_completion_tokens,
-        completion_tokens=usage.num_completion_tokens,
-    )
-
-
-def served_names(given: Sequence[str], checkpoint_path: str) -> tuple[str, ...]:
-    """The names a client may use: as the operator says, else the checkpoint's path, as vLLM does."""
-    return tuple(given) or (checkpoint_path,)

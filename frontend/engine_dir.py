@@ -19,6 +19,7 @@ class EngineDir:
     """What the build step published beside the engine."""
 
     checkpoint_path: str
+    vocab_size: int  # rows of the embedding
     tokenizer_json: bytes
     special_tokens: dict[str, str]  # as templates name them: bos_token, eos_token, ...
     chat_template: str
@@ -30,11 +31,14 @@ def read_engine_dir(path: Path) -> EngineDir:
     tokenizer_config = _read_json(path / "tokenizer_config.json")
     manifest = _read_json(path / "manifest.json")
     try:
-        checkpoint_path = str(manifest["checkpoint"]["path"])
-    except (KeyError, TypeError):
-        raise StartupError(f"{path / 'manifest.json'} names no checkpoint.path; build the engine again") from None
+        checkpoint_path, vocab_size = str(manifest["checkpoint"]["path"]), int(manifest["model"]["vocab_size"])
+    except (KeyError, TypeError, ValueError):
+        raise StartupError(
+            f"{path / 'manifest.json'} lacks checkpoint.path or model.vocab_size; build the engine again"
+        ) from None
     return EngineDir(
         checkpoint_path=checkpoint_path,
+        vocab_size=vocab_size,
         tokenizer_json=_read(path / "tokenizer.json"),
         special_tokens=_special_tokens(tokenizer_config),
         chat_template=_chat_template(path, tokenizer_config),

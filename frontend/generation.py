@@ -15,6 +15,8 @@ class SamplingParams:
     """One request's wishes, checked. None means not asked for: nothing is sent and the engine's neutral value holds.
 
     `temperature` 0 is greedy. `seed` is a 64 bit unsigned integer. `min_tokens` also keeps stop strings quiet.
+    `stop_token_ids` end the answer like the model's own end tokens, also with `ignore_eos`. `logit_bias` has one
+    number for each token of the vocabulary. `guide` is a grammar in EBNF that is known to compile.
     """
 
     max_tokens: int
@@ -28,6 +30,12 @@ class SamplingParams:
     min_tokens: int | None = None
     ignore_eos: bool = False
     stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True
+    logprobs: bool | None = None
+    logit_bias: Sequence[float] | None = None
+    guide: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +59,31 @@ class GenerationRequest:
 class TokenChunk(NamedTuple):
     """Tokens that an engine has generated since its last chunk: none, one or several; never the end token.
 
-    A tuple, because one is made for every token of every stream, and a frozen dataclass takes three times as long.
+    `log_probs` has one natural logarithm for each of them, or nothing if they were not asked for. A tuple, because one
+    is made for every token of every stream, and a frozen dataclass takes three times as long.
     """
 
     token_ids: Sequence[int]
+    log_probs: Sequence[float] = ()
+
+
+class Token(NamedTuple):
+    """One token of an answer. `text` is its share of the answer's bytes, `log_prob` None if it was not asked for."""
+
+    token_id: int
+    text: bytes
+    log_prob: float | None
+
+
+class Delta(NamedTuple):
+    """What an answer grew by. `tokens` are those whose text is decided by now, if the request wants to see them.
+
+    `num_completion_tokens` counts all tokens so far, those held back included.
+    """
+
+    text: str
+    tokens: Sequence[Token] = ()
+    num_completion_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,19 +96,31 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """Why a generation is over; `stop_reason` is the stop string that was found."""
+    """Why a generation is over; `stop_reason` is the stop string or the id from `stop_token_ids` that ended it."""
 
     finish_reason: FinishReason
-    stop_reason: str | None
+    stop_reason: str | int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one answer ended and what it took."""
+
+    ending: Ending
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """What the loaded engine says of itself: limits in requests and tokens, and the names of the inputs it takes."""
+    """What the loaded engine says of itself: limits in requests and tokens, and the names of the inputs it takes.
+
+    `honours` are the fields of SamplingParams that it has an input for.
+    """
 
     max_batch_size: int
     max_seq_len: int
     inputs: frozenset[str]
+    honours: frozenset[str]
 
 
 def finish_reason(*, stop_matched: bool, num_completion_tokens: int, max_tokens: int) -> FinishReason:

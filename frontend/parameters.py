@@ -3,14 +3,14 @@
 Pure, from wire fields to SamplingParams, for every endpoint that generates. Refuses to drop anything in silence.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from .errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
-from .generation import SamplingParams
-from .protocol import SamplingFields
+from .generation import Engine, SamplingParams
+from .protocol.fields import SamplingFields
 
 DEFAULT_TEMPERATURE = 0.7
 """vLLM 0.4's for chat: what clients of the server that this one replaces are used to."""
@@ -18,89 +18,95 @@ DEFAULT_TEMPERATURE = 0.7
 _GREEDY_BELOW = 1e-5
 """vLLM's threshold: dividing logits by less than this is no longer sampling."""
 
-NOT_BUILT: Mapping[str, Sequence[Any]] = {
+
+class Refused(NamedTuple):
+    """Why a known parameter is not honoured, and the values (beside null) that ask for nothing."""
+
+    reason: str
+    neutral: Sequence[Any] = ()
+
+
+_NO_INPUT = "neither engine has an input for it"
+_NO_TWO_DIMENSIONS = "Triton's generate extension cannot carry its tensor"
+_NO_BEAMS = "answers are sampled, not searched for"
+_TEXT_ONLY = "the model knows text only"
+
+REFUSED: Mapping[str, Refused] = {
     # OpenAI's
-    "n": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "response_format": ({"type": "text"},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "modalities": (["text"],),
-    "audio": (),
-    "web_search_options": (),
+    "functions": Refused("use `tools`", ([],)),
+    "function_call": Refused("use `tool_choice`", ("none", "auto")),
+    "tools": Refused("soon", ([],)),
+    "tool_choice": Refused("soon", ("none", "auto")),
+    "parallel_tool_calls": Refused("soon", (True, False)),
+    "tool_calls": Refused("soon", ([],)),
+    "modalities": Refused(_TEXT_ONLY, (["text"],)),
+    "audio": Refused(_TEXT_ONLY),
+    "web_search_options": Refused("there is no search"),
+    "suffix": Refused("the model was not made for filling in", ("",)),
     # vLLM's
-    "best_of": (1,),
-    "use_beam_search": (False,),
-    "length_penalty": (1.0,),
-    "early_stopping": (False,),
-    "min_p": (0.0,),
-    "stop_token_ids": ([],),
-    "include_stop_str_in_output": (False,),
-    "skip_special_tokens": (True,),
-    "spaces_between_special_tokens": (True,),
-    "bad_words": ([],),
-    "allowed_token_ids": ([],),
-    "prompt_logprobs": (0,),
-    "truncate_prompt_tokens": (),
-    "echo": (False,),
-    "add_generation_prompt": (True,),
-    "continue_final_message": (False,),
-    "add_special_tokens": (False,),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "documents": ([],),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "structured_outputs": (),
-    "return_token_ids": (False,),
-    "priority": (0,),
-    "cache_salt": (),
-    # of a message
-    "tool_calls": ([],),
-    # of stream_options
-    "continuous_usage_stats": (False,),
+    "best_of": Refused("neither engine ranks answers", (1,)),
+    "use_beam_search": Refused(_NO_BEAMS, (False,)),
+    "length_penalty": Refused(_NO_BEAMS, (1.0,)),
+    "early_stopping": Refused(_NO_BEAMS, (False,)),
+    "min_p": Refused(_NO_INPUT, (0.0,)),
+    "bad_words": Refused(_NO_TWO_DIMENSIONS, ([],)),
+    "allowed_token_ids": Refused(_NO_INPUT, ([],)),
+    "prompt_logprobs": Refused("neither engine tells them", (0,)),
+    "echo": Refused("it belongs to /v1/completions", (False,)),
+    "documents": Refused("put them into a message", ([],)),
+    "add_special_tokens": Refused("the chat template writes the token that begins a text", (False,)),
+    "priority": Refused(_NO_INPUT, (0,)),
+    "cache_salt": Refused(_NO_INPUT),
+    "structural_tag": Refused("TensorRT-LLM's backend does not know it"),
 }
-"""Known parameters that are not built, each with the values (beside null) that ask for nothing."""
+"""Known parameters that are not honoured; those that an endpoint declares are."""
 
 
 def check_supported(body: BaseModel) -> None:
     """Raises UnsupportedParameter for a known parameter that asks for something that is not built."""
     for path, name, value in _undeclared(body):
-        if name in NOT_BUILT and not _asks_for_nothing(name, value):
-            accepted = "".join(f" or {_as_json(neutral)}" for neutral in NOT_BUILT[name])
+        if name in REFUSED and not _asks_for_nothing(name, value):
+            refused = REFUSED[name]
+            accepted = "".join(f" or {as_json(neutral)}" for neutral in refused.neutral)
             raise UnsupportedParameter(
-                f"`{path}` is not supported by this server; leave it out or send null{accepted}.", param=path
+                f"`{path}` is not supported: {refused.reason}. Leave it out or send null{accepted}.", param=path
             )
 
 
 def ignored_params(body: BaseModel) -> list[str]:
     """The fields of a body that nothing here knows, by path, each once: accepted, and to be told to the client."""
-    names = [path for path, name, value in _undeclared(body) if name not in NOT_BUILT and value is not None]
+    names = [path for path, name, value in _undeclared(body) if name not in REFUSED and value is not None]
     return list(dict.fromkeys(names))
 
 
 def to_sampling_params(
-    body: SamplingFields, *, max_tokens: int | None, num_prompt_tokens: int, max_seq_len: int, random_seed: int
+    body: SamplingFields,
+    *,
+    max_tokens: int | None,
+    num_prompt_tokens: int,
+    engine: Engine,
+    vocab_size: int,
+    seed: int,
+    default_temperature: float,
+    logprobs: bool,
+    guide: str | None,
 ) -> SamplingParams:
-    """The wishes of a body, in our words. Raises ContextLengthExceeded if prompt and answer do not fit."""
-    max_tokens = fit_context(max_tokens, num_prompt_tokens=num_prompt_tokens, max_seq_len=max_seq_len)
+    """The wishes of a body, in our words. `seed` is for a body without one.
+
+    Raises ContextLengthExceeded if prompt and answer do not fit, UnsupportedParameter for what the loaded engine cannot
+    do.
+    """
+    max_tokens = fit_context(max_tokens, num_prompt_tokens=num_prompt_tokens, max_seq_len=engine.max_seq_len)
     if (body.min_tokens or 0) > max_tokens:
         raise InvalidRequest(
             f"`min_tokens` must not exceed the {max_tokens} tokens of `max_tokens`.", param="min_tokens"
         )
-    temperature = DEFAULT_TEMPERATURE if body.temperature is None else body.temperature
-    return SamplingParams(
+    temperature = default_temperature if body.temperature is None else body.temperature
+    params = SamplingParams(
         max_tokens=max_tokens,
         temperature=0.0 if temperature < _GREEDY_BELOW else temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
-        seed=(random_seed if body.seed is None else body.seed) % 2**64,
+        seed=(seed if body.seed is None else body.seed) % 2**64,
         top_k=body.top_k if body.top_k is not None and body.top_k > 0 else None,
         repetition_penalty=body.repetition_penalty if body.repetition_penalty != 1.0 else None,
         presence_penalty=body.presence_penalty or None,
@@ -108,7 +114,16 @@ def to_sampling_params(
         min_tokens=body.min_tokens or None,
         ignore_eos=bool(body.ignore_eos),
         stop=tuple(body.stop or ()),
+        stop_token_ids=frozenset(body.stop_token_ids or ()),
+        include_stop_str_in_output=bool(body.include_stop_str_in_output),
+        skip_special_tokens=body.skip_special_tokens is not False,
+        logprobs=logprobs or None,
+        logit_bias=_dense_bias(body.logit_bias, vocab_size),
+        guide=guide,
     )
+    _check_honoured(params, engine)
+    check_token_ids("stop_token_ids", body.stop_token_ids or (), vocab_size)
+    return params
 
 
 def fit_context(max_tokens: int | None, *, num_prompt_tokens: int, max_seq_len: int) -> int:
@@ -128,6 +143,54 @@ def fit_context(max_tokens: int | None, *, num_prompt_tokens: int, max_seq_len: 
     return max_tokens
 
 
+def truncate_prompt(
+    prompt_token_ids: Sequence[int], truncate_prompt_tokens: int | None, max_tokens: int | None, max_seq_len: int
+) -> Sequence[int]:
+    """The last `truncate_prompt_tokens` of a prompt; -1 stands for those that leave room for the answer."""
+    if truncate_prompt_tokens is None:
+        return prompt_token_ids
+    if truncate_prompt_tokens == 0:
+        raise InvalidRequest(
+            "`truncate_prompt_tokens` is 0; accepted: -1, or 1 and more.", param="truncate_prompt_tokens"
+        )
+    room = max_seq_len - (max_tokens or 1) if truncate_prompt_tokens < 0 else truncate_prompt_tokens
+    return prompt_token_ids[-max(room, 1) :]
+
+
+def _dense_bias(logit_bias: Mapping[int, float] | None, vocab_size: int) -> list[float] | None:
+    """One number for each token of the vocabulary: any other count fails the whole batch in TensorRT-LLM."""
+    if not logit_bias:
+        return None
+    check_token_ids("logit_bias", logit_bias, vocab_size)
+    return [logit_bias.get(token_id, 0.0) for token_id in range(vocab_size)]
+
+
+def check_token_ids(param: str, token_ids: Iterable[int], vocab_size: int) -> None:
+    """Raises InvalidRequest for an id that the embedding has no row for."""
+    if (largest := max(token_ids, default=0)) >= vocab_size:
+        raise InvalidRequest(f"`{param}` has {largest}; accepted: token ids 0 to {vocab_size - 1}.", param=param)
+
+
+_ENGINE_FIELDS: Mapping[str, str] = {"guide": "response_format"}
+"""The field of SamplingParams and the parameter that a client knows it by, where they differ."""
+
+
+def _check_honoured(params: SamplingParams, engine: Engine) -> None:
+    for field in ENGINE_DEPENDENT:
+        if getattr(params, field) is not None and field not in engine.honours:
+            param = _ENGINE_FIELDS.get(field, field)
+            raise UnsupportedParameter(
+                f"The loaded engine cannot honour `{param}`: it has no input for it.", param=param
+            )
+
+
+ENGINE_DEPENDENT: Sequence[str] = (
+    "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty", "min_tokens", "logprobs", "logit_bias",
+    "guide",
+)  # fmt: skip
+"""Fields of SamplingParams that an engine may lack the input for."""
+
+
 def _undeclared(body: BaseModel, path: str = "") -> Iterator[tuple[str, str, Any]]:
     """(path, name, value) of every field that no wire type declares, at any depth. Places in lists are left out."""
     for name, value in (body.model_extra or {}).items():
@@ -142,9 +205,10 @@ def _undeclared(body: BaseModel, path: str = "") -> Iterator[tuple[str, str, Any
 def _asks_for_nothing(name: str, value: Any) -> bool:
     """JSON's true is not 1, though Python's is."""
     return value is None or any(
-        value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in NOT_BUILT[name]
+        value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in REFUSED[name].neutral
     )
 
 
-def _as_json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """A neutral value as a client writes it."""
     return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')

@@ -6,7 +6,7 @@ Refuses to open or close anything: __main__ does.
 from dataclasses import dataclass
 
 from .admission import Admission
-from .chat import ChatModel
+from .served_model import ServedModel
 from .triton import TritonClient
 
 
@@ -15,9 +15,10 @@ class Service:
     """One served model. `started` is in seconds since 1970."""
 
     model_names: tuple[str, ...]
-    chat_model: ChatModel
+    served_model: ServedModel
     triton: TritonClient
     admission: Admission
     max_body_bytes: int
     request_timeout_s: float
+    reject_unknown_parameters: bool
     started: int

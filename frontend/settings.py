@@ -26,6 +26,9 @@ class Settings:
     ] = ()
     max_body_bytes: Annotated[int, "largest request body"] = 4 * 1024 * 1024
     max_queue_length: Annotated[int, "requests that may wait for the engine; more are answered 429"] = 256
+    reject_unknown_parameters: Annotated[
+        bool, "answer 400 to fields that nobody here knows, instead of naming them in X-Ignored-Params"
+    ] = False
     startup_timeout_s: Annotated[float, "how long to wait for Triton and its model at start"] = 120.0
     request_timeout_s: Annotated[float, "longest time for one answer, queueing included"] = 1800.0
     shutdown_timeout_s: Annotated[int, "time for running answers to finish after SIGTERM"] = 30

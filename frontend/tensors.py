@@ -16,7 +16,6 @@ from .errors import (
     EngineUnavailable,
     FrontendError,
     StartupError,
-    UnsupportedParameter,
 )
 from .generation import Engine, GenerationRequest, TokenChunk
 
@@ -46,8 +45,13 @@ _OPTIONAL_INPUTS: Mapping[str, Sequence[str]] = {
     "frequency_penalty": ("frequency_penalty",),
     "min_tokens": _MIN_TOKENS_NAMES,
     "seed": _SEED_NAMES,
+    "logprobs": ("return_log_probs",),
+    "logit_bias": ("embedding_bias",),
+    "guide": ("guided_decoding_guide",),
 }
 """Field of SamplingParams to the names its input has had; sent where the field is set."""
+
+_GUIDE_TYPE = "ebnf_grammar"
 
 _ENGINE_ERRORS: Sequence[tuple[str, type[FrontendError], str]] = (
     ("exceeds maximum input length", ContextLengthExceeded, "The messages are longer than the engine can take."),
@@ -70,13 +74,18 @@ def read_engine(config: Mapping[str, Any]) -> Engine:
         max_seq_len = int(config["parameters"]["max_seq_len"]["string_value"])
     except (KeyError, ValueError):
         raise StartupError(f"Triton model {config.get('name')} has no number as parameter max_seq_len") from None
-    return Engine(max_batch_size=max(1, int(config.get("max_batch_size", 0))), max_seq_len=max_seq_len, inputs=inputs)
+    return Engine(
+        max_batch_size=max(1, int(config.get("max_batch_size", 0))),
+        max_seq_len=max_seq_len,
+        inputs=inputs,
+        honours=frozenset(field for field, names in _OPTIONAL_INPUTS.items() if inputs.intersection(names)),
+    )
 
 
 def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]:
     """Tensors by name, as the generate extension takes them: scalars and flat lists.
 
-    Raises UnsupportedParameter for a wish that the loaded engine has no input for.
+    Whether the engine honours what the request asks for has been checked before.
     """
     params, end_tokens = request.sampling_params, request.end_tokens
     tensors: dict[str, Any] = {
@@ -89,7 +98,10 @@ def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]
     }
     for field, names in _OPTIONAL_INPUTS.items():
         if (value := getattr(params, field)) is not None:
-            tensors[_declared(names, engine, field)] = value
+            name = next(name for name in names if name in engine.inputs)
+            tensors[name] = value
+    if params.guide is not None:
+        tensors["guided_decoding_guide_type"] = _GUIDE_TYPE
     if params.temperature == 0:
         tensors["runtime_top_k"] = 1
     else:
@@ -98,23 +110,35 @@ def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]
     return tensors
 
 
-def _declared(names: Sequence[str], engine: Engine, field: str) -> str:
-    for name in names:
-        if name in engine.inputs:
-            return name
-    raise UnsupportedParameter(f"The loaded engine cannot honour `{field}`.", param=field)
-
-
 class EventParser:
     """Server-sent events, cut anywhere, to chunks of tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_log_probs: bool) -> None:
         self._rest = b""
+        self._with_log_probs = with_log_probs
+        self._num_log_probs = 0
 
     def feed(self, data: bytes) -> list[TokenChunk]:
         """The chunks whose events are complete now. Raises what an error event stands for."""
         *events, self._rest = (self._rest + data).split(b"\n\n")
-        return [_decode_event(event) for event in events if event.startswith(b"data:")]
+        return [self._decode(event) for event in events if event.startswith(b"data:")]
+
+    def _decode(self, event: bytes) -> TokenChunk:
+        """One response of the model. A list of one comes as a scalar (Triton flattens tensors)."""
+        response = orjson.loads(event[5:])
+        if "error" in response:
+            raise to_error(str(response["error"]))
+        token_ids = _as_list(response["output_ids"])
+        if not self._with_log_probs:
+            return TokenChunk(token_ids)
+        # Of all tokens so far, each time.
+        log_probs = _as_list(response["output_log_probs"])[self._num_log_probs :]
+        self._num_log_probs += len(log_probs)
+        return TokenChunk(token_ids, log_probs)
+
+
+def _as_list(tensor: Any) -> list[Any]:
+    return tensor if isinstance(tensor, list) else [tensor]
 
 
 class ErrorParser:
@@ -126,15 +150,6 @@ class ErrorParser:
     def feed(self, data: bytes) -> list[TokenChunk]:
         """Raises what the answer stands for; its first piece says it all."""
         raise to_error(f"{self._status} {data.decode(errors='replace')}")
-
-
-def _decode_event(event: bytes) -> TokenChunk:
-    """One response of the model. A list of one comes as a scalar (Triton flattens tensors)."""
-    response = orjson.loads(event[5:])
-    if "error" in response:
-        raise to_error(str(response["error"]))
-    token_ids = response["output_ids"]
-    return TokenChunk(token_ids if isinstance(token_ids, list) else [token_ids])
 
 
 def to_error(engine_message: str) -> FrontendError:

@@ -35,12 +35,18 @@ class Tokenizer:
         self._control_ids = {token.content: token_id for token_id, token in added.items() if token.special}
         self._control_tokens = sorted(self._control_ids, key=len, reverse=True)
         self._control = re.compile(f"({'|'.join(map(re.escape, self._control_tokens)) or '(?!)'})")
-        self.token_bytes = _token_bytes(self._tokenizer, orjson.loads(tokenizer_json), self._control_ids.values())
+        self._token_bytes = _token_bytes(self._tokenizer, orjson.loads(tokenizer_json), self._control_ids.values())
+        controls = {token_id: content.encode() for content, token_id in self._control_ids.items()}
+        self._all_token_bytes = self._token_bytes | controls
 
     def shield(self, text: str) -> str:
         """`text` as a user's words: control tokens in it come out of `encode` as plain text."""
         text = text.replace("\ufdd0", "").replace("\ufdd1", "")
         return self._control.sub(lambda match: f"\ufdd0{self._control_tokens.index(match[0])}\ufdd1", text)
+
+    def unshield(self, prompt: str) -> str:
+        """The prompt as people read it."""
+        return _SHIELDED.sub(lambda match: self._control_tokens[int(match[1])], prompt)
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a rendered prompt. Nothing is added: templates write the beginning-of-sequence token."""
@@ -51,9 +57,28 @@ class Tokenizer:
             if piece in self._control_ids:
                 token_ids.append(self._control_ids[piece])
             elif piece:
-                text = _SHIELDED.sub(lambda match: self._control_tokens[int(match[1])], piece)
-                token_ids += self._text_only.encode(text, add_special_tokens=False).ids
+                token_ids += self._text_only.encode(self.unshield(piece), add_special_tokens=False).ids
         return token_ids
+
+    def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of text that is no conversation; control tokens in it are control tokens.
+
+        With `add_special_tokens` what the tokenizer puts around a text is there once, also if the text has it already.
+        """
+        token_ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if not add_special_tokens:
+            return token_ids
+        with_special = self._tokenizer.encode(text, add_special_tokens=True).ids
+        before = with_special[: max(0, len(with_special) - len(token_ids))]
+        return token_ids if before and token_ids[: len(before)] == before else with_special
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The tokenizer's own idea of the text, control tokens written out."""
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
+
+    def bytes_of(self, *, skip_special_tokens: bool) -> Mapping[int, bytes]:
+        """What each token adds to the text of an answer; an id that is not in there adds nothing."""
+        return self._token_bytes if skip_special_tokens else self._all_token_bytes
 
     def end_tokens(self, special_tokens: Mapping[str, str], eos_token_ids: Sequence[int]) -> EndTokens:
         """The checkpoint's end tokens: generation_config.json's first, then the tokenizer's own."""

@@ -44,15 +44,16 @@ class TritonClient:
     async def generate(self, request: GenerationRequest, on_chunks: OnChunks) -> None:
         """Hand the tokens of a request to `on_chunks`, as many chunks at a time as have arrived, until they end.
 
-        Cancelling this cancels the request in Triton. Raises UnsupportedParameter, EngineUnavailable, EngineFailed,
+        Cancelling this cancels the request in Triton. Raises EngineUnavailable, EngineFailed,
         ContextLengthExceeded, and whatever `on_chunks` raises.
         """
         body = orjson.dumps(encode_request(request, self.engine))
-        await post(self._generate_url, body, self._gathering, lambda status: _reader(status, on_chunks))
+        await post(self._generate_url, body, self._gathering, lambda status: _reader(status, request, on_chunks))
 
 
-def _reader(status: int, on_chunks: OnChunks) -> OnBody:
-    feed = EventParser().feed if status == 200 else ErrorParser(status).feed
+def _reader(status: int, request: GenerationRequest, on_chunks: OnChunks) -> OnBody:
+    events = EventParser(with_log_probs=bool(request.sampling_params.logprobs))
+    feed = events.feed if status == 200 else ErrorParser(status).feed
 
     def on_body(data: bytes) -> bool:
         chunks = feed(data)

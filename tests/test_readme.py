@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from frontend.parameters import NOT_BUILT
-from frontend.protocol import ChatCompletionRequest
+from frontend.parameters import REFUSED
+from frontend.protocol.chat import ChatCompletionRequest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -15,7 +15,7 @@ ROWS = [line.split("|")[1:3] for line in PARAMETERS.splitlines() if line.startsw
 FATES = {name: fate.strip() for names, fate in ROWS for name in re.findall(r"`(\w+)`", names)}
 
 
-@pytest.mark.parametrize("name", sorted(NOT_BUILT))
+@pytest.mark.parametrize("name", sorted(REFUSED))
 def test_what_is_not_built_is_said_to_be_refused(name: str) -> None:
     assert FATES[name] == "refused unless neutral"
 
@@ -26,7 +26,7 @@ def test_what_is_read_is_not_said_to_be_refused(name: str) -> None:
 
 
 def test_no_other_parameter_is_promised() -> None:
-    assert FATES.keys() <= {*NOT_BUILT, *ChatCompletionRequest.model_fields, "include_usage"}
+    assert FATES.keys() <= {*REFUSED, *ChatCompletionRequest.model_fields, "include_usage"}
 
 
 def tree() -> list[str]:

@@ -33,4 +33,6 @@ def write_chatml_tokenizer(directory: Path) -> None:
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
     (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
-    (directory / "manifest.json").write_text(json.dumps({"format": 1, "checkpoint": {"path": "chatml"}}))
+    (directory / "manifest.json").write_text(
+        json.dumps({"format": 1, "checkpoint": {"path": "chatml"}, "model": {"vocab_size": 400}})
+    )

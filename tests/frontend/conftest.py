@@ -18,11 +18,12 @@ from aiohttp import web
 
 from frontend.admission import Admission
 from frontend.app import create_app
-from frontend.chat import ChatModel
 from frontend.engine_dir import read_engine_dir
 from frontend.layers import with_layers
+from frontend.served_model import ServedModel
 from frontend.service import Service
 from frontend.template import ChatTemplate
+from frontend.tensors import read_engine
 from frontend.tokenizer import Tokenizer
 from frontend.triton import open_triton
 from tests.frontend.chatml_tokenizer import write_chatml_tokenizer
@@ -71,38 +72,40 @@ class Running:
 def engine_dir(mixtral_tokenizer_dir: Path) -> Path:
     """What the build publishes beside the engine, with Mixtral's tokenizer."""
     manifest = {"format": 1, "target": "openvino", "checkpoint": {"path": MODEL, "fingerprint": "sha256:0"}}
+    manifest["model"] = {"vocab_size": 32000}
     (mixtral_tokenizer_dir / "manifest.json").write_text(json.dumps(manifest))
     return mixtral_tokenizer_dir
 
 
 @pytest.fixture(scope="session")
-def mixtral(engine_dir: Path) -> ChatModel:
+def mixtral(engine_dir: Path) -> ServedModel:
     """Mixtral's template and tokenizer."""
     return load_chat_model(engine_dir)
 
 
 @pytest.fixture(scope="session")
-def chatml(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
+def chatml(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
     """A byte-level tokenizer with a ChatML template."""
     directory = tmp_path_factory.mktemp("chatml")
     write_chatml_tokenizer(directory)
     return load_chat_model(directory)
 
 
-def load_chat_model(directory: Path) -> ChatModel:
+def load_chat_model(directory: Path) -> ServedModel:
     """As __main__ puts it together."""
     files = read_engine_dir(directory)
     tokenizer = Tokenizer(files.tokenizer_json)
-    return ChatModel(
+    return ServedModel(
         template=ChatTemplate(files.chat_template, files.special_tokens),
         tokenizer=tokenizer,
         end_tokens=tokenizer.end_tokens(files.special_tokens, files.eos_token_ids),
-        max_seq_len=FakeTriton.max_seq_len,
+        engine=read_engine(FakeTriton().config()),
+        vocab_size=files.vocab_size,
     )
 
 
 @pytest.fixture(scope="session")
-def session_frontend(mixtral: ChatModel) -> Iterator[Running]:
+def session_frontend(mixtral: ServedModel) -> Iterator[Running]:
     """Started once: what a test changes is the fake Triton's script."""
     started: list[Running] = []
     stop, ready = threading.Event(), threading.Event()
@@ -144,7 +147,7 @@ def client(frontend: Running) -> Iterator[openai.OpenAI]:
         yield client
 
 
-async def _serve(model: ChatModel, started: list[Running], ready: threading.Event, stop: threading.Event) -> None:
+async def _serve(model: ServedModel, started: list[Running], ready: threading.Event, stop: threading.Event) -> None:
     fake, loop = FakeTriton(), asyncio.get_running_loop()
     runner = web.AppRunner(fake.application(), shutdown_timeout=0.1)
     await runner.setup()
@@ -152,11 +155,12 @@ async def _serve(model: ChatModel, started: list[Running], ready: threading.Even
     async with open_triton(f"http://127.0.0.1:{port}", fake.model, startup_timeout_s=5) as client:
         service = Service(
             model_names=(MODEL, "mixtral"),
-            chat_model=model,
+            served_model=model,
             triton=client,
             admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH),
             max_body_bytes=MAX_BODY_BYTES,
             request_timeout_s=REQUEST_TIMEOUT_S,
+            reject_unknown_parameters=False,
             started=1_700_000_000,
         )
         async with _uvicorn(service) as url:

@@ -15,7 +15,8 @@ from aiohttp import web
 REQUIRED = {"input_ids", "input_lengths", "request_output_len"}
 OPTIONAL = {
     "end_id", "pad_id", "temperature", "runtime_top_k", "runtime_top_p", "repetition_penalty", "presence_penalty",
-    "frequency_penalty", "min_tokens", "seed", "return_log_probs", "streaming",
+    "frequency_penalty", "min_tokens", "seed", "return_log_probs", "streaming", "embedding_bias",
+    "guided_decoding_guide_type", "guided_decoding_guide",
 }  # fmt: skip
 
 
@@ -85,15 +86,17 @@ class FakeTriton:
         return web.Response(status=200 if self.ready else 400)
 
     async def _config(self, request: web.Request) -> web.Response:
-        return web.json_response(
-            {
-                "name": self.model,
-                "max_batch_size": self.max_batch_size,
-                "input": [{"name": name} for name in sorted(self.inputs)],
-                "output": [{"name": "output_ids"}, {"name": "sequence_length"}],
-                "parameters": {"max_seq_len": {"string_value": str(self.max_seq_len)}},
-            }
-        )
+        return web.json_response(self.config())
+
+    def config(self) -> dict[str, Any]:
+        """What Triton tells of the model."""
+        return {
+            "name": self.model,
+            "max_batch_size": self.max_batch_size,
+            "input": [{"name": name} for name in sorted(self.inputs)],
+            "output": [{"name": "output_ids"}, {"name": "sequence_length"}],
+            "parameters": {"max_seq_len": {"string_value": str(self.max_seq_len)}},
+        }
 
     async def _generate_stream(self, request: web.Request) -> web.StreamResponse:
         tensors = await request.json()
@@ -105,14 +108,14 @@ class FakeTriton:
         self.num_running += 1
         self.most_running = max(self.most_running, self.num_running)
         try:
-            return await self._play(request)
+            return await self._play(request, with_log_probs=bool(tensors.get("return_log_probs")))
         except (ConnectionError, asyncio.CancelledError):
             self.num_cancelled += 1
             raise
         finally:
             self.num_running -= 1
 
-    async def _play(self, request: web.Request) -> web.StreamResponse:
+    async def _play(self, request: web.Request, *, with_log_probs: bool) -> web.StreamResponse:
         steps = list(self.script)
         if isinstance(steps[0], Refusal):
             return web.json_response({"error": steps[0].message}, status=steps[0].status)
@@ -120,7 +123,7 @@ class FakeTriton:
         await response.prepare(request)
         for step in steps:
             if isinstance(step, Events):
-                await self._write(response.write, step)
+                await self._write(response.write, step, with_log_probs=with_log_probs)
             elif isinstance(step, Endless):
                 while True:
                     await response.write(self._event([step.token_id]))
@@ -130,21 +133,36 @@ class FakeTriton:
         await response.write_eof()
         return response
 
-    async def _write(self, write: Callable[[bytes], Awaitable[None]], step: Events) -> None:
-        data = b"".join(self._event(response) for response in step.responses)
+    async def _write(self, write: Callable[[bytes], Awaitable[None]], step: Events, *, with_log_probs: bool) -> None:
+        so_far: list[int] = []
+        events = []
+        for response in step.responses:
+            so_far += [] if isinstance(response, str) else response
+            events.append(self._event(response, so_far if with_log_probs else None))
+        data = b"".join(events)
         for at in range(0, len(data), step.bytes_per_write):
             await write(data[at : at + step.bytes_per_write])
             await asyncio.sleep(step.pause_s)
 
-    def _event(self, response: list[int] | str) -> bytes:
+    def _event(self, response: list[int] | str, so_far: list[int] | None = None) -> bytes:
         if isinstance(response, str):
             content: dict[str, Any] = {"error": response}
         else:
-            flat: Any = response[0] if len(response) == 1 else response
             content = {
                 "model_name": self.model,
                 "model_version": "1",
-                "output_ids": flat,
+                "output_ids": _flat(response),
                 "sequence_length": len(response),
             }
+            if so_far is not None:
+                content["output_log_probs"] = _flat([log_prob_of(token_id) for token_id in so_far])
         return b"data: " + json.dumps(content).encode() + b"\n\n"
+
+
+def log_prob_of(token_id: int) -> float:
+    """This engine's idea of how likely a token was."""
+    return -(token_id % 64) / 8
+
+
+def _flat(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values

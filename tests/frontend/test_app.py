@@ -161,8 +161,8 @@ def test_ignored_fields_are_listed_in_a_header_that_cannot_be_abused(http: httpx
 
 
 def test_unsupported_parameter_is_400_by_name(http: httpx.Client, triton: FakeTriton) -> None:
-    error = error_of(http.post(CHAT, json=body(n=2)), 400)
-    assert (error["param"], error["code"]) == ("n", "unsupported_parameter")
+    error = error_of(http.post(CHAT, json=body(best_of=2)), 400)
+    assert (error["param"], error["code"]) == ("best_of", "unsupported_parameter")
     assert triton.requests == []
 
 

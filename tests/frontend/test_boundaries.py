@@ -7,7 +7,7 @@ import pytest
 
 FRONTEND = Path(__file__).parents[2] / "frontend"
 
-MAY_IMPORT: dict[str, set[str]] = {
+MIDDLE: dict[str, set[str]] = {
     "errors": set(),
     "generation": set(),
     "messages": set(),
@@ -17,35 +17,55 @@ MAY_IMPORT: dict[str, set[str]] = {
     "template": {"errors", "messages"},
     "tokenizer": {"errors", "generation"},
     "text": {"generation"},
+    "served_model": {"generation", "template", "tokenizer"},
     "parameters": {"errors", "generation", "protocol"},
-    "chat": {"errors", "generation", "messages", "parameters", "protocol", "template", "tokenizer"},
+    "reply": {"errors", "generation", "protocol"},
+    "requests": {"errors", "generation", "parameters", "protocol", "served_model"},
+    "chat_reply": {"errors", "generation", "protocol", "reply"},
+    "chat": {
+        "chat_reply", "errors", "messages", "parameters", "protocol", "reply", "requests", "served_model", "tokenizer",
+    },
+    "completions": {"errors", "generation", "parameters", "protocol", "reply", "requests", "served_model"},
     "tensors": {"errors", "generation"},
+}  # fmt: skip
+RIM: dict[str, set[str]] = {
     "admission": {"errors"},
     "exchange": {"errors"},
-    "triton": {"errors", "exchange", "generation", "tensors"},
-    "service": {"admission", "chat", "triton"},
     "sender": set(),
-    "request_ids": set(),
-    "layers": {"request_ids", "sender"},
-    "responses": {"chat", "errors", "generation", "sender", "service", "text"},
-    "app": {"chat", "errors", "generation", "parameters", "protocol", "responses", "service"},
-}
-RIM = {"__main__", "admission", "app", "exchange", "layers", "request_ids", "responses", "sender", "triton"}
+    "triton": {"errors", "exchange", "generation", "tensors"},
+    "service": {"admission", "served_model", "triton"},
+    "answers": {"admission", "errors", "generation", "reply", "sender", "service", "text"},
+    "routes": {
+        "answers", "chat", "completions", "errors", "parameters", "protocol", "reply", "service",
+    },
+    "app": {"answers", "errors", "protocol", "routes", "service"},
+}  # fmt: skip
+"""A package stands for all its modules, and may use itself."""
 
 
-def tree(module: str) -> ast.Module:
-    return ast.parse((FRONTEND / f"{module}.py").read_text())
+def trees(module: str) -> list[ast.Module]:
+    file = FRONTEND / f"{module}.py"
+    return [ast.parse(path.read_text()) for path in ([file] if file.exists() else (FRONTEND / module).glob("*.py"))]
 
 
-@pytest.mark.parametrize("module", MAY_IMPORT)
-def test_module_imports_only_what_it_may(module: str) -> None:
-    used = {node.module for node in ast.walk(tree(module)) if isinstance(node, ast.ImportFrom) and node.level}
-    assert used <= MAY_IMPORT[module]
+def own_imports(tree: ast.Module, module: str) -> set[str]:
+    """Modules and packages of the frontend that are used, by their first name."""
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    inside = (FRONTEND / module).is_dir()  # a relative import stays in the package there
+    relative = {str(node.module).split(".")[0] for node in froms if node.level and not inside}
+    absolute = {str(node.module).split(".")[1] for node in froms if str(node.module).startswith("frontend.")}
+    return (relative | absolute) - {module}
 
 
-@pytest.mark.parametrize("module", MAY_IMPORT.keys() - RIM)
+@pytest.mark.parametrize(("module", "allowed"), [*MIDDLE.items(), *RIM.items()])
+def test_module_imports_only_what_it_may(module: str, allowed: set[str]) -> None:
+    for tree in trees(module):
+        assert own_imports(tree, module) <= allowed
+
+
+@pytest.mark.parametrize("module", MIDDLE)
 def test_nothing_is_asynchronous_and_nothing_is_http_in_the_middle(module: str) -> None:
-    nodes = list(ast.walk(tree(module)))
+    nodes = [node for tree in trees(module) for node in ast.walk(tree)]
     assert not [
         node for node in nodes if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
     ]

@@ -149,7 +149,7 @@ def test_a_bug_of_ours_is_a_500_without_details(monkeypatch: pytest.MonkeyPatch,
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("frontend.app.to_generation_request", broken)
+    monkeypatch.setattr("frontend.routes.generate.to_chat_job", broken)
     response = http.post(CHAT, json=body())
     assert error_of(response, 500)["type"] == "server_error"
     assert "secret" not in response.text

@@ -56,8 +56,8 @@ def test_errors_have_the_types_that_the_client_knows(client: openai.OpenAI) -> N
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="gpt-4", messages=MESSAGES)
     with pytest.raises(openai.BadRequestError) as bad:
-        client.chat.completions.create(model=MODEL, messages=MESSAGES, n=2)
-    assert (missing.value.code, bad.value.param) == ("model_not_found", "n")
+        client.chat.completions.create(model=MODEL, messages=MESSAGES, extra_body={"best_of": 2})
+    assert (missing.value.code, bad.value.param) == ("model_not_found", "best_of")
 
 
 def test_models(client: openai.OpenAI) -> None:

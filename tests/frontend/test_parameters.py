@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from frontend.chat import ChatModel, to_generation_request
+from frontend.chat import to_chat_job
 from frontend.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
-from frontend.generation import SamplingParams
-from frontend.parameters import NOT_BUILT, ignored_params
-from frontend.protocol import ChatCompletionRequest
+from frontend.generation import GenerationRequest, SamplingParams
+from frontend.parameters import REFUSED, ignored_params
+from frontend.protocol.chat import ChatCompletionRequest
+from frontend.reply import Reply
+from frontend.served_model import ServedModel
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
@@ -18,13 +20,19 @@ def parse(**fields: Any) -> ChatCompletionRequest:
     return ChatCompletionRequest.model_validate({"model": "m", "messages": MESSAGES, **fields})
 
 
-def params(model: ChatModel, **fields: Any) -> SamplingParams:
-    return to_generation_request(parse(**fields), model, random_seed=7).sampling_params
+def request_of(model: ServedModel, **fields: Any) -> GenerationRequest:
+    """The first generation that a body asks for."""
+    reply = Reply(id="cmpl-0", created=0, model="m")
+    return to_chat_job(parse(**fields), model, reply, seed=7, guide=None).requests[0]
 
 
-def test_defaults_are_vllms_and_the_answer_may_fill_the_context(mixtral: ChatModel) -> None:
-    request = to_generation_request(parse(), mixtral, random_seed=7)
-    max_tokens = mixtral.max_seq_len - len(request.prompt_token_ids)
+def params(model: ServedModel, **fields: Any) -> SamplingParams:
+    return request_of(model, **fields).sampling_params
+
+
+def test_defaults_are_vllms_and_the_answer_may_fill_the_context(mixtral: ServedModel) -> None:
+    request = request_of(mixtral)
+    max_tokens = mixtral.engine.max_seq_len - len(request.prompt_token_ids)
     assert request.sampling_params == SamplingParams(max_tokens=max_tokens, temperature=0.7, top_p=1.0, seed=7)
 
 
@@ -55,7 +63,7 @@ HONOURED: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("fields", "expected"), HONOURED)
-def test_parameter_is_honoured(mixtral: ChatModel, fields: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_parameter_is_honoured(mixtral: ServedModel, fields: dict[str, Any], expected: dict[str, Any]) -> None:
     got = params(mixtral, **fields)
     assert {name: getattr(got, name) for name in expected} == expected
 
@@ -83,38 +91,38 @@ ASKS: dict[str, Any] = {
     "n": 2, "logprobs": True, "top_logprobs": 1, "logit_bias": {"1": 1}, "response_format": {"type": "json_object"},
     "tools": [{"type": "function"}], "tool_choice": "required", "functions": [{}], "function_call": {"name": "f"},
     "modalities": ["audio"], "best_of": 2, "use_beam_search": True, "length_penalty": 2.0, "early_stopping": True,
-    "min_p": 0.1, "stop_token_ids": [1], "include_stop_str_in_output": True, "skip_special_tokens": False,
-    "spaces_between_special_tokens": False, "bad_words": ["x"], "allowed_token_ids": [1], "prompt_logprobs": 1,
-    "echo": True, "add_generation_prompt": False, "continue_final_message": True, "add_special_tokens": True,
-    "chat_template_kwargs": {"x": 1}, "documents": [{}], "return_token_ids": True, "priority": 1,
-    "tool_calls": [{}], "continuous_usage_stats": True, "parallel_tool_calls": "x",
+    "min_p": 0.1,
+    "bad_words": ["x"], "allowed_token_ids": [1], "prompt_logprobs": 1,
+    "echo": True, "add_special_tokens": True,
+    "documents": [{}], "priority": 1,
+    "tool_calls": [{}], "parallel_tool_calls": "x",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NOT_BUILT)
+@pytest.mark.parametrize("name", REFUSED)
 def test_known_parameter_that_is_not_built_is_refused_by_name_unless_it_asks_for_nothing(
-    mixtral: ChatModel, name: str
+    mixtral: ServedModel, name: str
 ) -> None:
-    for neutral in (None, *NOT_BUILT[name]):
+    for neutral in (None, *REFUSED[name].neutral):
         params(mixtral, **{name: neutral})
     with pytest.raises(UnsupportedParameter, match=f"`{name}`") as caught:
         params(mixtral, **{name: ASKS.get(name, "something")})
     assert caught.value.param == name
 
 
-def test_true_is_not_taken_for_one(mixtral: ChatModel) -> None:
+def test_true_is_not_taken_for_one(mixtral: ServedModel) -> None:
     with pytest.raises(UnsupportedParameter, match="null or 1"):
-        params(mixtral, n=True)
+        params(mixtral, best_of=True)
 
 
-def test_tool_calls_in_the_history_are_refused_with_their_place(mixtral: ChatModel) -> None:
+def test_tool_calls_in_the_history_are_refused_with_their_place(mixtral: ServedModel) -> None:
     messages = [*MESSAGES, {"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}, *MESSAGES]
     with pytest.raises(UnsupportedParameter) as caught:
         params(mixtral, messages=messages)
     assert caught.value.param == "messages.tool_calls"
 
 
-def test_messages_as_openais_client_sends_them_back_are_accepted(mixtral: ChatModel) -> None:
+def test_messages_as_openais_client_sends_them_back_are_accepted(mixtral: ServedModel) -> None:
     said = {
         "role": "assistant",
         "content": "b",
@@ -136,8 +144,10 @@ def test_unknown_fields_are_accepted_and_listed_once_with_their_place() -> None:
     ("content", "text"),
     [("a", "a"), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "a\n\nb"), ([], "")],
 )
-def test_content_is_a_string_or_text_parts_joined_as_mistral_does(mixtral: ChatModel, content: Any, text: str) -> None:
-    request = to_generation_request(parse(messages=[{"role": "user", "content": content}]), mixtral, random_seed=0)
+def test_content_is_a_string_or_text_parts_joined_as_mistral_does(
+    mixtral: ServedModel, content: Any, text: str
+) -> None:
+    request = request_of(mixtral, messages=[{"role": "user", "content": content}])
     assert request.prompt_token_ids == mixtral.tokenizer.encode(f"<s>[INST] {text} [/INST]")
 
 
@@ -147,22 +157,21 @@ def test_content_that_is_not_text_is_refused(content: Any) -> None:
         parse(messages=[{"role": "user", "content": content}])
 
 
-def test_developer_is_another_word_for_system(mixtral: ChatModel) -> None:
+def test_developer_is_another_word_for_system(mixtral: ServedModel) -> None:
     prompts = [
-        to_generation_request(parse(messages=[{"role": role, "content": "s"}, *MESSAGES]), mixtral, random_seed=0)
-        for role in ("developer", "system")
+        request_of(mixtral, messages=[{"role": role, "content": "s"}, *MESSAGES]) for role in ("developer", "system")
     ]
     assert prompts[0].prompt_token_ids == prompts[1].prompt_token_ids
 
 
-def test_prompt_that_fills_the_context_is_refused_in_vllms_words(mixtral: ChatModel) -> None:
+def test_prompt_that_fills_the_context_is_refused_in_vllms_words(mixtral: ServedModel) -> None:
     with pytest.raises(
         ContextLengthExceeded, match=r"maximum context length is 4096 tokens\. However, you requested 5"
     ):
         params(mixtral, messages=[{"role": "user", "content": "a " * 5000}])
 
 
-def test_max_tokens_that_do_not_fit_beside_the_prompt_are_refused_with_the_numbers(mixtral: ChatModel) -> None:
+def test_max_tokens_that_do_not_fit_beside_the_prompt_are_refused_with_the_numbers(mixtral: ServedModel) -> None:
     with pytest.raises(ContextLengthExceeded) as caught:
         params(mixtral, max_tokens=4090)
     assert str(caught.value) == (
@@ -181,7 +190,7 @@ def test_max_tokens_that_do_not_fit_beside_the_prompt_are_refused_with_the_numbe
     ],
 )
 def test_parameters_that_contradict_each_other_are_refused(
-    mixtral: ChatModel, fields: dict[str, Any], param: str
+    mixtral: ServedModel, fields: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
         params(mixtral, **fields)

@@ -62,7 +62,7 @@ def test_answers_of_a_failing_engine_and_of_a_bug_carry_it_too(
     triton.script = [Refusal(500, "boom")]
     response = http.post(CHAT, json=body(stream=stream), headers={"X-Request-Id": "a"})
     assert (response.status_code, response.headers["x-request-id"]) == (500, "a")
-    monkeypatch.setattr("frontend.app.to_generation_request", None)
+    monkeypatch.setattr("frontend.routes.generate.to_chat_job", None)
     response = http.post(CHAT, json=body(stream=stream), headers={"X-Request-Id": "b"})
     assert (response.status_code, response.headers["x-request-id"]) == (500, "b")
 
@@ -92,7 +92,7 @@ def test_every_line_of_a_request_names_it(frontend: Running, http: httpx.Client,
 def test_a_bugs_traceback_names_its_request(
     http: httpx.Client, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("frontend.app.to_generation_request", None)
+    monkeypatch.setattr("frontend.routes.generate.to_chat_job", None)
     http.post(CHAT, json=body(), headers={"X-Request-Id": "unlucky"})
     [line] = [line for line in log.getvalue().splitlines() if " ERROR " in line]
     assert "[unlucky]" in line

@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.errors import ContextLengthExceeded, EngineFailed, EngineUnavailable, StartupError, UnsupportedParameter
+from frontend.errors import ContextLengthExceeded, EngineFailed, EngineUnavailable, StartupError
 from frontend.generation import EndTokens, Engine, GenerationRequest, SamplingParams
 from frontend.tensors import EventParser, encode_request, read_engine
-from tests.frontend.fake_triton import OPTIONAL, REQUIRED
+from tests.frontend.fake_triton import OPTIONAL, REQUIRED, FakeTriton
 
-ENGINE = Engine(max_batch_size=4, max_seq_len=100, inputs=frozenset(REQUIRED | OPTIONAL))
-OLD_ENGINE = Engine(
-    max_batch_size=4,
-    max_seq_len=100,
-    inputs=ENGINE.inputs - {"seed", "min_tokens"} | {"random_seed", "min_length"},
-)
+
+def engine_with(inputs: set[str]) -> Engine:
+    return read_engine({**FakeTriton().config(), "input": [{"name": name} for name in inputs]})
+
+
+ENGINE = engine_with(REQUIRED | OPTIONAL)
+OLD_ENGINE = engine_with(REQUIRED | OPTIONAL - {"seed", "min_tokens"} | {"random_seed", "min_length"})
 
 
 def tensors(engine: Engine = ENGINE, **params: Any) -> dict[str, Any]:
@@ -73,12 +74,22 @@ def test_inputs_are_called_what_the_loaded_engine_calls_them() -> None:
     assert sent.keys() <= OLD_ENGINE.inputs
 
 
-def test_a_wish_that_the_engine_has_no_input_for_is_refused_by_name() -> None:
-    engine = Engine(max_batch_size=4, max_seq_len=100, inputs=ENGINE.inputs - {"presence_penalty"})
-    assert "presence_penalty" not in tensors(engine)
-    with pytest.raises(UnsupportedParameter) as caught:
-        tensors(engine, presence_penalty=1.0)
-    assert caught.value.param == "presence_penalty"
+def test_a_guide_is_sent_as_a_grammar() -> None:
+    sent = tensors(guide='root ::= "a"')
+    assert (sent["guided_decoding_guide_type"], sent["guided_decoding_guide"]) == ("ebnf_grammar", 'root ::= "a"')
+
+
+def test_biases_and_log_probs_have_their_inputs() -> None:
+    sent = tensors(logit_bias=[0.0, -100.0], logprobs=True)
+    assert (sent["embedding_bias"], sent["return_log_probs"]) == ([0.0, -100.0], True)
+
+
+@pytest.mark.parametrize(
+    ("input_name", "field"), [("embedding_bias", "logit_bias"), ("guided_decoding_guide", "guide")]
+)
+def test_what_the_engine_has_no_input_for_it_does_not_honour(input_name: str, field: str) -> None:
+    assert field in ENGINE.honours
+    assert field not in engine_with((REQUIRED | OPTIONAL) - {input_name}).honours
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -92,7 +103,8 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 def test_limits_and_inputs_come_from_the_models_config() -> None:
-    assert read_engine(config()) == Engine(max_batch_size=8, max_seq_len=8192, inputs=ENGINE.inputs)
+    engine = read_engine(config())
+    assert (engine.max_batch_size, engine.max_seq_len, engine.inputs) == (8, 8192, ENGINE.inputs)
 
 
 @pytest.mark.parametrize("name", ["end_id", "streaming", "runtime_top_p", "seed"])
@@ -115,9 +127,22 @@ def test_tokens_do_not_depend_on_how_events_are_cut(responses: list[list[int]], 
     flat = [ids[0] if len(ids) == 1 else ids for ids in responses]  # as Triton writes lists of one
     stream = b"".join(event({"output_ids": ids, "sequence_length": 1}) for ids in flat)
     places = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=9)))
-    parser = EventParser()
+    parser = EventParser(with_log_probs=False)
     pieces = [stream[begin:end] for begin, end in zip([0, *places], [*places, len(stream)], strict=True)]
     assert [list(chunk.token_ids) for piece in pieces for chunk in parser.feed(piece)] == responses
+
+
+@given(responses=st.lists(st.lists(st.integers(0, 32000), max_size=4), max_size=6))
+def test_log_probs_come_of_all_tokens_so_far_and_are_told_once(responses: list[list[int]]) -> None:
+    so_far: list[int] = []
+    parser = EventParser(with_log_probs=True)
+    for token_ids in responses:
+        so_far += token_ids
+        log_probs = [-float(token_id) for token_id in so_far]
+        flat: dict[str, list[Any]] = {"output_ids": token_ids, "output_log_probs": log_probs}
+        scalars = {name: values[0] if len(values) == 1 else values for name, values in flat.items()}
+        (chunk,) = parser.feed(event(scalars))
+        assert (chunk.token_ids, chunk.log_probs) == (token_ids, [-float(token_id) for token_id in token_ids])
 
 
 @pytest.mark.parametrize(
@@ -134,6 +159,6 @@ def test_engine_errors_are_told_apart_logged_whole_and_not_passed_on(
     message: str, error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR), pytest.raises(error) as caught:
-        EventParser().feed(event({"error": message}))
+        EventParser(with_log_probs=False).feed(event({"error": message}))
     assert message in caplog.text
     assert not any(word in str(caught.value) for word in ("/app", "cpp", "TensorRT", "Assertion"))

@@ -1,0 +1,108 @@
+"""POST /v1/chat/completions."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from frontend.generation import FinishReason
+
+from .fields import Body, SamplingFields, UsageBody
+
+
+def _text_parts(content: Any) -> Any:
+    """A string is one part."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if not isinstance(content, list):
+        raise PydanticCustomError("content", "Input should be a string or a list of text parts")
+    return content
+
+
+class TextPart(Body):
+    """The one kind of content part that a text model takes."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Body):
+    """One message; `developer` is OpenAI's newer word for `system`."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        list[TextPart],
+        BeforeValidator(_text_parts, json_schema_input_type=str | list[TextPart]),
+    ]
+
+
+class Rendering(Body):
+    """How the chat template is to be used."""
+
+    add_generation_prompt: bool | None = Field(None, description="handed to the chat template")
+    continue_final_message: bool | None = Field(
+        None, description="the answer goes on with the last message; needs `add_generation_prompt` to be `false`"
+    )
+    chat_template: str | None = Field(None, description="if the operator allows it (`--allow-chat-template`)")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="handed to the chat template")
+
+
+class ChatCompletionRequest(SamplingFields, Rendering):
+    """The body of POST /v1/chat/completions."""
+
+    model: str = Field(description="one of the served names, else 404")
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] = Field(
+        description="roles `system`, `developer`, `user`, `assistant`, `tool`; `content` is text or text parts"
+    )
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="the newer name of `max_tokens`"
+    )
+    logprobs: bool | None = Field(None, description="of the chosen tokens")
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        None, description="0; neither engine tells the alternatives"
+    )
+
+
+class TokenLogprob(BaseModel):
+    """One chosen token; `bytes` are those of its text, which may be part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[Any] = []
+
+
+class ChatLogprobs(BaseModel):
+    """OpenAI's shape for chat."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class AssistantMessage(BaseModel):
+    """What the model said, leading space included."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+
+
+class ChatChoice(BaseModel):
+    """One answer; `stop_reason` is the stop string or stop token id that ended it."""
+
+    index: int
+    message: AssistantMessage
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishReason
+    stop_reason: str | int | None
+
+
+class ChatCompletion(BaseModel):
+    """A whole answer: exactly vLLM 0.4's fields in its order."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: Sequence[ChatChoice]
+    usage: UsageBody

@@ -1,0 +1,164 @@
+"""What the bodies and answers of several endpoints share."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+MAX_STOP_STRINGS = 16
+MAX_STOP_LENGTH = 256
+MAX_STOP_TOKEN_IDS = 256
+MAX_N = 128
+MAX_LOGIT_BIAS = 1024
+MAX_CHOICES = 1024
+
+
+class Body(BaseModel):
+    """Strict, as a wrong type is a mistake; extra fields are kept, as clients send what other servers know."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+def _string_list(stop: Any) -> Any:
+    """A string is a list of one."""
+    return [stop] if isinstance(stop, str) else stop
+
+
+def _biases(bias: Any) -> Any:
+    """Token ids are keys of a JSON object, so they come as strings."""
+    if not isinstance(bias, dict):
+        return bias
+    if not all(str(token_id).isdecimal() for token_id in bias):
+        raise PydanticCustomError("logit_bias", "Keys should be token ids")
+    return {int(token_id): value for token_id, value in bias.items()}
+
+
+class StreamOptions(Body):
+    """What a stream carries beside the text."""
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class JsonSchemaFormat(Body):
+    """OpenAI's wrapper around a schema."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+    description: str | None = None
+
+
+class ResponseFormat(Body):
+    """`text`, any JSON object, or JSON that a schema describes."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(Body):
+    """vLLM's newer names for guided decoding; one of them."""
+
+    json_: dict[str, Any] | str | None = Field(None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class SamplingFields(Body):
+    """The parameters that every generating endpoint shares. Ranges are OpenAI's; null means the default.
+
+    Descriptions are the README's words too.
+    """
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        None, description="0 to 2, 0 is greedy; by default 0.7 for chat, 1 for completions, as vLLM 0.4 has it"
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="above 0, up to 1")
+    max_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="by default the answer may fill the context; 16 for completions"
+    )
+    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = Field(
+        None,
+        description=f"up to {MAX_N}; each takes a place in the queue and has its own seed: `seed`, `seed` + 1, ...",
+    )
+    stop: (
+        Annotated[
+            list[StopString],
+            Field(max_length=MAX_STOP_STRINGS),
+            BeforeValidator(_string_list, json_schema_input_type=str | list[str]),
+        ]
+        | None
+    ) = Field(
+        None,
+        description=f"up to {MAX_STOP_STRINGS} strings of up to {MAX_STOP_LENGTH} characters; matched on text, never "
+        "leaked; `stop_reason` names the one",
+    )
+    stream: bool | None = Field(None, description="server-sent events in OpenAI's current shape")
+    stream_options: StreamOptions | None = Field(None, description="`include_usage`, `continuous_usage_stats`")
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = Field(None, description="64 bits; by default random")
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(None, description="-2 to 2")
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(None, description="-2 to 2")
+    logit_bias: (
+        Annotated[
+            dict[int, Annotated[float, Field(ge=-100, le=100)]],
+            Field(max_length=MAX_LOGIT_BIAS),
+            BeforeValidator(_biases, json_schema_input_type=dict[str, float]),
+        ]
+        | None
+    ) = Field(None, description=f"-100 to 100 for each of up to {MAX_LOGIT_BIAS} token ids")
+    response_format: ResponseFormat | None = Field(
+        None, description="`text`, `json_object`, `json_schema`; guaranteed by guided decoding"
+    )
+    user: str | None = Field(None, description="by OpenAI's definition without effect")
+    metadata: dict[str, Any] | None = Field(None, description="by OpenAI's definition without effect")
+    # vLLM's extensions
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = Field(None, description="-1 and 0 turn it off")
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = Field(None, description="above 0, up to 2")
+    min_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="nothing ends the answer before")
+    ignore_eos: bool | None = Field(None, description="the model's end tokens do not end the answer")
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS)] | None = Field(
+        None, description=f"up to {MAX_STOP_TOKEN_IDS} ids; `stop_reason` names the one"
+    )
+    include_stop_str_in_output: bool | None = Field(None, description="the stop string stays in the text")
+    skip_special_tokens: bool | None = Field(None, description="`false` shows control tokens as text")
+    spaces_between_special_tokens: bool | None = Field(
+        None, description="without effect, as with vLLM's fast tokenizers"
+    )
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = Field(
+        None, description="only the prompt's last tokens; -1: those that fit beside the answer"
+    )
+    return_token_ids: bool | None = Field(None, description="`prompt_token_ids` and `token_ids` in the answer")
+    guided_json: dict[str, Any] | str | None = Field(None, description="vLLM 0.4's name for a JSON schema")
+    guided_regex: str | None = Field(None, description="a regular expression")
+    guided_choice: list[str] | None = Field(None, description="one of these strings")
+    guided_grammar: str | None = Field(None, description="a grammar in EBNF")
+    structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's newer name for the four above")
+
+
+class UsageBody(BaseModel):
+    """Tokens, in the order that vLLM 0.4 names them."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: int
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, for people (`message`) and programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is not a success."""
+
+    error: ErrorDetail

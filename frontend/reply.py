@@ -1,0 +1,100 @@
+"""What an endpoint gives the rim to answer with: generations to run, and how to write what comes of them.
+
+Refuses to run anything. A format is made for one answer and may remember what it has written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from .errors import FrontendError, to_body
+from .generation import Delta, GenerationRequest, Outcome, Token, Usage
+from .protocol.fields import UsageBody
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What every part of one answer repeats. `created` is in seconds since 1970."""
+
+    id: str
+    created: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One generation that is over."""
+
+    text: str
+    tokens: Sequence[Token]
+    outcome: Outcome
+
+
+class ReplyFormat(Protocol):
+    """An endpoint's way to write answers. `index` is the place of a generation among those of the job."""
+
+    def whole(self, answers: Sequence[Answer]) -> bytes:
+        """The JSON body of an answer that is not streamed."""
+
+    def opening(self) -> bytes:
+        """The events that begin a stream; there is no text yet."""
+
+    def delta(self, index: int, delta: Delta) -> bytes:
+        """The events for more text; none if it is held back."""
+
+    def closing(self, index: int, outcome: Outcome) -> bytes:
+        """The events that end one generation."""
+
+    def end(self, outcomes: Sequence[Outcome]) -> bytes:
+        """The events that end the stream."""
+
+    def error(self, error: FrontendError) -> bytes:
+        """The event that ends a stream that failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """The generations of one answer, and its format. `id` is for the log.
+
+    `with_tokens`: the format wants to see the tokens beside the text.
+    """
+
+    id: str
+    requests: Sequence[GenerationRequest]
+    format: ReplyFormat
+    stream: bool
+    with_tokens: bool = False
+
+
+def sse(data: bytes) -> bytes:
+    """One server-sent event."""
+    return b"data: %b\n\n" % data
+
+
+def error_event(error: FrontendError) -> bytes:
+    """A stream that failed ends with this: clients raise it."""
+    return sse(orjson.dumps(to_body(error)))
+
+
+def usage_body(outcomes: Sequence[Outcome], num_prompts: int = 1) -> UsageBody:
+    """All tokens of an answer. The answers to one prompt count it once, as vLLM does."""
+    per_prompt = max(1, len(outcomes) // num_prompts)
+    return to_usage_body(
+        Usage(
+            num_prompt_tokens=sum(outcome.usage.num_prompt_tokens for outcome in outcomes[::per_prompt]),
+            num_completion_tokens=sum(outcome.usage.num_completion_tokens for outcome in outcomes),
+        )
+    )
+
+
+def to_usage_body(usage: Usage) -> UsageBody:
+    """OpenAI's three numbers."""
+    return UsageBody(
+        prompt_tokens=usage.num_prompt_tokens,
+        total_tokens=usage.num_prompt_tokens + usage.num_completion_tokens,
+        completion_tokens=usage.num_completion_tokens,
+    )

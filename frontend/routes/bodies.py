@@ -1,0 +1,102 @@
+"""Request bodies: read within the limit, parsed, and what has no effect in them reported."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+
+from frontend.errors import BodyTooLarge, InvalidRequest, ModelNotFound, UnsupportedMediaType, UnsupportedParameter
+from frontend.parameters import ignored_params
+from frontend.reply import Reply
+from frontend.service import Service
+
+_log = logging.getLogger(__name__)
+
+_OFF_LOOP_BYTES = 16 * 1024
+"""A body from this size on is encoded in a thread: tokenizing it would hold up every stream for milliseconds."""
+
+_MAX_NAMES_IN_HEADER = 32
+
+AnyBody = TypeVar("AnyBody", bound=BaseModel)
+Result = TypeVar("Result")
+
+
+def _service(http: Request) -> Service:
+    service: Service = http.app.state.service
+    return service
+
+
+ServiceOf = Annotated[Service, Depends(_service)]
+
+
+def documented(body: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI says of a route that reads its body by itself, to keep the limits. app.py adds the schema."""
+    schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+async def read_body(http: Request, body: type[AnyBody], max_bytes: int) -> tuple[AnyBody, int]:
+    """The checked body and its size in bytes.
+
+    Raises InvalidRequest naming the field, BodyTooLarge, UnsupportedMediaType.
+    """
+    raw = await _read(http, max_bytes)
+    try:
+        return body.model_validate_json(raw), len(raw)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+        if not first["loc"]:
+            raise InvalidRequest(f"The body is not a JSON object that can be read: {first['msg']}.") from exc
+        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:]
+        raise InvalidRequest(f"Invalid `{param}`: {first['msg']}.", param=param) from exc
+
+
+async def _read(http: Request, max_bytes: int) -> bytes:
+    """The body, never more of it than allowed."""
+    content_type = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise UnsupportedMediaType(f"The body must be application/json, not {content_type}.")
+    body = bytearray()
+    async for piece in http.stream():
+        body += piece
+        if len(body) > max_bytes:
+            raise BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
+    return bytes(body)
+
+
+def new_reply(model: str, service: Service, prefix: str = "cmpl") -> Reply:
+    """Name and time of an answer by `model`. Raises ModelNotFound."""
+    check_model(model, service)
+    return Reply(id=f"{prefix}-{secrets.token_hex(16)}", created=int(time.time()), model=model)
+
+
+def check_model(model: str, service: Service) -> None:
+    """Raises ModelNotFound for a name that is not served."""
+    if model not in service.model_names:
+        raise ModelNotFound(model, service.model_names)
+
+
+async def off_loop(body_bytes: int, work: Callable[[], Result]) -> Result:
+    """Do it here, or in a thread if it may take long for a body of that size."""
+    return work() if body_bytes < _OFF_LOOP_BYTES else await asyncio.to_thread(work)
+
+
+def report_ignored(body: BaseModel, reply: Reply, service: Service) -> dict[str, str]:
+    """The header that tells which fields had no effect, quoted, as a client chose their names.
+
+    Raises UnsupportedParameter if the operator wants unknown fields refused.
+    """
+    ignored = ignored_params(body)
+    if not ignored:
+        return {}
+    if service.reject_unknown_parameters:
+        raise UnsupportedParameter(f"`{ignored[0][:100]}` is not known to this server.", param=ignored[0][:100])
+    names = ", ".join(quote(name[:100]) for name in ignored[:_MAX_NAMES_IN_HEADER])
+    _log.info("%s ignored parameters: %s", reply.id, names)
+    return {"x-ignored-params": names}
