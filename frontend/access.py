@@ -60,7 +60,8 @@ class CallerLimits:
         if self._rate_limit is None or await self._rates.hit(self._rate_limit, caller):
             return
         window = await self._rates.get_window_stats(self._rate_limit, caller)
-        retry_after_s = max(1, math.ceil(window.reset_time - time.time()))
+        # Past the moment itself, at which the window still counts whole.
+        retry_after_s = max(0, math.floor(window.reset_time - time.time())) + 1
         raise RateLimitExceeded(
             f"You have reached your limit of {self._rate_limit} requests. Please retry in {retry_after_s} s.",
             retry_after_s=retry_after_s,

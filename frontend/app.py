@@ -7,10 +7,10 @@ import asyncio
 import logging
 import secrets
 import time
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from .chat import Reply, to_generation_request
+from .dependencies import ServiceOf
 from .errors import (
     BodyTooLarge,
     FrontendError,
@@ -29,6 +30,7 @@ from .errors import (
     to_frontend_error,
 )
 from .generation import GenerationRequest
+from .operations import router as operations
 from .parameters import ignored_params
 from .protocol import ChatCompletion, ChatCompletionRequest, ErrorBody, ModelCard, ModelList
 from .responses import StreamResponse, WholeResponse, error_response
@@ -44,14 +46,6 @@ _MAX_NAMES_IN_HEADER = 32
 _REQUEST_SCHEMA = "#/components/schemas/{model}"
 
 router = APIRouter(responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}})
-
-
-def _service(http: Request) -> Service:
-    service: Service = http.app.state.service
-    return service
-
-
-ServiceOf = Annotated[Service, Depends(_service)]
 
 
 @router.post(
@@ -97,17 +91,12 @@ async def retrieve_model(model: str, service: ServiceOf) -> ModelCard:
     raise ModelNotFound(model, service.model_names)
 
 
-@router.get("/health", response_class=Response)
-async def health(service: ServiceOf) -> Response:
-    """200 while Triton has the model ready, else 503; no body."""
-    return Response(status_code=200 if await service.triton.is_ready() else 503)
-
-
 def create_app(service: Service) -> FastAPI:
     """The application, ready to serve."""
     app = FastAPI(title="Mixtral on Triton", description="OpenAI's chat API.", redoc_url=None)
     app.state.service = service
     app.include_router(router)
+    app.include_router(operations)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(FrontendError, _answer_error)

@@ -19,6 +19,7 @@ class EngineDir:
     """What the build step published beside the engine."""
 
     checkpoint_path: str
+    versions: dict[str, str]  # of what the engine was built with, by package
     tokenizer_json: bytes
     special_tokens: dict[str, str]  # as templates name them: bos_token, eos_token, ...
     chat_template: str
@@ -35,6 +36,7 @@ def read_engine_dir(path: Path) -> EngineDir:
         raise StartupError(f"{path / 'manifest.json'} names no checkpoint.path; build the engine again") from None
     return EngineDir(
         checkpoint_path=checkpoint_path,
+        versions={str(package): str(version) for package, version in manifest.get("versions", {}).items()},
         tokenizer_json=_read(path / "tokenizer.json"),
         special_tokens=_special_tokens(tokenizer_config),
         chat_template=_chat_template(path, tokenizer_config),

@@ -3,6 +3,7 @@
 Refuses to open or close anything: __main__ does.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .admission import Admission
@@ -12,7 +13,7 @@ from .triton import TritonClient
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One served model. `started` is in seconds since 1970."""
+    """One served model. `started` is in seconds since 1970; `engine_versions` are by package."""
 
     model_names: tuple[str, ...]
     chat_model: ChatModel
@@ -21,3 +22,4 @@ class Service:
     max_body_bytes: int
     request_timeout_s: float
     started: int
+    engine_versions: Mapping[str, str]

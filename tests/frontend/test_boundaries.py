@@ -26,11 +26,40 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service": {"admission", "chat", "triton"},
     "sender": set(),
     "request_ids": set(),
-    "layers": {"request_ids", "sender"},
+    "api_keys": {"errors"},
+    "access": {"api_keys", "errors", "responses"},
+    "layers": {"access", "api_keys", "request_ids", "sender"},
+    "server": {"errors", "settings"},
+    "dependencies": {"service"},
+    "operations": {"dependencies", "errors", "generation", "service"},
     "responses": {"chat", "errors", "generation", "sender", "service", "text"},
-    "app": {"chat", "errors", "generation", "parameters", "protocol", "responses", "service"},
+    "app": {
+        "chat",
+        "dependencies",
+        "errors",
+        "generation",
+        "operations",
+        "parameters",
+        "protocol",
+        "responses",
+        "service",
+    },
 }
-RIM = {"__main__", "admission", "app", "exchange", "layers", "request_ids", "responses", "sender", "triton"}
+RIM = {
+    "__main__",
+    "access",
+    "admission",
+    "app",
+    "dependencies",
+    "exchange",
+    "layers",
+    "operations",
+    "request_ids",
+    "responses",
+    "sender",
+    "server",
+    "triton",
+}
 
 
 def tree(module: str) -> ast.Module:
