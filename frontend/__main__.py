@@ -3,23 +3,24 @@
 Refuses to do anything at import, and to start without its tokenizer or its engine: one line says what is missing.
 """
 
-import asyncio
 import gc
 import logging
 import os
 import sys
 import time
 
-import uvicorn
 import uvloop
 
+from .access import CallerLimits
 from .admission import Admission
+from .api_keys import read_api_keys
 from .app import create_app
 from .engine_dir import read_engine_dir
 from .errors import StartupError
 from .layers import with_layers
 from .request_ids import log_handler
 from .served_model import ServedModel, served_names
+from .server import Server, tls_context, uvicorn_config
 from .service import Service
 from .settings import Settings
 from .template import ChatTemplate
@@ -29,6 +30,7 @@ from .triton import open_triton
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; running answers get `shutdown_timeout_s` to finish. Raises StartupError."""
+    api_keys, tls = read_api_keys(settings.api_key_file, settings.api_keys), tls_context(settings)
     files = read_engine_dir(settings.engine_dir)
     tokenizer = Tokenizer(files.tokenizer_json)
     template = ChatTemplate(files.chat_template, files.special_tokens)
@@ -49,34 +51,18 @@ async def serve(settings: Settings) -> None:
             request_timeout_s=settings.request_timeout_s,
             reject_unknown_parameters=settings.reject_unknown_parameters,
             started=int(time.time()),
+            engine_versions=files.versions,
         )
-        server = Server(_uvicorn_config(service, settings))
+        app = with_layers(
+            create_app(service),
+            api_keys,
+            CallerLimits(settings.rate_limit, settings.max_requests_per_key),
+            settings.cors_origin,
+        )
+        server = Server(uvicorn_config(app, settings, tls))
         gc.collect()
         gc.freeze()  # what lives now lives for good: the collector need not look at it again
         await server.serve()
-
-
-class Server(uvicorn.Server):
-    """uvicorn looks ten times a second whether it should end, which costs an idle process more than all else."""
-
-    async def main_loop(self) -> None:
-        """Look once a second; `on_tick` renews the Date header at every tenth count."""
-        while not await self.on_tick(0):
-            await asyncio.sleep(1)
-
-
-def _uvicorn_config(service: Service, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
-        with_layers(create_app(service)),
-        host=settings.host,
-        port=settings.port,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
-    )
 
 
 def main() -> int:

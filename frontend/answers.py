@@ -205,5 +205,4 @@ async def _disconnect(receive: Receive) -> None:
 
 def error_response(error: FrontendError) -> Response:
     """An error before the first byte: it has a status."""
-    headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
-    return Response(orjson.dumps(to_body(error)), error.status, headers, "application/json")
+    return Response(orjson.dumps(to_body(error)), error.status, error.headers, "application/json")

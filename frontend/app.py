@@ -21,8 +21,7 @@ from .protocol.chat import ChatCompletionRequest
 from .protocol.completions import CompletionRequest
 from .protocol.fields import ErrorBody
 from .protocol.tokens import DetokenizeRequest, TokenizeRequest
-from .routes import generate, models, tokens
-from .routes.bodies import ServiceOf
+from .routes import generate, models, operations, tokens
 from .service import Service
 
 _log = logging.getLogger(__name__)
@@ -32,14 +31,8 @@ _REF = "#/components/schemas/{model}"
 _DOCUMENTED: Sequence[type[BaseModel]] = (ChatCompletionRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
 
 router = APIRouter(responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}})
-for part in (generate.router, models.router, tokens.router):
-    router.include_router(part)
-
-
-@router.get("/health", response_class=Response)
-async def health(service: ServiceOf) -> Response:
-    """200 while Triton has the model ready, else 503; no body."""
-    return Response(status_code=200 if await service.triton.is_ready() else 503)
+for part in (generate, models, operations, tokens):
+    router.include_router(part.router)
 
 
 def create_app(service: Service) -> FastAPI:

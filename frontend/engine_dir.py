@@ -20,6 +20,7 @@ class EngineDir:
 
     checkpoint_path: str
     vocab_size: int  # rows of the embedding
+    versions: dict[str, str]  # of what the engine was built with, by package
     tokenizer_json: bytes
     special_tokens: dict[str, str]  # as templates name them: bos_token, eos_token, ...
     chat_template: str
@@ -39,6 +40,7 @@ def read_engine_dir(path: Path) -> EngineDir:
     return EngineDir(
         checkpoint_path=checkpoint_path,
         vocab_size=vocab_size,
+        versions={str(package): str(version) for package, version in manifest.get("versions", {}).items()},
         tokenizer_json=_read(path / "tokenizer.json"),
         special_tokens=_special_tokens(tokenizer_config),
         chat_template=_chat_template(path, tokenizer_config),

@@ -4,12 +4,14 @@
     ├── InvalidRequest                400  invalid_request_error
     │   ├── UnsupportedParameter      400    code unsupported_parameter
     │   ├── ContextLengthExceeded     400    code context_length_exceeded
+    │   ├── InvalidApiKey             401    code invalid_api_key
     │   ├── NotFound                  404
     │   │   └── ModelNotFound         404    code model_not_found
     │   ├── MethodNotAllowed          405
     │   ├── BodyTooLarge              413
     │   └── UnsupportedMediaType      415
-    ├── QueueFull                     429  rate_limit_error, code rate_limit_exceeded
+    ├── RateLimitExceeded             429  rate_limit_error, code rate_limit_exceeded
+    │   └── QueueFull                 429
     ├── EngineFailed                  500  server_error
     ├── EngineUnavailable             503  server_error, code engine_unavailable
     └── DeadlineExceeded              504  server_error, code timeout
@@ -18,17 +20,17 @@
 Refuses to carry an engine's own words to a client: whoever raises logs them and passes a sentence of ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class FrontendError(Exception):
-    """Something went wrong that has a place in OpenAI's vocabulary of errors."""
+    """Something went wrong that has a place in OpenAI's vocabulary of errors. `headers` go with its answer."""
 
     status = 500
     type = "server_error"
     code: str | None = None
     param: str | None = None
-    retry_after_s: int | None = None
+    headers: Mapping[str, str] = {}
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -54,6 +56,14 @@ class ContextLengthExceeded(InvalidRequest):
 
     code = "context_length_exceeded"
     param = "messages"
+
+
+class InvalidApiKey(InvalidRequest):
+    """No API key, or none that is known."""
+
+    status = 401
+    code = "invalid_api_key"
+    headers: Mapping[str, str] = {"www-authenticate": "Bearer"}
 
 
 class NotFound(InvalidRequest):
@@ -91,13 +101,20 @@ class UnsupportedMediaType(InvalidRequest):
     status = 415
 
 
-class QueueFull(FrontendError):
-    """As many requests wait as are allowed to; nothing was queued."""
+class RateLimitExceeded(FrontendError):
+    """A caller has used up what it is allowed; the answer says when to come back."""
 
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
-    retry_after_s = 1
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.headers = {"retry-after": str(retry_after_s)}
+
+
+class QueueFull(RateLimitExceeded):
+    """As many generations wait as are allowed to; nothing was queued."""
 
 
 class EngineFailed(FrontendError):
@@ -109,7 +126,7 @@ class EngineUnavailable(FrontendError):
 
     status = 503
     code = "engine_unavailable"
-    retry_after_s = 1
+    headers: Mapping[str, str] = {"retry-after": "1"}
 
 
 class DeadlineExceeded(FrontendError):

@@ -3,6 +3,7 @@
 Refuses to open or close anything: __main__ does.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .admission import Admission
@@ -12,7 +13,7 @@ from .triton import TritonClient
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One served model. `started` is in seconds since 1970."""
+    """One served model. `started` is in seconds since 1970; `engine_versions` are by package."""
 
     model_names: tuple[str, ...]
     served_model: ServedModel
@@ -22,3 +23,4 @@ class Service:
     request_timeout_s: float
     reject_unknown_parameters: bool
     started: int
+    engine_versions: Mapping[str, str]

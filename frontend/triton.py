@@ -28,18 +28,23 @@ _POLL_INTERVAL_S = 0.25
 
 
 class TritonClient:
-    """One model of one Triton server. `engine` is what it declared at start."""
+    """One model of one Triton server.
+
+    `engine` is what it declared at start, `last_output_at` when it last answered a request with output, by the
+    monotonic clock.
+    """
 
     def __init__(self, control: InferenceServerClient, url: str, model: str, engine: Engine) -> None:
         self._control = control
-        self._model = model
+        self.model = model
         self._generate_url = f"{url}/v2/models/{quote(model)}/generate_stream"
         self._gathering = Gathering()
         self.engine = engine
+        self.last_output_at = float("-inf")
 
     async def is_ready(self) -> bool:
         """True if Triton has the model loaded and says so promptly."""
-        return await _is_ready(self._control, self._model)
+        return await _is_ready(self._control, self.model)
 
     async def generate(self, request: GenerationRequest, on_chunks: OnChunks) -> None:
         """Hand the tokens of a request to `on_chunks`, as many chunks at a time as have arrived, until they end.
@@ -48,18 +53,20 @@ class TritonClient:
         ContextLengthExceeded, and whatever `on_chunks` raises.
         """
         body = orjson.dumps(encode_request(request, self.engine))
-        await post(self._generate_url, body, self._gathering, lambda status: _reader(status, request, on_chunks))
+        await post(self._generate_url, body, self._gathering, lambda status: self._reader(status, request, on_chunks))
 
+    def _reader(self, status: int, request: GenerationRequest, on_chunks: OnChunks) -> OnBody:
+        events = EventParser(with_log_probs=bool(request.sampling_params.logprobs))
+        feed = events.feed if status == 200 else ErrorParser(status).feed
 
-def _reader(status: int, request: GenerationRequest, on_chunks: OnChunks) -> OnBody:
-    events = EventParser(with_log_probs=bool(request.sampling_params.logprobs))
-    feed = events.feed if status == 200 else ErrorParser(status).feed
+        def on_body(data: bytes) -> bool:
+            chunks = feed(data)
+            if not chunks:
+                return False
+            self.last_output_at = time.monotonic()
+            return on_chunks(chunks)
 
-    def on_body(data: bytes) -> bool:
-        chunks = feed(data)
-        return bool(chunks) and on_chunks(chunks)
-
-    return on_body
+        return on_body
 
 
 @asynccontextmanager

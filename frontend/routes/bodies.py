@@ -5,10 +5,10 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from fastapi import Depends, Request
+from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from frontend.errors import BodyTooLarge, InvalidRequest, ModelNotFound, UnsupportedMediaType, UnsupportedParameter
@@ -25,14 +25,6 @@ _MAX_NAMES_IN_HEADER = 32
 
 AnyBody = TypeVar("AnyBody", bound=BaseModel)
 Result = TypeVar("Result")
-
-
-def _service(http: Request) -> Service:
-    service: Service = http.app.state.service
-    return service
-
-
-ServiceOf = Annotated[Service, Depends(_service)]
 
 
 def documented(body: type[BaseModel]) -> dict[str, Any]:

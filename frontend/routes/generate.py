@@ -11,7 +11,8 @@ from frontend.completions import to_completion_job
 from frontend.protocol.chat import ChatCompletion, ChatCompletionRequest
 from frontend.protocol.completions import Completion, CompletionRequest
 
-from .bodies import ServiceOf, documented, new_reply, off_loop, read_body, report_ignored
+from .bodies import documented, new_reply, off_loop, read_body, report_ignored
+from .dependencies import ServiceOf
 
 router = APIRouter()
 

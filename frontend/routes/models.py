@@ -6,7 +6,7 @@ from frontend.errors import ModelNotFound
 from frontend.protocol.models import ModelCard, ModelList
 from frontend.service import Service
 
-from .bodies import ServiceOf
+from .dependencies import ServiceOf
 
 router = APIRouter()
 

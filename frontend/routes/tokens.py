@@ -7,7 +7,8 @@ from frontend.parameters import check_supported, check_token_ids
 from frontend.protocol.chat import ChatCompletionRequest
 from frontend.protocol.tokens import DetokenizeAnswer, DetokenizeRequest, RenderAnswer, TokenizeAnswer, TokenizeRequest
 
-from .bodies import ServiceOf, check_model, documented, off_loop, read_body
+from .bodies import check_model, documented, off_loop, read_body
+from .dependencies import ServiceOf
 
 router = APIRouter()
 

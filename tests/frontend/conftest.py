@@ -15,8 +15,11 @@ import openai
 import pytest
 import uvicorn
 from aiohttp import web
+from starlette.types import ASGIApp
 
+from frontend.access import CallerLimits
 from frontend.admission import Admission
+from frontend.api_keys import read_api_keys
 from frontend.app import create_app
 from frontend.engine_dir import read_engine_dir
 from frontend.layers import with_layers
@@ -34,6 +37,8 @@ CHAT = "/v1/chat/completions"
 MAX_BODY_BYTES = 200_000
 MAX_QUEUE_LENGTH = 2
 REQUEST_TIMEOUT_S = 2.0
+API_KEY = "the-only-key"
+ORIGIN = "https://chat.example.org"
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -52,9 +57,10 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
 
 @dataclass
 class Running:
-    """A frontend that serves, and the engine behind it."""
+    """A frontend that serves, and the engine behind it; at `guarded_url` it wants API_KEY and knows pages of ORIGIN."""
 
     url: str
+    guarded_url: str
     triton: FakeTriton
     admission: Admission
     kill_triton: Callable[[], None]
@@ -73,6 +79,7 @@ def engine_dir(mixtral_tokenizer_dir: Path) -> Path:
     """What the build publishes beside the engine, with Mixtral's tokenizer."""
     manifest = {"format": 1, "target": "openvino", "checkpoint": {"path": MODEL, "fingerprint": "sha256:0"}}
     manifest["model"] = {"vocab_size": 32000}
+    manifest["versions"] = {"openvino": "2026.1"}
     (mixtral_tokenizer_dir / "manifest.json").write_text(json.dumps(manifest))
     return mixtral_tokenizer_dir
 
@@ -141,6 +148,13 @@ def http(frontend: Running) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
+def guarded(frontend: Running) -> Iterator[httpx.Client]:
+    """A plain client of the frontend that wants a key; it has none."""
+    with httpx.Client(base_url=frontend.guarded_url, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture
 def client(frontend: Running) -> Iterator[openai.OpenAI]:
     """OpenAI's own client."""
     with openai.OpenAI(base_url=f"{frontend.url}/v1", api_key="none", max_retries=0, timeout=10) as client:
@@ -162,8 +176,10 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
             request_timeout_s=REQUEST_TIMEOUT_S,
             reject_unknown_parameters=False,
             started=1_700_000_000,
+            engine_versions={"openvino": "2026.1"},
         )
-        async with _uvicorn(service) as url:
+        guarded = with_layers(create_app(service), read_api_keys(None, [API_KEY]), CallerLimits(), [ORIGIN])
+        async with _uvicorn(with_layers(create_app(service))) as url, _uvicorn(guarded) as guarded_url:
 
             def in_loop(work: Callable[[], object]) -> None:
                 asyncio.run_coroutine_threadsafe(_call(work), loop).result(5)
@@ -171,6 +187,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
             started.append(
                 Running(
                     url=url,
+                    guarded_url=guarded_url,
                     triton=fake,
                     admission=service.admission,
                     kill_triton=lambda: in_loop(lambda: _kill(runner)),
@@ -183,8 +200,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
 
 
 @asynccontextmanager
-async def _uvicorn(service: Service) -> AsyncIterator[str]:
-    app = with_layers(create_app(service))
+async def _uvicorn(app: ASGIApp) -> AsyncIterator[str]:
     config = uvicorn.Config(app, port=0, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

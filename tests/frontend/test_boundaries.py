@@ -34,9 +34,14 @@ RIM: dict[str, set[str]] = {
     "sender": set(),
     "triton": {"errors", "exchange", "generation", "tensors"},
     "service": {"admission", "served_model", "triton"},
+    "request_ids": set(),
+    "api_keys": {"errors"},
+    "access": {"answers", "api_keys", "errors"},
+    "layers": {"access", "api_keys", "request_ids", "sender"},
+    "server": {"errors", "settings"},
     "answers": {"admission", "errors", "generation", "reply", "sender", "service", "text"},
     "routes": {
-        "answers", "chat", "completions", "errors", "parameters", "protocol", "reply", "service",
+        "answers", "chat", "completions", "errors", "generation", "parameters", "protocol", "reply", "service",
     },
     "app": {"answers", "errors", "protocol", "routes", "service"},
 }  # fmt: skip

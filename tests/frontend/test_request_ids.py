@@ -90,10 +90,11 @@ def test_every_line_of_a_request_names_it(frontend: Running, http: httpx.Client,
 
 
 def test_a_bugs_traceback_names_its_request(
-    http: httpx.Client, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    frontend: Running, http: httpx.Client, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("frontend.routes.generate.to_chat_job", None)
     http.post(CHAT, json=body(), headers={"X-Request-Id": "unlucky"})
+    frontend.wait_until(lambda: " ERROR " in log.getvalue())
     [line] = [line for line in log.getvalue().splitlines() if " ERROR " in line]
     assert "[unlucky]" in line
 

@@ -27,7 +27,21 @@ def test_environment_replaces_defaults_and_the_command_line_replaces_both() -> N
     assert (settings.port, settings.served_model_name) == (7, ("c", "d/e"))
 
 
-@pytest.mark.parametrize("argv", [[], [*NEEDED, "--port", "x"], [*NEEDED, "--unknown", "1"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        [*NEEDED, "--port", "x"],
+        [*NEEDED, "--unknown", "1"],
+        [*NEEDED, "--api-keys", "secret"],
+        [*NEEDED, "--api-key", "secret"],
+        [*NEEDED, "--ssl-keyfile-password", "secret"],
+        [*NEEDED, "--ssl-keyfile", "key.pem"],
+        [*NEEDED, "--max-requests-per-key", "0"],
+        *([*NEEDED, "--rate-limit", rate] for rate in ("60", "0/minute", "60/fortnight", "1/second;5/minute", "")),
+        *([*NEEDED, "--cors-origin", o] for o in ("example.org", "https://example.org/", "http://a,http://b", "")),
+    ],
+)
 def test_what_cannot_be_read_is_refused(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         Settings.from_args(argv, {})
@@ -39,11 +53,50 @@ def test_number_in_the_environment_that_is_none_is_refused() -> None:
         Settings.from_args(NEEDED, {f"{ENV_PREFIX}PORT": "x"})
 
 
-def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["RATE_LIMIT", "CORS_ORIGIN", "MAX_REQUESTS_PER_KEY"])
+def test_environment_is_checked_like_the_command_line(name: str) -> None:
     with pytest.raises(SystemExit):
-        Settings.from_args(["--help"], {})
-    listed = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    assert {"--" + setting.name.replace("_", "-") for setting in fields(Settings)} <= listed
+        Settings.from_args(NEEDED, {ENV_PREFIX + name: "ten a day"})
+
+
+def test_access_is_open_by_default_and_set_by_command_line_or_environment() -> None:
+    settings = Settings.from_args(NEEDED, {})
+    assert (settings.api_key_file, settings.api_keys, settings.rate_limit, settings.cors_origin) == (None, (), None, ())
+    environ = {"RATE_LIMIT": "60/minute", "CORS_ORIGIN": "https://a, http://b:1", "API_KEY_FILE": "/keys"}
+    settings = Settings.from_args(NEEDED, {ENV_PREFIX + name: value for name, value in environ.items()})
+    assert str(settings.rate_limit) == "60 per 1 minute"
+    assert (settings.cors_origin, settings.api_key_file) == (("https://a", "http://b:1"), Path("/keys"))
+    argv = ["--cors-origin", "*", "--rate-limit", "5/10 seconds", "--max-requests-per-key", "3"]
+    settings = Settings.from_args(NEEDED + argv, {"FRONTEND_CORS_ORIGIN": "https://a"})
+    assert (settings.cors_origin, str(settings.rate_limit), settings.max_requests_per_key) == (
+        ("*",), "5 per 10 second", 3,
+    )  # fmt: skip
+
+
+def test_an_empty_variable_is_like_none() -> None:
+    """A compose file passes all of its settings, set or not."""
+    names = [ENV_PREFIX + setting.name.upper() for setting in fields(Settings)]
+    assert Settings.from_args(NEEDED, dict.fromkeys(names, "")) == Settings.from_args(NEEDED, {})
+
+
+def test_secrets_come_from_the_environment_and_are_not_shown() -> None:
+    environ = {"FRONTEND_API_KEYS": "first, second,", "FRONTEND_SSL_KEYFILE_PASSWORD": "third"}
+    settings = Settings.from_args(NEEDED, environ)
+    assert (settings.api_keys, settings.ssl_keyfile_password) == (("first", "second"), "third")
+    assert not re.search("first|second|third", repr(settings))
+
+
+def test_help_lists_every_setting_secrets_by_their_variables_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        Settings.from_args(["--help"], {"FRONTEND_API_KEYS": "first"})
+    shown = capsys.readouterr().out
+    flags = {"--" + setting.name.replace("_", "-") for setting in fields(Settings)}
+    secrets = {"--api-keys", "--ssl-keyfile-password"}
+    assert flags - set(re.findall(r"--[a-z-]+", shown)) == secrets
+    assert set(re.findall(r"FRONTEND_[A-Z_]+", shown)) == {
+        "FRONTEND_MAX_BODY_BYTES", "FRONTEND_API_KEYS", "FRONTEND_SSL_KEYFILE_PASSWORD",
+    }  # fmt: skip
+    assert "first" not in shown
 
 
 @pytest.mark.parametrize("missing", ["engine", "triton"])
