@@ -15,8 +15,8 @@ from .access import CallerLimits
 from .admission import Admission
 from .api_keys import read_api_keys
 from .app import create_app
-from .chat import ChatModel, served_names
-from .engine_dir import read_engine_dir
+from .chat import ChatModel
+from .engine_dir import read_engine_dir, served_names
 from .errors import StartupError
 from .layers import with_layers
 from .request_ids import log_handler

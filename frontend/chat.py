@@ -3,7 +3,6 @@
 Pure. Refuses to know Triton and HTTP: what comes out is ours on one side and bytes of JSON on the other.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,8 +132,3 @@ def _usage_body(usage: Usage) -> UsageBody:
         total_tokens=usage.num_prompt_tokens + usage.num_completion_tokens,
         completion_tokens=usage.num_completion_tokens,
     )
-
-
-def served_names(given: Sequence[str], checkpoint_path: str) -> tuple[str, ...]:
-    """The names a client may use: as the operator says, else the checkpoint's path, as vLLM does."""
-    return tuple(given) or (checkpoint_path,)
