@@ -15,11 +15,11 @@ from .access import CallerLimits
 from .admission import Admission
 from .api_keys import read_api_keys
 from .app import create_app
-from .engine_dir import read_engine_dir
+from .engine_dir import read_engine_dir, served_names
 from .errors import StartupError
 from .layers import with_layers
 from .request_ids import log_handler
-from .served_model import ServedModel, served_names
+from .served_model import ServedModel
 from .server import Server, tls_context, uvicorn_config
 from .service import Service
 from .settings import Settings

@@ -63,7 +63,7 @@ class CallerLimits:
         # Past the moment itself, at which the window still counts whole.
         retry_after_s = max(0, math.floor(window.reset_time - time.time())) + 1
         raise RateLimitExceeded(
-            f"You have reached your limit of {self._rate_limit} requests. Please retry in {retry_after_s} s.",
+            f"You have sent more requests than you may: {self._rate_limit}. Please retry in {retry_after_s} s.",
             retry_after_s=retry_after_s,
         )
 

@@ -3,6 +3,7 @@
 Refuses to interpret them: strings and numbers go out, tokenizer and template are made of them elsewhere.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ def read_engine_dir(path: Path) -> EngineDir:
         chat_template=_chat_template(path, tokenizer_config),
         eos_token_ids=_eos_token_ids(path),
     )
+
+
+def served_names(given: Sequence[str], checkpoint_path: str) -> tuple[str, ...]:
+    """The names a client may use: as the operator says, else the checkpoint's path, as vLLM does."""
+    return tuple(given) or (checkpoint_path,)
 
 
 def _read(path: Path) -> bytes:

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from .children import children_of, start_child
+from .engine_dir import read_engine_dir, served_names
 from .errors import StartupError
 from .settings import Settings
 from .tritonserver import TritonSettings, TritonUnavailable, start_triton
@@ -46,8 +48,9 @@ class Local:
         self._frontend_argv = [*_frontend_argv(arguments, self._engine_dir), *frontend_options]
         self._log = arguments.runtime_dir / "triton.log"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._settings = Settings.from_args(self._frontend_argv, os.environ)  # exits, before a model is loaded
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-        self.url = f"http://{host}:{arguments.port}"
+        self.url = f"{'https' if self._settings.ssl_certfile else 'http'}://{host}:{arguments.port}"
 
     def __enter__(self) -> "Local":
         return self
@@ -70,7 +73,6 @@ class Local:
     def start(self) -> None:
         """Start both and return when they serve. Raises StartupError with the reason and the end of Triton's log."""
         given = self._arguments
-        Settings.from_args(self._frontend_argv, os.environ)  # exits on a wrong option, before a model is loaded
         _check_port_free(given.host, given.port, "--port")
         _check_port_free("127.0.0.1", given.triton_port, "--triton-port")
         _check_port_free("127.0.0.1", given.metrics_port, "--metrics-port")
@@ -82,6 +84,12 @@ class Local:
         self._start_triton()
         self._start_frontend()  # it waits for Triton by itself, and loads its tokenizer meanwhile
         self._await_serving()
+
+    def banner(self) -> str:
+        """How to call it."""
+        given, checkpoint_path = self._settings.served_model_name, read_engine_dir(self._engine_dir).checkpoint_path
+        needs_key = bool(self._settings.api_keys or self._settings.api_key_file)
+        return _banner(self.url, served_names(given, checkpoint_path)[0], needs_key=needs_key)
 
     def watch(self) -> str:
         """Wait until a part ends, and say which and how."""
@@ -162,19 +170,18 @@ def _check_port_free(host: str, port: int, option: str) -> None:
 
 
 def _answers(url: str) -> bool:
+    anything = ssl.create_default_context()
+    anything.check_hostname = False  # the certificate is for the clients, and this is our own process
+    anything.verify_mode = ssl.CERT_NONE
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
+        with urllib.request.urlopen(url, timeout=2, context=anything) as response:
             return bool(response.status == 200)
     except OSError:
         return False
 
 
-def _served_name(url: str) -> str:
-    with urllib.request.urlopen(f"{url}/v1/models", timeout=5) as response:
-        return str(json.load(response)["data"][0]["id"])
-
-
-def _banner(url: str, model: str) -> str:
+def _banner(url: str, model: str, *, needs_key: bool) -> str:
+    key, header = ("YOUR_KEY", ' -H "Authorization: Bearer YOUR_KEY"') if needs_key else ("none", "")
     body = {"model": model, "messages": [{"role": "user", "content": "What is a house?"}], "temperature": 0}
     return f"""
 Serving {model}
@@ -182,12 +189,12 @@ Serving {model}
 
 With curl:
 
-curl {url}/v1/chat/completions -H "Content-Type: application/json" -d '{json.dumps(body)}'
+curl {url}/v1/chat/completions -H "Content-Type: application/json"{header} -d '{json.dumps(body)}'
 
 With Python (pip install openai):
 
 from openai import OpenAI
-client = OpenAI(base_url="{url}/v1", api_key="none")
+client = OpenAI(base_url="{url}/v1", api_key="{key}")
 messages = [{{"role": "user", "content": "What is a house?"}}]
 for chunk in client.chat.completions.create(model="{model}", messages=messages, max_tokens=100, stream=True):
     print(chunk.choices[0].delta.content or "", end="", flush=True)
@@ -227,7 +234,7 @@ def main() -> int:
     try:
         with Local(arguments, frontend_options) as local:
             local.start()
-            _say(_banner(local.url, _served_name(local.url)))
+            _say(local.banner())
             _say(f"local: {local.watch()}")
             return 1
     except Stop:

@@ -1,6 +1,5 @@
 """The one model that is served: what turns text into its tokens, and the limits that requests to it must keep."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .generation import EndTokens, Engine
@@ -17,8 +16,3 @@ class ServedModel:
     end_tokens: EndTokens
     engine: Engine
     vocab_size: int
-
-
-def served_names(given: Sequence[str], checkpoint_path: str) -> tuple[str, ...]:
-    """The names a client may use: as the operator says, else the checkpoint's path, as vLLM does."""
-    return tuple(given) or (checkpoint_path,)

@@ -57,11 +57,13 @@ def test_busy_engine_is_judged_by_what_others_get(
     monkeypatch.setattr(operations, "_GENERATE_TIMEOUT_S", 0.3)
     pause_s = 1.5 if hangs else 0.01
     frontend.triton.script = [Endless(6004, pause_s=pause_s)]
-    num_streams = frontend.triton.max_batch_size + num_waiting
+    num_running = frontend.triton.max_batch_size
 
     async def listen() -> None:
         async with httpx.AsyncClient(base_url=frontend.url, timeout=10) as client:
-            streams = [asyncio.create_task(client.post(CHAT, json=body(stream=True))) for _ in range(num_streams)]
+            streams = [
+                asyncio.create_task(client.post(CHAT, json=body(stream=True))) for _ in range(num_running + num_waiting)
+            ]
             await asyncio.to_thread(leave.wait)
             for stream in streams:
                 stream.cancel()
@@ -71,10 +73,10 @@ def test_busy_engine_is_judged_by_what_others_get(
     listening = threading.Thread(target=asyncio.run, args=(listen(),))
     listening.start()
     try:
-        frontend.wait_until(lambda: frontend.triton.num_running == frontend.triton.max_batch_size)
+        frontend.wait_until(lambda: frontend.triton.num_running == num_running)
         frontend.wait_until(lambda: frontend.admission.num_waiting == num_waiting)
         assert http.get("/health/generate").status_code == (503 if hangs else 200)
+        assert len(frontend.triton.requests) == num_running, "the check got no slot"
     finally:
         leave.set()
         listening.join()
-    assert len(frontend.triton.requests) == frontend.triton.max_batch_size, "no request was made for the check"

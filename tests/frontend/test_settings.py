@@ -99,14 +99,24 @@ def test_help_lists_every_setting_secrets_by_their_variables_alone(capsys: pytes
     assert "first" not in shown
 
 
-@pytest.mark.parametrize("missing", ["engine", "triton"])
-def test_start_without_an_engine_or_without_triton_fails_with_one_line(
-    engine_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: str
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--engine-dir", "/nowhere"], "tokenizer_config.json"),
+        ([], "is Triton running?"),
+        (["--api-key-file", "/nowhere/keys"], "/nowhere/keys"),
+        (["--ssl-certfile", "/nowhere/cert.pem"], "/nowhere/cert.pem"),
+    ],
+)
+def test_start_without_what_it_needs_fails_with_one_line(
+    engine_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    words: str,
 ) -> None:
-    directory = tmp_path if missing == "engine" else engine_dir
-    words = "tokenizer_config.json" if missing == "engine" else "is Triton running?"
-    argv = ["--engine-dir", str(directory), "--triton-url", "http://127.0.0.1:9", "--startup-timeout-s", "0.1"]
-    monkeypatch.setattr(sys, "argv", ["frontend", *argv])
+    argv = ["--engine-dir", str(engine_dir), "--triton-url", "http://127.0.0.1:9", "--startup-timeout-s", "0.1"]
+    monkeypatch.setattr(sys, "argv", ["frontend", *argv, *options])
     assert main() == 1
     lines = capsys.readouterr().err.splitlines()
     assert (len(lines), words in lines[0]) == (1, True)
