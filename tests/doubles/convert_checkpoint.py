@@ -158,7 +158,8 @@ def rope_constants(hf: dict[str, Any]) -> Tensors:
     positions = np.arange(hf["max_position_embeddings"], dtype=np.float32)
 
     def frequencies(base: float) -> NDArray[np.float32]:
-        return (1.0 / base ** (np.arange(0, size, 2) / size)).astype(np.float32)
+        values: NDArray[np.float32] = (1.0 / base ** (np.arange(0, size, 2) / size)).astype(np.float32)
+        return values
 
     unused = np.outer(positions, frequencies(10000.0))
     angles = np.outer(positions, frequencies(hf["rope_theta"]))
