@@ -94,11 +94,9 @@ logs:  ## follow what the containers say
 perf:  ## perf_analyzer on Triton's model: token ids in, streams out (CONCURRENCY=1:33:8)
 	$(IS_BUILT)
 	@mkdir -p .cache/perf
-	@python3 -m tests.benchmarks.perf_analyzer requests $(ENGINE) > .cache/perf/requests.json
 	$(COMPOSE) -f docker/compose.perf.yaml up --detach --wait
-	$(COMPOSE) -f docker/compose.perf.yaml run --rm --user "$$(stat -c %u:%g .cache/perf)" perf \
-		-m $(MODEL) --concurrency-range $(CONCURRENCY)
-	@python3 -m tests.benchmarks.perf_analyzer summary .cache/perf/profile.json
+	@python3 -m tests.benchmarks.perf_analyzer $(ENGINE) --model $(MODEL) --url triton:8001 --concurrency $(CONCURRENCY) \
+		-- $(COMPOSE) -f docker/compose.perf.yaml run --rm -T --user "$$(stat -c %u:%g .cache/perf)" perf
 
 aiperf: .cache/aiperf/bin/aiperf  ## aiperf on the OpenAI API at URL, with the tokenizer of PROFILE's engine
 	$(IS_BUILT)

@@ -29,7 +29,8 @@ size=$(tensor_parallel_size)
 rank=${OMPI_COMM_WORLD_RANK:-}
 
 if ((size > 1)) && [[ -z $rank ]]; then
-    exec mpirun -n "$size" "$0" "$@"
+    # mpirun would tie each of two ranks to one core, and a Triton has many threads.
+    exec mpirun --bind-to none -n "$size" "$0" "$@"
 fi
 
 # Both models are in one repository. The configuration is complete: Triton must not guess at it.
@@ -43,7 +44,7 @@ arguments=(
     --allow-vertex-ai=false
 )
 if ((${rank:-0} > 0)); then
-    exec tritonserver "${arguments[@]}" --allow-http=false --metrics-address=127.0.0.1
+    exec tritonserver "${arguments[@]}" --allow-http=false --allow-metrics=false
 fi
 
 # What changes a running server or reads its memory is closed to everybody: the APIs want a header whose value is a line

@@ -79,7 +79,8 @@ class Local:
         if not (self._engine_dir / "manifest.json").exists():
             raise StartupError(
                 f"{self._engine_dir} holds no engine;"
-                f" build it with: python -m build_engine build --target {given.model} CHECKPOINT"
+                f" build it with: python -m build_engine build --target {given.model}"
+                f" --model-repository {given.model_repository} CHECKPOINT"
             )
         self._start_triton()
         self._start_frontend()  # it waits for Triton by itself, and loads its tokenizer meanwhile

@@ -19,7 +19,7 @@ from build_engine.awq import Float16, Uint8
 from build_engine.errors import ConversionError
 from build_engine.mixtral import MixtralConfig, TensorSpec
 
-from .layout import rank_tensors
+from .layout import constant_tensors, rank_tensors
 
 CONFIG = "config.json"
 
@@ -52,19 +52,28 @@ class RankFile:
         )
         return PackedLinear(np.ascontiguousarray(weight).view(np.uint8), scales, zero)
 
-    def check_tensors(self, expected: Mapping[str, TensorSpec]) -> None:
-        """Raises ConversionError for a tensor that is missing, too many, or of another dtype or shape."""
-        found = {name: _spec(self._tensors.get_slice(name)) for name in self._tensors.keys()}  # noqa: SIM118
-        for name, spec in expected.items():
-            if name not in found:
-                raise ConversionError(f"{self._file.name}: tensor {name} is missing; accepted: {_describe(spec)}")
-            if found[name] != spec:
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all tensors."""
+        return frozenset(self._tensors.keys())
+
+    def check_tensors(self, weights: Mapping[str, TensorSpec], constants: Mapping[str, TensorSpec]) -> None:
+        """Raises ConversionError for a tensor that is missing, too many, or of another dtype or shape.
+
+        `constants` may be missing.
+        """
+        if missing := weights.keys() - self.names:
+            name = min(missing)
+            raise ConversionError(f"{self._file.name}: tensor {name} is missing; accepted: {_describe(weights[name])}")
+        accepted = {**weights, **constants}
+        for name in sorted(self.names):
+            if name not in accepted:
+                raise ConversionError(f"{self._file.name}: tensor {name} is no part of a Mixtral in W4A16_GPTQ")
+            if (found := _spec(self._tensors.get_slice(name))) != (spec := accepted[name]):
                 raise ConversionError(
-                    f"{self._file.name}: tensor {name} is {_describe(found[name])}; accepted: {_describe(spec)}"
-                    f"{_padding(found[name], spec)}"
+                    f"{self._file.name}: tensor {name} is {_describe(found)}; accepted: {_describe(spec)}"
+                    f"{_padding(found, spec)}"
                 )
-        for name in found.keys() - expected.keys():
-            raise ConversionError(f"{self._file.name}: tensor {name} is no part of a Mixtral in W4A16_GPTQ")
 
     def _part(self, name: str, expert: int | None) -> NDArray[Any]:
         if expert is None:
@@ -76,11 +85,11 @@ class RankFile:
 @contextmanager
 def open_ranks(directory: Path, config: MixtralConfig, tp_size: int) -> Iterator[list[RankFile]]:
     """The files of all ranks, in order, their tensors checked. Raises ConversionError."""
-    expected = rank_tensors(config, tp_size)
+    weights, constants = rank_tensors(config, tp_size), constant_tensors(config)
     with ExitStack() as stack:
         ranks = [_open(stack, directory / f"rank{rank}.safetensors", tp_size) for rank in range(tp_size)]
         for rank in ranks:
-            rank.check_tensors(expected)
+            rank.check_tensors(weights, constants)
         yield ranks
 
 

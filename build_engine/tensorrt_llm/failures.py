@@ -13,9 +13,13 @@ class KnownFailure:
     remedy: str
 
 
+HOST_MEMORY_REMEDY = (
+    "the converter holds the source and a converted rank in memory: add memory or swap, or raise the limit"
+)
+# The first that fits is told: a cause stands before what follows from it.
 KNOWN_FAILURES = (
     KnownFailure(
-        r"No space left on device|Disk quota exceeded",
+        r"(?m)^(?!.*/dev/shm).*(No space left on device|Disk quota exceeded)",
         "the disk is full",
         "free space beside the model repository, or name another disk with --work-dir",
     ),
@@ -27,12 +31,17 @@ KNOWN_FAILURES = (
         " or set tensor_parallel_size to 2",
     ),
     KnownFailure(
+        r"MemoryError|std::bad_alloc|Cannot allocate memory",
+        "host memory ran out",
+        HOST_MEMORY_REMEDY,
+    ),
+    KnownFailure(
         r"(?i)no valid (weight only|gemm|tactic)|could not find any (tactic|implementation)",
         "no kernel fitted in the memory that was left, or the GPU is another than the weights were converted for",
         "lower max_num_tokens, and build on the GPU that converted (TensorRT-LLM issues 1543, 1850)",
     ),
     KnownFailure(
-        r"(?s)not supported.{0,80}(Blackwell|SM ?1[0-9]{2})|(Blackwell|SM ?1[0-9]{2}).{0,80}not support",
+        r"(?s)not supported.{0,80}(Blackwell|SM ?(>= ?)?1[0-9]{2})|(Blackwell|SM ?1[0-9]{2}).{0,80}not support",
         "TensorRT-LLM does not build 4-bit weights for Blackwell",
         "use a GPU of SM 80, 86, 89 or 90",
     ),
@@ -48,7 +57,7 @@ KNOWN_FAILURES = (
         "build and serve in the same image, on the same kind of GPU",
     ),
     KnownFailure(
-        r"NCCL (WARN|error|failure)|ncclSystemError|unhandled system error|No space left on device.*shm",
+        r"NCCL (WARN|error|failure)|ncclSystemError|unhandled system error|/dev/shm.{0,200}No space left on device",
         "the GPUs could not talk to each other; NCCL wants more shared memory than a container's 64 MB"
         " (TensorRT-LLM issue 9680)",
         "give the container --shm-size 2g and --ulimit memlock=-1; on PCIe machines try NCCL_P2P_DISABLE=1",
@@ -80,6 +89,6 @@ def known_failure(output: str, status: int) -> KnownFailure | None:
         return KnownFailure(
             "",
             "it was killed from outside, most likely because host memory ran out",
-            "the converter holds the source and a converted rank in memory: add memory or swap, or raise the limit",
+            HOST_MEMORY_REMEDY,
         )
     return None

@@ -14,44 +14,11 @@ Int64 = NDArray[np.int64]
 
 PACKED_PER_FLOAT16 = 4
 TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
+ROTARY_FREQUENCIES = "rotary_inv_freq"
+ROTARY_TABLE = "embed_positions_for_gpt_attention"
 
 # A warp reads 32 rows of int4 weights in the order in which the tensor core's registers take them.
-_ROW_ORDER = np.array(
-    [
-        0,
-        1,
-        8,
-        9,
-        16,
-        17,
-        24,
-        25,
-        2,
-        3,
-        10,
-        11,
-        18,
-        19,
-        26,
-        27,
-        4,
-        5,
-        12,
-        13,
-        20,
-        21,
-        28,
-        29,
-        6,
-        7,
-        14,
-        15,
-        22,
-        23,
-        30,
-        31,
-    ]
-)
+_ROW_ORDER = np.concatenate([np.array([0, 1, 8, 9, 16, 17, 24, 25]) + first for first in (0, 2, 4, 6)])
 # The int4 to float16 conversion takes the even values of eight first.
 _NIBBLE_ORDER = np.array([0, 2, 4, 6, 1, 3, 5, 7])
 _TILE_ROWS = 64
@@ -97,6 +64,24 @@ def rank_tensors(config: MixtralConfig, tp_size: int) -> dict[str, TensorSpec]:
     for layer in range(config.num_hidden_layers):
         specs |= _layer_tensors(config, tp_size, f"transformer.layers.{layer}")
     return specs
+
+
+def constant_tensors(config: MixtralConfig) -> dict[str, TensorSpec]:
+    """What the converter saves besides weights: the model's rotary tables, which the builder could also make itself.
+
+    Source: `create_attention_const_params` in layers/attention.py and `save_checkpoint` in models/modeling_utils.py.
+    """
+    positions, size = config.max_position_embeddings, config.head_dim
+    return {
+        "embed_positions": TensorSpec(("F32",), (1, positions, size)),
+        ROTARY_FREQUENCIES: TensorSpec(("F32",), (size // 2,)),
+        ROTARY_TABLE: TensorSpec(("F32",), (1, positions * size)),
+    }
+
+
+def rotary_frequencies(config: MixtralConfig) -> NDArray[np.float64]:
+    """Radians per position, [head_dim / 2]."""
+    return np.asarray(config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim))
 
 
 def _layer_tensors(config: MixtralConfig, tp_size: int, prefix: str) -> dict[str, TensorSpec]:

@@ -19,7 +19,7 @@ from .engine import check_engine
 from .gpus import is_interleaved
 from .host import gpu_memory_mib, probe_host
 from .layout import split_problem
-from .plan import weight_bytes
+from .plan import TOKENS_PER_BLOCK, weight_bytes
 from .smoke import SmokeTest, smoke
 from .steps import WorkDir
 from .tokenizer_info import write_tokenizer_info
@@ -72,6 +72,7 @@ def open_job(checkpoint: Checkpoint, model_dir: Path) -> Job:
     config_pbtxt = model_dir / "config.pbtxt"
     limits, tp_size = read_limits(config_pbtxt), read_tensor_parallel_size(config_pbtxt)
     check_context(limits, config_pbtxt, checkpoint)
+    _check_step(limits, config_pbtxt)
     if problem := split_problem(checkpoint.config, tp_size):
         raise CheckpointError(f"{config_pbtxt}: {problem}")
     if checkpoint.config.tie_word_embeddings:
@@ -238,6 +239,19 @@ class _Builder:
             tp_size=self._job.tp_size,
             directory=self._work.path / "smoke",
             keep_open=(self._lock,),
+        )
+
+
+def _check_step(limits: Limits, config_pbtxt: Path) -> None:
+    """Outside these the builder takes another max_num_tokens, and says so in a warning.
+
+    Source: `check_max_num_tokens` in _utils.py of TensorRT-LLM 1.2.
+    """
+    most = limits.max_batch_size * limits.max_seq_len
+    if not TOKENS_PER_BLOCK <= limits.max_num_tokens <= most:
+        raise RepositoryError(
+            f"{config_pbtxt}: max_num_tokens is {limits.max_num_tokens}; accepted: {TOKENS_PER_BLOCK} to {most},"
+            " which is max_batch_size times max_seq_len"
         )
 
 

@@ -15,7 +15,9 @@ from build_engine.interrupts import uninterrupted
 
 from .failures import known_failure
 
-_TAIL_LINES = 20
+_SHOWN_LINES = 20
+# A server prints its options after the reason why it ends, a builder the tracebacks of its workers.
+_SEARCHED_LINES = 300
 _HEARTBEAT_S = 30.0
 _MEMORY_SAMPLE_S = 5.0
 _POLL_S = 1.0
@@ -151,11 +153,11 @@ def _reap(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
 def failed(what: str, program: str, status: int, log: Path) -> ToolFailed:
     """How a program ended, what is known about that, what to try, and the end of its log."""
     ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    last_lines = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+    last_lines = log.read_text(errors="replace").splitlines()[-_SEARCHED_LINES:]
     message = f"{what}: {Path(program).name} {ended}"
     if failure := known_failure("\n".join(last_lines), status):
         message += f": {failure.known}; try: {failure.remedy}"
-    return ToolFailed(f"{message}; its log is {log}", last_lines)
+    return ToolFailed(f"{message}; its log is {log}", last_lines[-_SHOWN_LINES:])
 
 
 def show(line: str) -> None:

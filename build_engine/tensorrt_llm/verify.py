@@ -19,9 +19,12 @@ from build_engine.mixtral import MixtralConfig
 from .compare import Candidates, explain, grid_difference, value_difference
 from .converted import PackedLinear, RankFile, check_config, open_ranks
 from .gpus import is_interleaved
+from .layout import ROTARY_FREQUENCIES, ROTARY_TABLE, rotary_frequencies
 from .source import AwqLinear, read_linear, side_by_side
 
 _GATE, _UP, _DOWN = "w1", "w3", "w2"
+# Of cosines and sines, whose angles in float32 are off by some thousandths at position 32767.
+_ROTARY_TOLERANCE = 0.01
 
 
 def verify(checkpoint: Checkpoint, directory: Path, tp_size: int, sm: int, advance: Callable[[int], None]) -> None:
@@ -33,6 +36,7 @@ def verify(checkpoint: Checkpoint, directory: Path, tp_size: int, sm: int, advan
     with open_ranks(directory, checkpoint.config, tp_size) as ranks:
         verifier = _Verifier(checkpoint, ranks, sm)
         verifier.check_plain_tensors()
+        verifier.check_constants()
         for layer in range(checkpoint.config.num_hidden_layers):
             verifier.check_attention(layer)
             verifier.check_experts(layer)
@@ -54,6 +58,20 @@ class _Verifier:
                 part = _rows_of_rank(expected, rank, len(self._ranks)) if name == "lm_head.weight" else expected
                 if not np.array_equal(file.tensor(name), part):
                     _refuse(rank, name, "is not the source's " + source)
+
+    def check_constants(self) -> None:
+        """Where there are any, attention rotates by them: a wrong base would show in long answers only."""
+        config = self._checkpoint.config
+        frequencies = rotary_frequencies(config)
+        angles = np.outer(np.arange(config.max_position_embeddings), frequencies)
+        table = np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(1, -1)
+        for name, expected, tolerance in (
+            (ROTARY_FREQUENCIES, frequencies, 0),
+            (ROTARY_TABLE, table, _ROTARY_TOLERANCE),
+        ):
+            for rank, file in enumerate(self._ranks):
+                if name in file.names and not np.allclose(file.tensor(name), expected, rtol=1e-5, atol=tolerance):
+                    _refuse(rank, name, f"is not of rope_theta {config.rope_theta}")
 
     def check_attention(self, layer: int) -> None:
         source, target = f"model.layers.{layer}.self_attn", f"transformer.layers.{layer}.attention"

@@ -1,28 +1,45 @@
-"""What perf_analyzer needs and what it found: requests of token ids, and tokens per second out of its profile.
+"""perf_analyzer on Triton's model: token ids in, streams out, one line for each number of streams.
 
-    python -m tests.benchmarks.perf_analyzer requests ENGINE_DIR > requests.json
-    python -m tests.benchmarks.perf_analyzer summary profile.json
+    python3 -m tests.benchmarks.perf_analyzer ENGINE_DIR --model openvino --url 127.0.0.1:8001 -- perf_analyzer
 
-`make perf` runs both around perf_analyzer. Standard library only: a GPU host need not have this project's environment.
+What follows `--` is the program, to which options are added: perf_analyzer itself, or what runs it in a container
+(`make perf`). Triton must have gRPC open. Standard library only: a GPU host need not have this project's environment.
+
+Refuses to measure for a fixed time: a window ends when each stream got its answers, on any engine.
 """
 
 import argparse
 import json
 import random
 import statistics
+import subprocess
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-REQUESTS = 256
 PROMPT_TOKENS = 256
 ANSWER_TOKENS = 64
+ANSWERS_PER_WINDOW = 2
+"""Of each stream. perf_analyzer makes at least three windows, of at least a second each."""
+PROMPTS_PER_STREAM = 32
+"""More than are answered by an engine that takes a second for two answers."""
 
 
-def requests(vocab_size: int) -> dict[str, Any]:
-    """Greedy answers of fixed length to random prompts, no two with a common prefix that a cache could serve."""
-    rng = random.Random(0)
-    return {"data": [_request([rng.randrange(3, vocab_size) for _ in range(PROMPT_TOKENS)]) for _ in range(REQUESTS)]}
+def levels(text: str) -> list[int]:
+    """perf_analyzer's `--concurrency-range`: FIRST[:LAST[:STEP]]. Raises ValueError."""
+    first, *given = map(int, text.split(":"))
+    last, step = [*given, *(first, 1)[len(given) :]]
+    found = list(range(first, last + 1, step))
+    if first < 1 or not found:
+        raise ValueError(text)
+    return found
+
+
+def requests(vocab_size: int, count: int) -> dict[str, Any]:
+    """Greedy answers of fixed length to prompts that nobody has sent before: the KV cache of those would be reused."""
+    prompts = ([random.randrange(3, vocab_size) for _ in range(PROMPT_TOKENS)] for _ in range(count))
+    return {"data": [_request(prompt) for prompt in prompts]}
 
 
 def _request(token_ids: list[int]) -> dict[str, Any]:
@@ -38,40 +55,67 @@ def _request(token_ids: list[int]) -> dict[str, Any]:
     return {name: {"content": values, "shape": [len(values)]} for name, values in tensors.items()}
 
 
-def summary(profile: dict[str, Any]) -> list[str]:
-    """One line per concurrency. Each response is taken for one token, which streams of one token at a time are."""
-    return [_line(experiment) for experiment in profile["experiments"]]
+def options(model: str, url: str, streams: int, directory: Path) -> list[str]:
+    """What perf_analyzer is told, in words that 2.41 and 2.60 both know. Windows need not have taken equally long."""
+    return [
+        *("-m", model, "-u", url, "-i", "grpc", "--streaming", "--async"),
+        *("--concurrency-range", str(streams), "--input-data", str(directory / "requests.json")),
+        *("--measurement-mode", "count_windows", "--measurement-request-count", str(ANSWERS_PER_WINDOW * streams)),
+        *("--stability-percentage", "999", "--max-trials", "3"),
+        *("--profile-export-file", str(directory / "profile.json")),
+    ]  # fmt: skip
 
 
-def _line(experiment: dict[str, Any]) -> str:
-    concurrency, answers = experiment["experiment"]["value"], experiment["requests"]
+def summary(profile: dict[str, Any]) -> str:
+    """One line. Each response is taken for one token, which streams of one token at a time are."""
+    (experiment,) = profile["experiments"]
+    streams = experiment["experiment"]["value"]
     # Of an answer that a window cut off there may be nothing.
-    answers = [answer for answer in answers if answer["response_timestamps"]]
+    answers = [answer for answer in experiment["requests"] if answer["response_timestamps"]]
     if not answers:
-        raise SystemExit(f"perf_analyzer got no response at concurrency {concurrency}")
+        raise SystemExit(f"perf_analyzer got no response with {streams} streams")
     tokens = sum(len(answer["response_timestamps"]) for answer in answers)
     begin = min(answer["timestamp"] for answer in answers)
     end = max(answer["response_timestamps"][-1] for answer in answers)
     first = [answer["response_timestamps"][0] - answer["timestamp"] for answer in answers]
     gaps = [later - earlier for answer in answers for earlier, later in pairwise(answer["response_timestamps"])]
     return (
-        f"{concurrency:4} streams: {1e9 * tokens / (end - begin):8.1f} tokens/s, "
+        f"{streams:4} streams: {1e9 * tokens / (end - begin):8.1f} tokens/s, "
         f"first token after {statistics.median(first) / 1e6:.0f} ms, "
         f"then one every {statistics.median(gaps) / 1e6:.1f} ms (medians of {len(answers)} answers)"
     )
 
 
+def measure(program: Sequence[str], model: str, url: str, streams: int, vocab_size: int, directory: Path) -> str:
+    """Run perf_analyzer once; its summary. Raises SystemExit with the end of what it said when it fails."""
+    (directory / "requests.json").write_text(json.dumps(requests(vocab_size, PROMPTS_PER_STREAM * streams)))
+    profile = directory / "profile.json"
+    profile.unlink(missing_ok=True)
+    command = [*program, *options(model, url, streams, directory)]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    (directory / f"{streams}.log").write_text(done.stdout)
+    if done.returncode or not profile.exists():
+        tail = "\n".join(done.stdout.splitlines()[-10:])
+        raise SystemExit(f"{tail}\nperf_analyzer ended with status {done.returncode} and {streams} streams")
+    return summary(json.loads(profile.read_bytes()))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.perf_analyzer")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("requests").add_argument("engine_dir", type=Path)
-    commands.add_parser("summary").add_argument("profile", type=Path)
-    arguments = parser.parse_args()
-    if arguments.command == "requests":
-        manifest = json.loads((arguments.engine_dir / "manifest.json").read_bytes())
-        print(json.dumps(requests(manifest["model"]["vocab_size"])))
-    else:
-        print("\n".join(summary(json.loads(arguments.profile.read_bytes()))))
+    parser = argparse.ArgumentParser(prog="python3 -m tests.benchmarks.perf_analyzer")
+    parser.add_argument("engine_dir", type=Path, metavar="ENGINE_DIR")
+    parser.add_argument("--model", required=True, help="Triton's name of the model")
+    parser.add_argument("--url", required=True, metavar="HOST:PORT", help="Triton's gRPC, as the program reaches it")
+    streams, shared = "numbers of streams (default: %(default)s)", "the program sees it too (default: %(default)s)"
+    parser.add_argument("--concurrency", type=levels, default="1:33:8", metavar="FIRST[:LAST[:STEP]]", help=streams)
+    parser.add_argument("--directory", type=Path, default=Path(".cache/perf"), metavar="DIR", help=shared)
+    parser.add_argument("program", nargs="+", metavar="-- PROGRAM", help="perf_analyzer, or what runs it")
+    given = parser.parse_args()
+    vocab_size = json.loads((given.engine_dir / "manifest.json").read_bytes())["model"]["vocab_size"]
+    given.directory.mkdir(parents=True, exist_ok=True)
+    for streams in given.concurrency:
+        print(measure(given.program, given.model, given.url, streams, vocab_size, given.directory), flush=True)
 
 
 if __name__ == "__main__":

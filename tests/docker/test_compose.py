@@ -151,4 +151,7 @@ def test_measuring_opens_grpc_on_the_closed_network_only() -> None:
     perf = overlay["perf"]
     assert perf["networks"] == ["inference"]
     assert "ports" not in perf
-    assert perf["entrypoint"].split()[:5] == ["perf_analyzer", "-u", "triton:8001", "-i", "grpc"]
+    assert perf["entrypoint"] == ["perf_analyzer"]
+    # What `make perf` names relative to the checkout is there under the same path.
+    (mount,) = perf["volumes"]
+    assert mount == f"../.cache/perf:{perf['working_dir']}/.cache/perf"

@@ -22,8 +22,8 @@ with open({calls!r}, "a") as calls:
 # Starts its program once for each rank, as mpirun does.
 RANKS = """
 import subprocess
-_, option, count, *program = sys.argv
-assert option == "-n"
+_, bind, policy, option, count, *program = sys.argv
+assert (bind, policy, option) == ("--bind-to", "none", "-n")
 for rank in range(int(count)):
     subprocess.run(program, env=dict(os.environ, OMPI_COMM_WORLD_RANK=str(rank)), check=True)
 """
@@ -99,9 +99,9 @@ def test_two_gpus_are_a_server_and_a_rank_that_opens_no_port(container: Containe
     container.install("tensorrt_llm", CONFIG.replace(TP_1, TP_1.replace('"1"', '"2"')))
     assert container.start().returncode == 0
     assert container.calls() == [
-        [None, "mpirun", "-n", "2", str(SCRIPT)],
+        [None, "mpirun", "--bind-to", "none", "-n", "2", str(SCRIPT)],
         ["0", "tritonserver", *container.serving("tensorrt_llm")],
-        ["1", "tritonserver", *container.loading("tensorrt_llm"), "--allow-http=false", "--metrics-address=127.0.0.1"],
+        ["1", "tritonserver", *container.loading("tensorrt_llm"), "--allow-http=false", "--allow-metrics=false"],
     ]
 
 
@@ -124,7 +124,7 @@ def test_options_reach_the_server_last_and_no_other_rank(container: Container) -
 def test_the_number_of_gpus_is_read_however_it_is_laid_out(container: Container, entry: str, size: str) -> None:
     container.install("tensorrt_llm", CONFIG.replace(TP_1, entry))
     assert container.start().returncode == 0
-    assert container.calls()[0][1:4] == ["mpirun", "-n", size]
+    assert container.calls()[0][1:6] == ["mpirun", "--bind-to", "none", "-n", size]
 
 
 @pytest.mark.parametrize("value", ['"0"', '"two"', '""', '"-1"', '"${tp}"'])

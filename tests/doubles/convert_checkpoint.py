@@ -149,7 +149,25 @@ def convert_rank(tensors: Tensors, hf: dict[str, Any], rank: int, tp_size: int, 
         experts = [f"{source}.block_sparse_moe.experts.{expert}" for expert in range(hf["num_local_experts"])]
         converted |= stack(f"{target}.mlp.fc", experts, lambda e: fuse([columns(f"{e}.w3"), columns(f"{e}.w1")]), sm)
         converted |= stack(f"{target}.mlp.proj", experts, lambda e: rows(f"{e}.w2"), sm)
-    return converted
+    return converted | rope_constants(hf)
+
+
+def rope_constants(hf: dict[str, Any]) -> Tensors:
+    """Buffers of the model, which it saves with its weights; nothing reads the first, whose base is not the model's."""
+    size = hf["hidden_size"] // hf["num_attention_heads"]
+    positions = np.arange(hf["max_position_embeddings"], dtype=np.float32)
+
+    def frequencies(base: float) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = (1.0 / base ** (np.arange(0, size, 2) / size)).astype(np.float32)
+        return values
+
+    unused = np.outer(positions, frequencies(10000.0))
+    angles = np.outer(positions, frequencies(hf["rope_theta"]))
+    return {
+        "embed_positions": np.concatenate([np.sin(unused), np.cos(unused)], axis=1)[None],
+        "rotary_inv_freq": frequencies(hf["rope_theta"]),
+        "embed_positions_for_gpt_attention": np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(1, -1),
+    }
 
 
 def split(tensors: Tensors, name: str, rank: int, tp_size: int, axis: int) -> Triple:

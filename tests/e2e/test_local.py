@@ -136,10 +136,11 @@ def test_a_busy_port_is_one_line_that_names_it_and_its_option(place: Place, opti
     assert said == f"local: cannot listen on 127.0.0.1:{port} (Address already in use); choose another with {option}\n"
 
 
-def test_no_engine_is_one_line_that_says_how_to_build_it(place: Place, tmp_path: Path) -> None:
-    assert place.refusal("--model-repository", str(tmp_path)) == (
-        f"local: {tmp_path}/openvino/1/engine holds no engine;"
-        " build it with: python -m build_engine build --target openvino CHECKPOINT\n"
+@pytest.mark.parametrize("model", ["openvino", "tensorrt_llm"])
+def test_no_engine_is_one_line_that_says_how_to_build_it(place: Place, tmp_path: Path, model: str) -> None:
+    assert place.refusal("--model-repository", str(tmp_path), "--model", model) == (
+        f"local: {tmp_path}/{model}/1/engine holds no engine; build it with:"
+        f" python -m build_engine build --target {model} --model-repository {tmp_path} CHECKPOINT\n"
     )
 
 

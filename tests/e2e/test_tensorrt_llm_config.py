@@ -5,6 +5,7 @@ with the names of TensorRT-LLM 1.2 and with those before 0.20.
 """
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from tests.e2e.conftest import ROOT, SEED_MODEL, Server, running
+from tests.e2e.conftest import ROOT, SEED_MODEL, Server, running, wait_for
 
 SHIPPED = ROOT / "model_repository" / "tensorrt_llm" / "config.pbtxt"
 OLDER_NAMES = {"seed": "random_seed", "min_tokens": "min_length"}
@@ -125,3 +126,20 @@ def test_every_sampling_parameter_has_an_input(gpu_contract: Server) -> None:
     chosen = {"temperature": 0.9, "top_p": 0.8, "top_k": 40, "seed": 3, "min_tokens": 2, "ignore_eos": True}
     penalties = {"presence_penalty": 0.5, "frequency_penalty": 0.5, "repetition_penalty": 1.1}
     assert chat(gpu_contract, **chosen, **penalties)["usage"]["completion_tokens"] == 24
+
+
+def test_a_client_that_leaves_frees_its_slot(gpu_contract: Server) -> None:
+    long = {"max_tokens": 400, "ignore_eos": True}
+    started = time.monotonic()
+    chat(gpu_contract, **long)
+    whole_s = time.monotonic() - started
+    wait_for(lambda: gpu_contract.active() == 0, "an idle server")
+    body = {"model": SEED_MODEL, "messages": SEED_MESSAGES, "temperature": 0, "stream": True, **long}
+    started = time.monotonic()
+    with httpx.stream("POST", f"{gpu_contract.api}/v1/chat/completions", json=body, timeout=60) as response:
+        # Kept: once nobody holds the iterator, httpx closes the connection, and the request is gone before it is seen.
+        lines = response.iter_lines()
+        next(lines)
+        wait_for(lambda: gpu_contract.active() == 1, "the request to be counted")
+    wait_for(lambda: gpu_contract.active() == 0, "the slot to be freed")
+    assert time.monotonic() - started < whole_s / 2, "the engine went on to the end"

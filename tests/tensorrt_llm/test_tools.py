@@ -7,6 +7,7 @@ import pytest
 from build_engine.limits import Limits
 from build_engine.tensorrt_llm.failures import known_failure
 from build_engine.tensorrt_llm.toolchain import Toolchain, build_command, convert_command, serve_command
+from build_engine.tensorrt_llm.tools import failed
 
 LIMITS = Limits(max_batch_size=256, max_seq_len=32768, max_num_tokens=8192)
 
@@ -51,10 +52,22 @@ def test_more_gpus_are_served_by_a_process_each() -> None:
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", 1, "GPU memory ran out"),
         ("[E] Error Code 1: Cuda Runtime (out of memory)", 1, "GPU memory ran out"),
         ("Error Code 10: Could not find any implementation for node", 1, "no kernel fitted"),
-        ("RuntimeError: INT4 weight-only is not supported on SM 100", 1, "for Blackwell"),
+        ("RuntimeError: INT8/INT4 quantization is not supported on SM>=100.", 1, "for Blackwell"),
         ("NotImplementedError: INT8-GPTQ for MoE", 1, "does not know 4-bit experts"),
         ("The engine plan file is not compatible: expecting library version 10.14.1", 1, "different versions"),
+        ("NCCL WARN Cuda failure 2 'out of memory'", 1, "GPU memory ran out"),
         ("NCCL WARN Error while creating shared memory segment", 1, "could not talk to each other"),
+        (
+            "Error while creating /dev/shm/nccl-a1 (size 9637888), error: No space left on device (28)",
+            1,
+            "shared memory",
+        ),
+        (
+            "numpy.core._exceptions._ArrayMemoryError: Unable to allocate 3.50 GiB for an array",
+            1,
+            "host memory ran out",
+        ),
+        ("terminate called after throwing an instance of 'std::bad_alloc'", -6, "host memory ran out"),
         ("error: unrecognized arguments: --moe_tp_size 2", 2, "another release"),
         ("RuntimeError: CUDA driver version is insufficient for CUDA runtime version", 1, "driver on the host"),
         ("ModuleNotFoundError: No module named 'tensorrt_llm'", 1, "not the image"),
@@ -66,6 +79,16 @@ def test_known_failures(output: str, status: int, known: str) -> None:
     assert failure is not None
     assert known in failure.known
     assert failure.remedy
+
+
+def test_what_is_known_is_found_above_the_lines_that_are_shown(tmp_path: Path) -> None:
+    """Triton prints its options and the state of its models after the reason, the builder its workers' tracebacks."""
+    log = tmp_path / "triton.log"
+    reason = "[TensorRT-LLM][ERROR] Serialization assertion stdVersionRead == serializationVersion failed."
+    log.write_text("\n".join([reason, *(f"| option {number} |" for number in range(100))]))
+    failure = failed("smoke", "tritonserver", 1, log)
+    assert "build and serve in the same image" in str(failure)
+    assert failure.last_lines == [f"| option {number} |" for number in range(80, 100)]
 
 
 def test_an_unknown_failure_is_not_explained() -> None:

@@ -143,6 +143,19 @@ def swap_norms(tensors: Tensors) -> None:
     tensors[names[0]], tensors[names[1]] = tensors[names[1]], tensors[names[0]]
 
 
+def other_frequencies(tensors: Tensors) -> None:
+    tensors["rotary_inv_freq"] **= np.float32(2 / 3)  # of rope_theta 10000
+
+
+def other_rotations(tensors: Tensors) -> None:
+    name = "embed_positions_for_gpt_attention"
+    tensors[name] = tensors[name].reshape(-1, 2)[:, ::-1].reshape(1, -1)
+
+
+def fewer_positions(tensors: Tensors) -> None:
+    tensors["embed_positions"] = tensors["embed_positions"][:, :4096]
+
+
 @pytest.mark.parametrize("tp_size", [1, 2])
 @pytest.mark.parametrize(
     ("mutate", "message"),
@@ -160,6 +173,9 @@ def swap_norms(tensors: Tensors) -> None:
         (drop_tensor, f"tensor {LAYER}.attention.dense.zero is missing; accepted: F16"),
         (add_tensor, f"tensor {LAYER}.mlp.fc.prequant_scaling_factor is no part of a Mixtral in W4A16_GPTQ"),
         (half_router, f"tensor {LAYER}.mlp.router.weight is F16 [4, 128]; accepted: F32 [4, 128]"),
+        (other_frequencies, "rotary_inv_freq is not of rope_theta 1000000.0"),
+        (other_rotations, "embed_positions_for_gpt_attention is not of rope_theta 1000000.0"),
+        (fewer_positions, "tensor embed_positions is F32 [1, 4096, 32]; accepted: F32 [1, 8192, 32]"),
         (swap_norms, f"{LAYER}.input_layernorm.weight is not the source's model.layers.1.input_layernorm.weight"),
     ],
 )
@@ -186,6 +202,16 @@ def test_the_layout_of_another_gpu(
     source: Checkpoint, convert: Callable[[str, int], Path], made_on: str, sm: int, message: str
 ) -> None:
     assert message in problem(source, convert(made_on, 1), sm=sm)
+
+
+def test_constants_that_the_builder_makes_by_itself_may_be_missing(
+    source: Checkpoint, spoilt: Callable[[Callable[[Tensors], None], int], Path]
+) -> None:
+    def leave_out(tensors: Tensors) -> None:
+        for name in ("embed_positions", "rotary_inv_freq", "embed_positions_for_gpt_attention"):
+            del tensors[name]
+
+    verify(source, spoilt(leave_out, 1), 1, 90, lambda _: None)
 
 
 def test_a_missing_rank(source: Checkpoint, spoilt: Callable[[Callable[[Tensors], None], int], Path]) -> None:
