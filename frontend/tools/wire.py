@@ -51,7 +51,7 @@ def _tool_choice(value: Any) -> ToolChoice:
     raise PydanticCustomError(
         "tool_choice",
         'Input should be "none", "auto", "required" or {expected}; found {found}',
-        {"expected": '{{"type": "function", "function": {{"name": ...}}}}', "found": repr(value)[:100]},
+        {"expected": '{"type": "function", "function": {"name": ...}}', "found": repr(value)[:100]},
     )
 
 
