@@ -236,13 +236,13 @@ def _to_tool_call(body: FunctionToolCall, shield: Shield, param: str) -> ToolCal
 
 
 def _check_size(tools: Sequence[FunctionTool]) -> None:
+    num_bytes = 0
     for index, tool in enumerate(tools):
         try:
-            orjson.dumps(tool.function.parameters)
+            num_bytes += len(orjson.dumps(tool.model_dump()))
         except TypeError as exc:
             param = f"tools[{index}].function.parameters"
             raise InvalidRequest(f"`{param}` is nested too deep.", param=param) from exc
-    num_bytes = sum(len(orjson.dumps(tool.model_dump())) for tool in tools)
     if num_bytes > MAX_TOOLS_BYTES:
         raise InvalidRequest(f"`tools` is {num_bytes} bytes of JSON; {MAX_TOOLS_BYTES} are allowed.", param="tools")
 

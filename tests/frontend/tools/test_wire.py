@@ -106,9 +106,10 @@ def test_wishes_that_cannot_be_met_are_refused(fields: dict[str, Any], param: st
     assert caught.value.param == param
 
 
-def test_schema_that_is_nested_too_deep_is_refused() -> None:
+@pytest.mark.parametrize("depth", [252, 2000])
+def test_schema_that_is_nested_too_deep_is_refused(depth: int) -> None:
     schema: dict[str, Any] = {}
-    for _ in range(300):
+    for _ in range(depth):
         schema = {"items": schema}
     with pytest.raises(InvalidRequest, match="too deep") as caught:
         use_of(tools=[tool("g"), tool("f", parameters=schema)])
