@@ -42,6 +42,10 @@ class Tokenizer:
         text = text.replace("\ufdd0", "").replace("\ufdd1", "")
         return self._control.sub(lambda match: f"\ufdd0{self._control_tokens.index(match[0])}\ufdd1", text)
 
+    def control_token_id(self, content: str) -> int | None:
+        """The control token that is written `content`; None if the vocabulary has it not, or has it as text."""
+        return self._control_ids.get(content)
+
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a rendered prompt. Nothing is added: templates write the beginning-of-sequence token."""
         if "\ufdd0" not in prompt:
