@@ -21,7 +21,6 @@ _HEAD = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]+)"\s*,\s*"arguments"\s*:\s*(?=\{
 _BLANK = re.compile(r"\s*")
 _SEPARATOR = re.compile(r"\s*,?\s*")
 _COLON = re.compile(r"\s*:\s*")
-_BEGINNINGS = [TOOL_CALLS[:length] for length in range(len(TOOL_CALLS) - 1, 0, -1)]
 
 
 class ToolCallParser:
@@ -74,11 +73,12 @@ class ToolCallParser:
         return events
 
     def _text(self) -> bool:
-        """Text, up to the marker."""
+        """Text, up to the marker; only the last bracket may still become it, as the marker has but one, in front."""
         marker = self._held.find(TOOL_CALLS)
         if marker < 0:
-            keep = next((len(beginning) for beginning in _BEGINNINGS if self._held.endswith(beginning)), 0)
-            self._say(len(self._held) - keep)
+            bracket = self._held.rfind(TOOL_CALLS[0])
+            may_become_it = bracket >= 0 and TOOL_CALLS.startswith(self._held[bracket:])
+            self._say(bracket if may_become_it else len(self._held))
             return False
         self._say(marker)
         self._at = self._held.index(TOOL_CALLS) + len(TOOL_CALLS)
