@@ -48,6 +48,10 @@ class Tokenizer:
         """The prompt as people read it."""
         return _SHIELDED.sub(lambda match: self._control_tokens[int(match[1])], prompt)
 
+    def control_token_id(self, content: str) -> int | None:
+        """The control token that is written `content`; None if the vocabulary has it not, or has it as text."""
+        return self._control_ids.get(content)
+
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a rendered prompt. Nothing is added: templates write the beginning-of-sequence token."""
         if "\ufdd0" not in prompt:

@@ -10,11 +10,11 @@ FRONTEND = Path(__file__).parents[2] / "frontend"
 MIDDLE: dict[str, set[str]] = {
     "errors": set(),
     "generation": set(),
-    "messages": set(),
+    "messages": {"tools.calls"},
     "settings": set(),
     "protocol": {"generation"},
     "engine_dir": {"errors"},
-    "template": {"errors", "messages"},
+    "template": {"errors", "messages", "tools.calls", "tools.documents", "tools.prompt"},
     "tokenizer": {"errors", "generation"},
     "text": {"generation"},
     "served_model": {"generation", "template", "tokenizer"},
