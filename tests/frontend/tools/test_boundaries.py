@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parser": {"calls", "nesting"},
     "prompt": {"calls", "frontend.messages"},
     "documents": {"calls", "prompt", "frontend.messages"},
-    "wire": {"calls", "prompt", "frontend.errors", "frontend.messages"},
+    "wire": {"calls", "prompt", "frontend.errors", "frontend.messages", "frontend.protocol.fields"},
     "grammar": {
         "calls",
         "frontend.errors",
