@@ -1,5 +1,5 @@
-"""What compiler.py and worker.py tell each other: messages behind their length, of which the first is the Vocabulary and
-the GuideLimits.
+"""What compiler.py and worker.py tell each other: messages behind their length, the first of which says for which
+vocabulary and within which limits.
 """
 
 import struct

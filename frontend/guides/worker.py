@@ -17,8 +17,9 @@ from .problems import GuideProblem
 from .soundness import compile_grammar
 from .spec import Guide, field_of
 from .translation import blaming, to_ebnf_text
+from .trial import try_grammar
 from .wire import LENGTH, GuideLimits, Vocabulary
-from .xgrammar_core import RAW_VOCABULARY, Core, GrammarCompiler, load_core
+from .xgrammar_core import RAW_VOCABULARY, Core, load_core
 
 
 def main() -> None:
@@ -28,11 +29,10 @@ def main() -> None:
     vocabulary, limits = _receive(source)
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    core = load_core()
-    compiler = _compiler(core, vocabulary)
+    compiler = _Compiler(load_core(), vocabulary, limits)
     while (guide := _receive(source)) is not None:
         signal.setitimer(signal.ITIMER_REAL, limits.time_s)  # SIGALRM ends the process
-        answer = json.dumps(_answer(core, compiler, guide, limits)).encode()
+        answer = json.dumps(compiler.answer(guide)).encode()
         signal.setitimer(signal.ITIMER_REAL, 0)
         sink.write(LENGTH.pack(len(answer)) + answer)
         sink.flush()
@@ -44,23 +44,32 @@ def _receive(source: BinaryIO) -> Any:
     return pickle.loads(source.read(*LENGTH.unpack(head))) if len(head) == LENGTH.size else None
 
 
-def _compiler(core: Core, vocabulary: Vocabulary) -> GrammarCompiler:
-    size = max(*vocabulary.token_bytes, *vocabulary.stop_token_ids) + 1
-    tokens = [vocabulary.token_bytes.get(token_id, b"") for token_id in range(size)]
-    info = core.TokenizerInfo(tokens, RAW_VOCABULARY, size, vocabulary.stop_token_ids, False)
-    return core.GrammarCompiler(info, 1, False, -1)
+class _Compiler:
+    """Compiles for one vocabulary."""
 
+    def __init__(self, core: Core, vocabulary: Vocabulary, limits: GuideLimits) -> None:
+        self._core, self._limits = core, limits
+        self._stop_token_ids = frozenset(vocabulary.stop_token_ids)
+        self._vocab_size = max(*vocabulary.token_bytes, *vocabulary.stop_token_ids) + 1
+        tokens = [vocabulary.token_bytes.get(token_id, b"") for token_id in range(self._vocab_size)]
+        info = core.TokenizerInfo(tokens, RAW_VOCABULARY, self._vocab_size, vocabulary.stop_token_ids, False)
+        self._compiler = core.GrammarCompiler(info, 1, False, -1)
 
-def _answer(core: Core, compiler: GrammarCompiler, guide: Guide, limits: GuideLimits) -> dict[str, str]:
-    try:
-        text = to_ebnf_text(guide)
-        with blaming(field_of(guide)):
-            if len(text.encode()) > limits.ebnf_bytes:
-                raise GuideProblem(f"becomes a grammar of more than {limits.ebnf_bytes} bytes")
-            compile_grammar(core, compiler, text)
-    except InvalidRequest as refusal:
-        return {"message": refusal.message, "param": refusal.param or ""}
-    return {"ebnf": text}
+    def answer(self, guide: Guide) -> dict[str, str]:
+        """The grammar, or why there is none."""
+        try:
+            text = to_ebnf_text(guide)
+            with blaming(field_of(guide)):
+                self._check(text)
+        except InvalidRequest as refusal:
+            return {"message": refusal.message, "param": refusal.param or ""}
+        return {"ebnf": text}
+
+    def _check(self, text: str) -> None:
+        if len(text.encode()) > self._limits.ebnf_bytes:
+            raise GuideProblem(f"becomes a grammar of more than {self._limits.ebnf_bytes} bytes")
+        compiled = compile_grammar(self._core, self._compiler, text)
+        try_grammar(self._core, compiled, self._vocab_size, self._stop_token_ids)
 
 
 if __name__ == "__main__":
