@@ -17,13 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "prompt": {"calls", "frontend.messages"},
     "documents": {"calls", "prompt", "frontend.messages"},
     "wire": {"calls", "prompt", "frontend.errors", "frontend.messages", "frontend.protocol.fields"},
-    "grammar": {
-        "calls",
-        "frontend.errors",
-        "frontend.guides.ebnf",
-        "frontend.guides.json_text",
-        "frontend.guides.spec",
-    },
+    "guide": {"calls", "frontend.errors", "frontend.guides.spec"},
 }
 
 
