@@ -22,7 +22,7 @@ from .calls import TOOL_CALLS, Tool, ToolUse
 
 
 def to_guide(tool_use: ToolUse, *, marker_is_control_token: bool) -> Guide | None:
-    """The guide, to be compiled; None if the answer is free. Raises InvalidRequest by the path, as compiling it does."""
+    """The guide, to be compiled; None if the answer is free. Raises InvalidRequest by the path, as compiling does."""
     match tool_use.choice.mode:
         case "none":
             return None
@@ -72,14 +72,12 @@ def _optional(part: Part) -> Part:
 def _words_without(marker: str) -> str:
     """A regular expression of the texts that do not hold `marker`, whose first character stands in it but once.
 
-    That character either begins something else, which goes on with a character that the marker has not there, or it
-    breaks off before it comes again or the text ends.
+    That character begins a part of the text that breaks off, or goes on with a character that the marker has not there.
+    Each way leads to the end of the part: the masks of what may follow are then cheap, even behind a bracket.
     """
     first, *rest = map(re.escape, marker)
-    plain = f"[^{first}]*"
-    something_else, breaks_off = f"[^{first}{rest[-1]}]", ""
-    for character in reversed(rest[:-1]):
-        something_else = f"(?:[^{first}{character}]|{character}{something_else})"
-        breaks_off = f"(?:{character}{breaks_off})?"
-    beginning = f"(?:{first}{breaks_off})*"
-    return f"{plain}(?:{beginning}{first}{something_else}{plain})*{beginning}"
+    goes_on = ""
+    for character in reversed(rest):
+        longer = f"|{character}{goes_on}" if goes_on else ""
+        goes_on = f"(?:[^{first}{character}][^{first}]*{longer})?"
+    return f"[^{first}]*(?:{first}{goes_on})*"
