@@ -1,15 +1,16 @@
 """Conversations by Mistral's rules: one system prompt in front, then user and assistant in turn.
 
-Pure, over (role, text) pairs, after mistral-common's v1 tokenizer. Refuses to know templates: which of the rules a
-conversation needs is the template's matter.
+Pure, over messages of text and calls, after mistral-common's v1 and v3 tokenizers. Refuses to know templates: which of
+the rules a conversation needs is the template's matter.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Literal
 
-Role = Literal["system", "user", "assistant"]
+from .tools.calls import ToolCall
+
+Role = Literal["system", "user", "assistant", "tool"]
 
 SEPARATOR = "\n\n"
 """What mistral-common puts between texts that it joins (`_DEFAULT_JOIN_STR` of its normalize.py, 1.13)."""
@@ -17,10 +18,12 @@ SEPARATOR = "\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation, text only."""
+    """One message of a conversation: text, calls of the assistant, or with `tool_call_id` what one of them returned."""
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
 
 
 def join_texts(texts: Iterable[str]) -> str:
@@ -45,9 +48,20 @@ def normalise(messages: Sequence[Message], *, fold_system: bool, alternate: bool
 
 
 def _take_turns(messages: Sequence[Message]) -> list[Message]:
-    """Join neighbours of one role; the user begins, with an empty message if need be."""
-    runs = groupby(messages, key=lambda message: message.role)
-    turns = [Message(role, join_texts(message.content for message in run)) for role, run in runs]
+    """Join neighbours of one role; the user begins, with an empty message if need be.
+
+    Calls and their results count as no turn, by Mistral's v3 templates: each result stays a message of its own, and a
+    user who speaks right after them has been answered with nothing.
+    """
+    turns: list[Message] = []
+    for message in messages:
+        last = turns[-1] if turns else Message("assistant", "")
+        if turns and last.role == message.role != "tool" and not last.tool_calls:
+            turns[-1] = Message(message.role, join_texts([last.content, message.content]), message.tool_calls)
+            continue
+        if message.role == "user" and (last.role == "tool" or last.tool_calls):
+            turns.append(Message("assistant", ""))
+        turns.append(message)
     return turns if turns and turns[0].role == "user" else [Message("user", ""), *turns]
 
 
@@ -58,3 +72,12 @@ def _fold(system_prompt: str, turns: list[Message]) -> list[Message]:
         return [Message("user", system_prompt + SEPARATOR), *turns]
     folded = Message("user", system_prompt + SEPARATOR + turns[first].content)
     return [*turns[:first], folded, *turns[first + 1 :]]
+
+
+def fold_into_last(messages: Sequence[Message]) -> Sequence[Message]:
+    """Put a leading system prompt in front of the last user message, where mistral-common's v3 has it."""
+    last = next((index for index in reversed(range(len(messages))) if messages[index].role == "user"), None)
+    if last is None or messages[0].role != "system":
+        return messages
+    folded = Message("user", messages[0].content + SEPARATOR + messages[last].content)
+    return [*messages[1:last], folded, *messages[last + 1 :]]

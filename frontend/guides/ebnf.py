@@ -1,0 +1,130 @@
+"""Grammars in the dialect of EBNF that xgrammar reads, put together rule by rule.
+
+Several grammars share one set of rules, so they are combined by naming their rules, and nothing is renamed.
+
+Writes only what xgrammar 0.1.25 reads as it is meant: literals, ASCII character classes, negated ASCII classes,
+repetitions. A class with a character outside ASCII compiles there and then matches stray bytes.
+"""
+
+import re
+from collections.abc import Iterable, Set
+
+ASCII = frozenset(range(128))
+NON_ASCII = r"[^\u0000-\u007f]"
+"""One character outside ASCII."""
+
+
+EMPTY = '""'
+
+
+class Rules:
+    """The rules of one grammar. A rule's name is an expression that stands for it."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, str] = {}
+
+    def allocate(self, hint: str) -> str:
+        """A name that no rule has, for a rule that is defined later; rules can so refer to themselves."""
+        stem = re.sub(r"[^A-Za-z0-9_]", "_", hint)[:40] or "rule"
+        name, number = stem, 0
+        while name in self._bodies or name == "root" or not name[0].isalpha():
+            number += 1
+            name = f"{stem}_{number}" if stem[0].isalpha() else f"rule_{number}"
+        self._bodies[name] = ""
+        return name
+
+    def define(self, name: str, body: str) -> str:
+        """Give an allocated name its meaning."""
+        self._bodies[name] = body
+        return name
+
+    def add(self, hint: str, body: str) -> str:
+        """A new rule; returns its name, which is `hint` or begins with it."""
+        return self.define(self.allocate(hint), body)
+
+    def shared(self, name: str, body: str) -> str:
+        """The rule `name`, defined the first time it is asked for."""
+        if name not in self._bodies:
+            self._bodies[name] = body
+        return name
+
+    def mark(self) -> int:
+        """Where the rules stand now."""
+        return len(self._bodies)
+
+    def forget_since(self, mark: int) -> None:
+        """Drop the rules that were added since, which no other may name."""
+        for name in list(self._bodies)[mark:]:
+            del self._bodies[name]
+
+    def text(self, root: str) -> str:
+        """The whole grammar, whose root is the expression `root`."""
+        lines = [f"root ::= {root}", *(f"{name} ::= {body}" for name, body in self._bodies.items())]
+        return "\n".join(lines) + "\n"
+
+
+def literal(text: str) -> str:
+    """Exactly `text`. Raises ValueError for what is not Unicode text: a lone surrogate."""
+    text.encode()
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def one_of(expressions: Iterable[str]) -> str:
+    """Any one of them."""
+    alternatives = list(expressions)
+    return alternatives[0] if len(alternatives) == 1 else "(" + " | ".join(alternatives) + ")"
+
+
+def sequence(expressions: Iterable[str]) -> str:
+    """One after the other."""
+    return " ".join(expression for expression in expressions if expression != EMPTY) or EMPTY
+
+
+def optional(expression: str) -> str:
+    """`expression` or nothing."""
+    return f"({expression})?"
+
+
+def repeat(expression: str, minimum: int, maximum: int | None) -> str:
+    """`expression`, so many times; without a limit if `maximum` is None."""
+    match minimum, maximum:
+        case (_, 0):
+            return EMPTY
+        case (1, 1):
+            return expression
+        case (0, 1):
+            return optional(expression)
+        case (0, None):
+            return f"({expression})*"
+        case (_, None):
+            return f"({expression}){{{minimum},}}"
+    return f"({expression}){{{minimum},{maximum}}}"
+
+
+def ascii_class(codes: Set[int]) -> str:
+    """One character out of a set that is not empty and within ASCII."""
+    ranges: list[list[int]] = []
+    for code in sorted(codes):
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return (
+        "["
+        + "".join(_in_class(first) + (f"-{_in_class(last)}" if last > first else "") for first, last in ranges)
+        + "]"
+    )
+
+
+def _in_class(code: int) -> str:
+    character = chr(code)
+    return f"\\{character}" if character in "-^[]\\" else _visible(character)
+
+
+def _escaped(character: str) -> str:
+    return f"\\{character}" if character in '"\\' else _visible(character)
+
+
+def _visible(character: str) -> str:
+    """Controls by number, with four digits: xgrammar reads as many digits after `\\x` as there are."""
+    return f"\\u{ord(character):04x}" if ord(character) < 32 or ord(character) == 127 else character

@@ -1,0 +1,170 @@
+"""Objects and arrays of a JSON Schema as grammars. Their members come from whoever knows schemas."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import json_text
+from .ebnf import EMPTY, NON_ASCII, Rules, ascii_class, literal, one_of, optional, repeat, sequence
+from .problems import GuideProblem, Unsatisfiable
+
+Member = Callable[[Any, str], str]
+"""The expression for a subschema, whose place in its parent is for messages. Raises GuideProblem."""
+
+
+def array_expression(schema: Mapping[str, Any], member: Member) -> str:
+    """All of `prefixItems`, then `items`; an array that lists its first items has no others unless `items` says so."""
+    minimum, maximum = int(schema.get("minItems", 0)), schema.get("maxItems")
+    maximum = None if maximum is None else int(maximum)
+    first, maximum = _prefix(schema, member, maximum)
+    rest = schema.get("items", "prefixItems" not in schema)
+    try:
+        item = member(rest, "items") if maximum is None or maximum > len(first) else None
+    except Unsatisfiable:
+        item = None
+    if item is None:
+        maximum = len(first)
+    if maximum is not None and minimum > maximum:
+        raise Unsatisfiable(f"`minItems` is {minimum}, and there can be no more than {maximum}")
+    if schema.get("uniqueItems") and (maximum is None or maximum > 1):
+        raise GuideProblem("`uniqueItems` is not supported")
+    if not first:
+        return json_text.array_of('"["', item or EMPTY, '"]"', minimum, maximum)
+    listed = f" {json_text.COMMA} ".join(first)
+    more = repeat(f"{json_text.COMMA} {item}", max(minimum - len(first), 0), maximum and maximum - len(first))
+    return sequence(['"["', listed, more, '"]"'])
+
+
+def _prefix(schema: Mapping[str, Any], member: Member, maximum: int | None) -> tuple[list[str], int | None]:
+    """The expressions of `prefixItems` up to the first that nothing is valid by, which ends the array."""
+    first: list[str] = []
+    for index, subschema in enumerate(schema.get("prefixItems", ())[:maximum]):
+        try:
+            first.append(member(subschema, f"prefixItems/{index}"))
+        except Unsatisfiable:
+            return first, index
+    return first, maximum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Property:
+    name: str
+    text: str
+    required: bool
+
+
+def object_expression(rules: Rules, schema: Mapping[str, Any], member: Member) -> str:
+    """The properties in their order, then others if `additionalProperties` or `patternProperties` allow them.
+
+    An object of which no property is named is open, one that lists its properties is closed, unless
+    `additionalProperties` says otherwise.
+    """
+    properties = _properties(schema, member)
+    others = _others(rules, schema, [each.name for each in properties], member)
+    required = sum(each.required for each in properties)
+    minimum, maximum = int(schema.get("minProperties", 0)), schema.get("maxProperties")
+    if maximum is not None and maximum < required:
+        raise Unsatisfiable(f"`maxProperties` is {maximum}, and {required} are required")
+    if minimum > max(1, required):
+        # A name can come twice, and counts once.
+        raise GuideProblem("`minProperties` is supported up to 1, or the number of required properties")
+    if not properties:
+        return _map(others, minimum, maximum)
+    if maximum is not None and (others is not None or maximum < len(properties)):
+        raise GuideProblem("`maxProperties` beside `properties` is supported if all of them fit")
+    return f'"{{" {_members(rules, properties, others, may_be_empty=minimum == 0)} "}}"'
+
+
+def _map(others: str | None, minimum: int, maximum: Any) -> str:
+    if others is None:
+        if minimum:
+            raise Unsatisfiable("`minProperties` asks for properties, and none is allowed")
+        return '"{}"'
+    return json_text.array_of('"{"', others, '"}"', minimum, None if maximum is None else int(maximum))
+
+
+def _properties(schema: Mapping[str, Any], member: Member) -> list[_Property]:
+    """Those that are listed, then those that are only required; optional ones that nothing is valid by are left out."""
+    required = schema.get("required", ())
+    listed = schema.get("properties", {})
+    properties = []
+    for name in dict.fromkeys([*listed, *required]):
+        place = f"properties/{name}" if name in listed else "additionalProperties"
+        subschema = listed.get(name, schema.get("additionalProperties", True))
+        patterns = [also for pattern, also in schema.get("patternProperties", {}).items() if _found(pattern, name)]
+        if patterns:
+            subschema = {"allOf": [*([subschema] if name in listed else []), *patterns]}
+        if "propertyNames" in schema:
+            raise GuideProblem("`propertyNames` beside `properties` or `required` is not supported")
+        try:
+            text = f"{literal(json_text.dumps(name))} {json_text.COLON} {member(subschema, place)}"
+            properties.append(_Property(name=name, text=text, required=name in required))
+        except Unsatisfiable:
+            if name in required:
+                raise
+    return properties
+
+
+def _found(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error as error:
+        raise GuideProblem(f"`patternProperties` {pattern!r} is not a regular expression: {error}") from error
+
+
+def _others(rules: Rules, schema: Mapping[str, Any], names: Sequence[str], member: Member) -> str | None:
+    """The expression for a property that is not listed; None if there can be none."""
+    patterns = schema.get("patternProperties", {})
+    named = bool(names) or "properties" in schema
+    try:
+        if patterns:
+            if named:
+                return None
+            if len(patterns) > 1 or "propertyNames" in schema:
+                raise GuideProblem(
+                    "more than one of `patternProperties`, or `propertyNames` beside them, is not supported"
+                )
+            [(pattern, subschema)] = patterns.items()
+            key = member({"type": "string", "pattern": pattern}, "patternProperties")
+            return rules.add("other", f"{key} {json_text.COLON} {member(subschema, 'patternProperties')}")
+        value = member(schema.get("additionalProperties", not named), "additionalProperties")
+        if "propertyNames" in schema:
+            key = member({"allOf": [{"type": "string"}, schema["propertyNames"]]}, "propertyNames")
+        else:
+            key = f'"\\"" {_other_than(frozenset(names))} "\\""' if names else json_text.string(rules)
+        return rules.add("other", f"{key} {json_text.COLON} {value}")
+    except Unsatisfiable:
+        return None
+
+
+def _members(rules: Rules, properties: Sequence[_Property], others: str | None, *, may_be_empty: bool) -> str:
+    """Properties in order, optional ones or not, with commas where two meet."""
+    comma = json_text.COMMA
+    tails = [repeat(f"{comma} {others}", 0, None) if others else EMPTY]
+    for each in reversed(properties[1:]):
+        one = f"{comma} {each.text}"
+        tails.append(rules.add("members", sequence([one if each.required else optional(one), tails[-1]])))
+    tails.reverse()
+    firsts = []
+    for each, tail in zip(properties, tails, strict=True):
+        firsts.append(sequence([each.text, tail]))
+        if each.required:
+            return one_of(firsts)
+    if others:
+        firsts.append(sequence([others, tails[-1]]))
+    return optional(one_of(firsts)) if may_be_empty else one_of(firsts)
+
+
+def _other_than(names: frozenset[str]) -> str:
+    """The inside of a string that is none of `names`, which share what was read before. Nothing in it is escaped."""
+    heads = {name[0] for name in names if name}
+    plain = json_text.UNESCAPED - {ord(head) for head in heads}
+    # A class cannot exclude single characters outside ASCII: then none is offered.
+    classes = [ascii_class(plain)] + ([] if any(head > "\x7f" for head in heads) else [NON_ASCII])
+    anything = f"({one_of([ascii_class(json_text.UNESCAPED), NON_ASCII])})*"
+    ways = [f"{one_of(classes)} {anything}"]
+    for head in sorted(heads):
+        if head > "\x7f" or ord(head) in json_text.UNESCAPED:
+            ways.append(f"{literal(head)} {_other_than(frozenset(name[1:] for name in names if name[:1] == head))}")
+    return one_of(ways) if "" in names else optional(one_of(ways))
