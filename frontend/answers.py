@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .admission import Reservation
-from .errors import DeadlineExceeded, FrontendError, to_body, to_frontend_error
+from .errors import DeadlineExceeded, FrontendError, InvalidRequest, to_body, to_frontend_error
 from .generation import Delta, GenerationRequest, Outcome, TokenChunk
 from .reply import Answer, Job
 from .sender import Sender, shortest_send
@@ -33,7 +33,12 @@ class ClientLeft(Exception):
 
 
 def answer(service: Service, job: Job, headers: dict[str, str]) -> Response:
-    """The response that runs a job, as the client wants it."""
+    """The response that runs a job, as the client wants it. Raises InvalidRequest if no idle server could take it."""
+    if len(job.requests) > service.admission.capacity:
+        raise InvalidRequest(
+            f"{len(job.requests)} answers are asked for; this server takes {service.admission.capacity} at a time.",
+            param="n",
+        )
     return StreamResponse(service, job, headers) if job.stream else WholeResponse(service, job, headers)
 
 

@@ -5,28 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from frontend.parameters import REFUSED
-from frontend.protocol.chat import ChatCompletionRequest
+from tests.parameter_table import table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PARAMETERS = README.split("| Parameter | Fate |")[1].split("\n\n")[0]
-ROWS = [line.split("|")[1:3] for line in PARAMETERS.splitlines() if line.startswith("| `")]
-FATES = {name: fate.strip() for names, fate in ROWS for name in re.findall(r"`(\w+)`", names)}
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED))
-def test_what_is_not_built_is_said_to_be_refused(name: str) -> None:
-    assert FATES[name] == "refused unless neutral"
-
-
-@pytest.mark.parametrize("name", sorted(ChatCompletionRequest.model_fields))
-def test_what_is_read_is_not_said_to_be_refused(name: str) -> None:
-    assert "refused" not in FATES[name]
-
-
-def test_no_other_parameter_is_promised() -> None:
-    assert FATES.keys() <= {*REFUSED, *ChatCompletionRequest.model_fields, "include_usage"}
+def test_the_table_of_parameters_is_what_the_code_does() -> None:
+    """To renew it: python -m tests.parameter_table."""
+    assert table() in README
 
 
 def tree() -> list[str]:

@@ -115,8 +115,8 @@ class SamplingFields(Body):
     response_format: ResponseFormat | None = Field(
         None, description="`text`, `json_object`, `json_schema`; guaranteed by guided decoding"
     )
-    user: str | None = Field(None, description="by OpenAI's definition without effect")
-    metadata: dict[str, Any] | None = Field(None, description="by OpenAI's definition without effect")
+    user: str | None = Field(None, description="by OpenAI's definition")
+    metadata: dict[str, Any] | None = Field(None, description="by OpenAI's definition")
     # vLLM's extensions
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = Field(None, description="-1 and 0 turn it off")
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = Field(None, description="above 0, up to 2")
@@ -127,9 +127,7 @@ class SamplingFields(Body):
     )
     include_stop_str_in_output: bool | None = Field(None, description="the stop string stays in the text")
     skip_special_tokens: bool | None = Field(None, description="`false` shows control tokens as text")
-    spaces_between_special_tokens: bool | None = Field(
-        None, description="without effect, as with vLLM's fast tokenizers"
-    )
+    spaces_between_special_tokens: bool | None = Field(None, description="as with vLLM's fast tokenizers")
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = Field(
         None, description="only the prompt's last tokens; -1: those that fit beside the answer"
     )

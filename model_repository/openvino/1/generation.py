@@ -46,6 +46,8 @@ class GenerationRequest:
 
 def decode_request(inputs: Inputs, limits: EngineLimits) -> GenerationRequest:
     """Check the tensors of one request. Raises InvalidRequest."""
+    if "embedding_bias" in inputs:
+        raise InvalidRequest("embedding_bias is not honoured by this engine; accepted: none")
     prompt_token_ids = _prompt_token_ids(inputs, limits)
     end_id = _scalar(inputs, "end_id", -1)
     if not -1 <= end_id < limits.vocab_size:
