@@ -36,6 +36,7 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
         logprobs=bool(body.logprobs),
         seed=seed,
         guide=guide,
+        num_choices=body.n or 1,
     )
     return Job(
         id=reply.id,

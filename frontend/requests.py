@@ -6,7 +6,7 @@ from dataclasses import replace
 from .errors import InvalidRequest, UnsupportedParameter
 from .generation import GenerationRequest
 from .parameters import check_token_ids, to_sampling_params, truncate_prompt
-from .protocol.fields import MAX_CHOICES, SamplingFields
+from .protocol.fields import MAX_CHOICES, CompletionFields, SamplingFields
 from .served_model import ServedModel
 
 
@@ -20,12 +20,12 @@ def to_requests(
     logprobs: bool,
     seed: int,
     guide: str | None,
+    num_choices: int = 1,
 ) -> list[GenerationRequest]:
-    """`n` generations for each prompt, next to one another. `seed` is for a body without one.
+    """`num_choices` generations for each prompt, next to one another. `seed` is for a body without one.
 
     The answers to one prompt differ by their seeds: seed, seed + 1, ... Raises InvalidRequest naming the field.
     """
-    num_choices = body.n or 1
     if num_choices * len(prompts) > MAX_CHOICES:
         raise InvalidRequest(f"`n` answers to each prompt are more than {MAX_CHOICES} in all.", param="n")
     requests = []
@@ -57,7 +57,7 @@ def to_requests(
     return requests
 
 
-def check_stream_options(body: SamplingFields) -> None:
+def check_stream_options(body: CompletionFields) -> None:
     """Raises InvalidRequest if there are options and no stream."""
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest("`stream_options` needs `stream` to be true.", param="stream_options")

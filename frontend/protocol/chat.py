@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from frontend.generation import FinishReason
 
-from .fields import Body, SamplingFields, UsageBody
+from .fields import Body, CompletionFields, TokenLogprob, UsageBody
 
 
 def _text_parts(content: Any) -> Any:
@@ -48,7 +48,7 @@ class Rendering(Body):
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="handed to the chat template")
 
 
-class ChatCompletionRequest(SamplingFields, Rendering):
+class ChatCompletionRequest(CompletionFields, Rendering):
     """The body of POST /v1/chat/completions."""
 
     model: str = Field(description="one of the served names, else 404")
@@ -62,15 +62,6 @@ class ChatCompletionRequest(SamplingFields, Rendering):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
         None, description="0; neither engine tells the alternatives"
     )
-
-
-class TokenLogprob(BaseModel):
-    """One chosen token; `bytes` are those of its text, which may be part of a character."""
-
-    token: str
-    logprob: float
-    bytes: list[int] | None
-    top_logprobs: list[Any] = []
 
 
 class ChatLogprobs(BaseModel):
