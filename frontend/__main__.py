@@ -44,6 +44,7 @@ async def serve(settings: Settings) -> None:
                 end_tokens=end_tokens,
                 engine=triton.engine,
                 vocab_size=files.vocab_size,
+                allow_chat_template=settings.allow_chat_template,
             ),
             triton=triton,
             admission=Admission(triton.engine.max_batch_size, settings.max_queue_length),

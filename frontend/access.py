@@ -30,7 +30,8 @@ class CallerLimits:
     """What one caller may do with POST, as that makes the engine work; reading costs nothing.
 
     A caller is an API key. Without keys it is a client's address: behind a proxy on this host the one that the proxy
-    puts into X-Forwarded-For, behind one elsewhere the proxy's, so that everybody behind it is one caller.
+    puts into X-Forwarded-For. Behind one elsewhere it is the proxy's, so that everybody behind it is one caller, unless
+    uvicorn's variable FORWARDED_ALLOW_IPS names it.
 
     `rate_limit` counts requests as they come, over a sliding window, those included that turn out to be wrong, as
     OpenAI does; `max_requests` those that wait or run, an `n` of several as one.

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from .admission import Reservation
 from .errors import DeadlineExceeded, FrontendError, to_body, to_frontend_error
-from .generation import Delta, Outcome, TokenChunk
+from .generation import Delta, GenerationRequest, Outcome, TokenChunk
 from .reply import Answer, Job
 from .sender import Sender, shortest_send
 from .service import Service
@@ -45,15 +45,7 @@ class GeneratedResponse(Response):
         del self.headers["content-length"]
         self._service = service
         self._job = job
-        tokenizer = service.served_model.tokenizer
-        self._decoders = [
-            AnswerDecoder(
-                request,
-                tokenizer.bytes_of(skip_special_tokens=request.sampling_params.skip_special_tokens),
-                with_tokens=job.with_tokens,
-            )
-            for request in job.requests
-        ]
+        self._decoders = [_decoder(request, service, job) for request in job.requests]
         self._caller = ""
         self._started = False
         self._shortest_send: Send
@@ -113,6 +105,14 @@ class GeneratedResponse(Response):
 
     def _ended(self, index: int) -> None:
         """The generation at this place is over."""
+
+
+def _decoder(request: GenerationRequest, service: Service, job: Job) -> AnswerDecoder:
+    params = request.sampling_params
+    token_bytes = service.served_model.tokenizer.bytes_of(
+        skip_special_tokens=params.skip_special_tokens, shown_token_ids=params.shown_token_ids
+    )
+    return AnswerDecoder(request, token_bytes, with_tokens=job.with_tokens)
 
 
 class WholeResponse(GeneratedResponse):

@@ -4,22 +4,41 @@ Refuses to know Triton and HTTP: what comes out is ours. How the answers are wri
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from .chat_reply import ChatFormat
 from .errors import UnsupportedParameter
+from .generation import GenerationRequest
 from .messages import Message, join_texts
 from .parameters import DEFAULT_TEMPERATURE, check_supported
-from .protocol.chat import ChatCompletionRequest, ChatMessage, Rendering
+from .protocol.chat import ChatCompletionRequest, ChatMessage, PromptFields
 from .protocol.fields import StreamOptions
 from .reply import Job, Reply
 from .requests import check_alternatives, check_stream_options, to_requests
 from .served_model import ServedModel
+from .template import ChatTemplate, Rendering
 from .tokenizer import Tokenizer
+from .tools.calls import TOOL_CALLS, ToolUse, new_mistral_id, new_openai_id
+from .tools.parser import ToolCallParser
+from .tools.wire import check_results, shield_strings, shielded, to_message, to_tool_use
 
 
-def render_prompt(messages: Sequence[ChatMessage], rendering: Rendering, model: ServedModel) -> str:
+def render_prompt(messages: Sequence[ChatMessage], fields: PromptFields, model: ServedModel) -> str:
     """The prompt text of a conversation. Raises InvalidRequest with the field that is to blame."""
-    return model.template.render([_to_message(message, model.tokenizer) for message in messages])
+    shield = model.tokenizer.shield
+    ours = [_to_message(message, index, model.tokenizer) for index, message in enumerate(messages)]
+    check_results(ours)
+    rendering = Rendering(
+        add_generation_prompt=fields.add_generation_prompt is not False,
+        continue_final_message=bool(fields.continue_final_message),
+        variables=shield_strings(fields.chat_template_kwargs or {}, shield),
+    )
+    return _template(fields.chat_template, model).render(ours, shielded(tool_use_of(fields), shield), rendering)
+
+
+def tool_use_of(fields: PromptFields) -> ToolUse:
+    """What a body wants of tools. Raises InvalidRequest."""
+    return to_tool_use(fields.tools, fields.tool_choice, fields.parallel_tool_calls)
 
 
 def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *, seed: int, guide: str | None) -> Job:
@@ -27,6 +46,8 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
     check_supported(body)
     check_stream_options(body)
     check_alternatives("top_logprobs", body.top_logprobs)
+    tool_use = tool_use_of(body)
+    marker = model.tokenizer.control_token_id(TOOL_CALLS) if tool_use.tools else None
     requests = to_requests(
         body,
         [model.tokenizer.encode(render_prompt(body.messages, body, model))],
@@ -37,32 +58,60 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
         seed=seed,
         guide=guide,
         num_choices=body.n or 1,
+        shown_token_ids=frozenset() if marker is None else frozenset([marker]),
     )
     return Job(
         id=reply.id,
         requests=requests,
-        format=_to_format(body, reply, requests[0].prompt_token_ids),
+        format=_to_format(body, reply, requests, to_parsers(tool_use, model, len(requests))),
         stream=bool(body.stream),
         with_tokens=bool(body.logprobs or body.return_token_ids),
     )
 
 
-def _to_format(body: ChatCompletionRequest, reply: Reply, prompt_token_ids: Sequence[int]) -> ChatFormat:
+def to_parsers(tool_use: ToolUse, model: ServedModel, count: int) -> list[ToolCallParser]:
+    """One for each answer that may call; none if none may."""
+    new_id = new_mistral_id if model.template.knows_tools else new_openai_id
+    return [ToolCallParser(tool_use.choice, new_id) for _ in range(count)] if tool_use.tools else []
+
+
+def _to_format(
+    body: ChatCompletionRequest, reply: Reply, requests: Sequence[GenerationRequest], parsers: Sequence[ToolCallParser]
+) -> ChatFormat:
     options = body.stream_options or StreamOptions()
+    prompt_token_ids = requests[0].prompt_token_ids
     return ChatFormat(
         reply,
-        num_choices=body.n or 1,
+        num_choices=len(requests),
         num_prompt_tokens=len(prompt_token_ids),
         logprobs=bool(body.logprobs),
         include_usage=options.include_usage,
         continuous_usage_stats=options.continuous_usage_stats,
         prompt_token_ids=prompt_token_ids if body.return_token_ids else None,
+        tool_choice=tool_use_of(body).choice,
+        parsers=parsers,
     )
 
 
-def _to_message(message: ChatMessage, tokenizer: Tokenizer) -> Message:
-    text = join_texts(part.text for part in message.content)
-    return Message("system" if message.role == "developer" else message.role, tokenizer.shield(text))
+def _to_message(message: ChatMessage, index: int, tokenizer: Tokenizer) -> Message:
+    text = None if message.content is None else join_texts(part.text for part in message.content)
+    role = "system" if message.role == "developer" else message.role
+    return to_message(message, role, text, shield=tokenizer.shield, param=f"messages[{index}]")
+
+
+def _template(source: str | None, model: ServedModel) -> ChatTemplate:
+    if source is None:
+        return model.template
+    if not model.allow_chat_template:
+        raise UnsupportedParameter(
+            "`chat_template` is not allowed by this server's operator (--allow-chat-template).", param="chat_template"
+        )
+    return _other_template(model.template, source)
+
+
+@lru_cache(maxsize=8)
+def _other_template(template: ChatTemplate, source: str) -> ChatTemplate:
+    return template.with_source(source)
 
 
 def _max_tokens(body: ChatCompletionRequest) -> int | None:

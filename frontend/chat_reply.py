@@ -1,21 +1,25 @@
 """OpenAI's chat answers: one JSON body, or the chunks of a stream."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from .errors import FrontendError
-from .generation import Delta, Outcome, Token, Usage
+from .generation import Delta, Ending, Outcome, Token, Usage
 from .protocol.chat import AssistantMessage, ChatChoice, ChatCompletion, ChatLogprobs
 from .reply import DONE, Answer, Reply, error_event, sse, to_logprobs, to_usage_body, usage_body
+from .tools.calls import NO_TOOLS, ToolChoice, collect, finish_reason
+from .tools.parser import ToolCallParser
+from .tools.wire import to_delta, to_wire
 
 
 class ChatFormat:
     """Whole answers have exactly vLLM 0.4's fields in its order, and further ones only where they were asked for.
 
     What all chunks share is rendered once: a chunk of plain text costs little more than the escaping of its text.
-    `prompt_token_ids` are given where the request asked for token ids.
+    `prompt_token_ids` are given where the request asked for token ids, `parsers`, one for each choice, where the answer
+    may call functions.
     """
 
     def __init__(
@@ -28,6 +32,8 @@ class ChatFormat:
         include_usage: bool = False,
         continuous_usage_stats: bool = False,
         prompt_token_ids: Sequence[int] | None = None,
+        tool_choice: ToolChoice = NO_TOOLS.choice,
+        parsers: Sequence[ToolCallParser] = (),
     ) -> None:
         self._reply = reply
         self._num_choices = num_choices
@@ -36,7 +42,9 @@ class ChatFormat:
         self._include_usage = include_usage
         self._continuous_usage_stats = continuous_usage_stats
         self._prompt_token_ids = prompt_token_ids
-        self._is_plain = not (logprobs or continuous_usage_stats or prompt_token_ids is not None)
+        self._tool_choice = tool_choice
+        self._parsers = parsers
+        self._is_plain = not (logprobs or continuous_usage_stats or parsers or prompt_token_ids is not None)
         shared = {"id": reply.id, "object": "chat.completion.chunk", "created": reply.created, "model": reply.model}
         self._head = orjson.dumps(shared)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}' if include_usage else b"]}"
@@ -59,27 +67,39 @@ class ChatFormat:
             completion["prompt_token_ids"] = self._prompt_token_ids
             for choice, answer in zip(completion["choices"], answers, strict=True):
                 choice["token_ids"] = [token.token_id for token in answer.tokens]
+        for choice in completion["choices"]:
+            if choice["message"]["tool_calls"] is None:
+                del choice["message"]["tool_calls"]
         return orjson.dumps(completion)
 
     def _choice(self, index: int, answer: Answer) -> ChatChoice:
+        message = AssistantMessage(content=answer.text)
+        if self._parsers:
+            parser = self._parsers[index]
+            text, calls = collect([*parser.feed(answer.text), *parser.finish()])
+            if calls:
+                message = AssistantMessage(content=text or None, tool_calls=[to_wire(call) for call in calls])
         return ChatChoice(
             index=index,
-            message=AssistantMessage(content=answer.text),
+            message=message,
             logprobs=ChatLogprobs(content=to_logprobs(answer.tokens)) if self._logprobs else None,
-            finish_reason=answer.outcome.ending.finish_reason,
+            finish_reason=self._finish_reason(index, answer.outcome.ending),
             stop_reason=answer.outcome.ending.stop_reason,
         )
+
+    def _finish_reason(self, index: int, ending: Ending) -> Literal["stop", "length", "tool_calls"]:
+        if not self._parsers:
+            return ending.finish_reason
+        complete = self._parsers[index].all_calls_complete
+        return finish_reason(self._tool_choice, ending.finish_reason, all_calls_complete=complete)
 
     # ---- stream ----------------------------------------------------------------------------------------------------
 
     def opening(self) -> bytes:
         """Who speaks, for each choice."""
         more = {} if self._prompt_token_ids is None else {"prompt_token_ids": self._prompt_token_ids}
-        events = [
-            self._chunk(index, {"role": "assistant", "content": ""}, more=more, num_completion_tokens=0)
-            for index in range(self._num_choices)
-        ]
-        return b"".join(events)
+        delta = {"role": "assistant", "content": ""}
+        return b"".join([self._chunk(index, delta, 0, more=more) for index in range(self._num_choices)])
 
     def delta(self, index: int, delta: Delta) -> bytes:
         """More text."""
@@ -87,20 +107,28 @@ class ChatFormat:
             return self._before_text[index] + orjson.dumps(delta.text) + self._after_text if delta.text else b""
         if not (delta.text or delta.tokens):
             return b""
-        return self._chunk(
-            index,
-            {"content": delta.text},
-            tokens=delta.tokens,
-            num_completion_tokens=delta.num_completion_tokens,
+        if not self._parsers:
+            return self._chunk(index, {"content": delta.text}, delta.num_completion_tokens, delta.tokens)
+        events = [to_delta(event) for event in self._parsers[index].feed(delta.text)]
+        if not events and delta.tokens:
+            events = [{}]
+        return b"".join(
+            [
+                self._chunk(index, event, delta.num_completion_tokens, () if number else delta.tokens)
+                for number, event in enumerate(events)
+            ]
         )
 
     def closing(self, index: int, outcome: Outcome) -> bytes:
-        """Why it is over; `stop_reason` only where there is one, as vLLM does."""
-        return self._chunk(
-            index,
-            {},
-            ending={"finish_reason": outcome.ending.finish_reason, "stop_reason": outcome.ending.stop_reason},
-            num_completion_tokens=outcome.usage.num_completion_tokens,
+        """What was held back, and why it is over; `stop_reason` only where there is one, as vLLM does."""
+        held = self._parsers[index].finish() if self._parsers else []
+        count, ending = outcome.usage.num_completion_tokens, outcome.ending
+        reasons = {"finish_reason": self._finish_reason(index, ending), "stop_reason": ending.stop_reason}
+        return b"".join(
+            [
+                *[self._chunk(index, to_delta(event), count) for event in held],
+                self._chunk(index, {}, count, ending=reasons),
+            ]
         )
 
     def end(self, outcomes: Sequence[Outcome]) -> bytes:
@@ -118,9 +146,9 @@ class ChatFormat:
         self,
         index: int,
         delta: dict[str, Any],
-        *,
         num_completion_tokens: int,
         tokens: Sequence[Token] = (),
+        *,
         ending: dict[str, Any] | None = None,
         more: dict[str, Any] | None = None,
     ) -> bytes:

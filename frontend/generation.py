@@ -16,7 +16,8 @@ class SamplingParams:
 
     `temperature` 0 is greedy. `seed` is a 64 bit unsigned integer. `min_tokens` also keeps stop strings quiet.
     `stop_token_ids` end the answer like the model's own end tokens, also with `ignore_eos`. `logit_bias` has one
-    number for each token of the vocabulary. `guide` is a grammar in EBNF that is known to compile.
+    number for each token of the vocabulary. `shown_token_ids` are control tokens that the text shows even where others
+    are skipped. `guide` is a grammar in EBNF that is known to compile.
     """
 
     max_tokens: int
@@ -33,6 +34,7 @@ class SamplingParams:
     stop_token_ids: frozenset[int] = frozenset()
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
+    shown_token_ids: frozenset[int] = frozenset()
     logprobs: bool | None = None
     logit_bias: Sequence[float] | None = None
     guide: str | None = None

@@ -35,10 +35,6 @@ REFUSED: Mapping[str, Refused] = {
     # OpenAI's
     "functions": Refused("use `tools`", ([],)),
     "function_call": Refused("use `tool_choice`", ("none", "auto")),
-    "tools": Refused("soon", ([],)),
-    "tool_choice": Refused("soon", ("none", "auto")),
-    "parallel_tool_calls": Refused("soon", (True, False)),
-    "tool_calls": Refused("soon", ([],)),
     "modalities": Refused(_TEXT_ONLY, (["text"],)),
     "audio": Refused(_TEXT_ONLY),
     "web_search_options": Refused("there is no search"),

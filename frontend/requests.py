@@ -21,6 +21,7 @@ def to_requests(
     seed: int,
     guide: str | None,
     num_choices: int = 1,
+    shown_token_ids: frozenset[int] = frozenset(),
 ) -> list[GenerationRequest]:
     """`num_choices` generations for each prompt, next to one another. `seed` is for a body without one.
 
@@ -49,7 +50,7 @@ def to_requests(
         requests += [
             GenerationRequest(
                 prompt_token_ids=prompt,
-                sampling_params=replace(params, seed=own_seed),
+                sampling_params=replace(params, seed=own_seed, shown_token_ids=shown_token_ids),
                 end_tokens=model.end_tokens,
             )
             for own_seed in seeds

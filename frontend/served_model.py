@@ -16,3 +16,4 @@ class ServedModel:
     end_tokens: EndTokens
     engine: Engine
     vocab_size: int
+    allow_chat_template: bool

@@ -84,6 +84,9 @@ class Settings:
     reject_unknown_parameters: Annotated[
         bool, "answer 400 to fields that nobody here knows, instead of naming them in X-Ignored-Params", _yes
     ] = False
+    allow_chat_template: Annotated[
+        bool, "let requests bring a chat template of their own: trust those who call, as it is a program", _yes
+    ] = False
     startup_timeout_s: Annotated[float, "how long to wait for Triton and its model at start", float] = 120.0
     request_timeout_s: Annotated[float, "longest time for one answer, queueing included", float] = 1800.0
     shutdown_timeout_s: Annotated[int, "time for running answers to finish after SIGTERM", int] = 30

@@ -5,7 +5,7 @@ ids after special tokens) and to decode: the table is what lets text.py do that 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -80,9 +80,12 @@ class Tokenizer:
         """The tokenizer's own idea of the text, control tokens written out."""
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
 
-    def bytes_of(self, *, skip_special_tokens: bool) -> Mapping[int, bytes]:
+    def bytes_of(self, *, skip_special_tokens: bool, shown_token_ids: Iterable[int] = ()) -> Mapping[int, bytes]:
         """What each token adds to the text of an answer; an id that is not in there adds nothing."""
-        return self._token_bytes if skip_special_tokens else self._all_token_bytes
+        if not skip_special_tokens:
+            return self._all_token_bytes
+        shown = {token_id: self._all_token_bytes[token_id] for token_id in shown_token_ids}
+        return self._token_bytes | shown if shown else self._token_bytes
 
     def end_tokens(self, special_tokens: Mapping[str, str], eos_token_ids: Sequence[int]) -> EndTokens:
         """The checkpoint's end tokens: generation_config.json's first, then the tokenizer's own."""

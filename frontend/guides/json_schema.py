@@ -92,8 +92,7 @@ class _Translator:
         if "enum" in schema:
             return self._values(schema)
         for keyword in sorted(schema.keys() & REFUSED):
-            if not (keyword.startswith("unevaluated") and isinstance(schema[keyword], bool)):
-                raise GuideProblem(f"`{keyword}` is not supported")
+            raise GuideProblem(f"`{keyword}` is not supported")
         for keyword in ("anyOf", "oneOf"):
             if keyword in schema:
                 return self._alternatives(schema, keyword, path, depth)
@@ -134,7 +133,7 @@ class _Translator:
         """`schema` with its annotations gone, and `allOf` and a `$ref` that has company folded into the rest."""
         if depth > MAX_DEPTH:
             raise GuideProblem("`$ref` and `allOf` nest too deeply, or go round in circles")
-        folded: Any = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
+        folded: Any = _evaluated({key: value for key, value in schema.items() if key not in ANNOTATIONS})
         if "const" in folded:
             folded |= self._both_values(folded)
             del folded["const"]
@@ -237,6 +236,17 @@ class _Translator:
         if not valid:
             raise Unsatisfiable("none of the values of `enum` or `const` is valid")
         return one_of(dict.fromkeys(literal(json_text.dumps(value)) for value in valid))
+
+
+def _evaluated(schema: dict[str, Any]) -> dict[str, Any]:
+    """`unevaluatedProperties` and `unevaluatedItems` as what they are where no other schema evaluates anything."""
+    for unevaluated, plain in (("unevaluatedProperties", "additionalProperties"), ("unevaluatedItems", "items")):
+        if unevaluated in schema and schema.keys().isdisjoint(_COMBINING | REFUSED - {unevaluated}):
+            schema.setdefault(plain, schema.pop(unevaluated))
+    return schema
+
+
+_COMBINING = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
 
 
 def _at(path: str, problem: GuideProblem) -> GuideProblem:

@@ -1,75 +1,95 @@
-"""What a client may ask an answer to look like, and the grammar that makes it so.
+"""What an answer shall look like: wishes of a client's, put together as the API needs them.
 
-A guide carries the name of the field it came in, so that whoever refuses it can say which.
+Values that a request is translated into and a compiler takes; they know nothing of grammars. `param` is the field a
+wish came in, to be named when it cannot be had.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from frontend.errors import InvalidRequest
-
-from . import json_text
-from .ebnf import Rules, literal, one_of
-from .json_schema import json_schema
-from .problems import GuideProblem
-from .regex import UnsupportedRegex, to_ebnf
-
-GuideKind = Literal["json_object", "json_schema", "regex", "choice", "grammar"]
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GuideSpec:
-    """A wish of a client's.
+class JsonObject:
+    """Any JSON object."""
 
-    `content`: nothing for json_object, a JSON Schema (parsed) for json_schema, the pattern for regex, the strings for
-    choice, EBNF for grammar. `param`: the field to name when it cannot be had.
-    """
-
-    kind: GuideKind
-    content: Any = None
     param: str
 
 
-def to_ebnf_text(spec: GuideSpec) -> str:
-    """The guide as one EBNF text, to be compiled before it is sent. Raises InvalidRequest."""
-    if spec.kind == "grammar":
-        return _text(spec.content, spec)
-    rules = Rules()
-    root = expression(rules, spec)
-    return rules.text(root)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonSchema:
+    """A JSON value that is valid by a schema."""
+
+    schema: Mapping[str, Any] | bool
+    param: str
 
 
-def expression(rules: Rules, spec: GuideSpec) -> str:
-    """The guide as an expression, whose rules join `rules`; not for a grammar. Raises InvalidRequest."""
-    try:
-        return _EXPRESSIONS[spec.kind](rules, spec)
-    except GuideProblem as problem:
-        place = f" at {problem.path}" if problem.path else ""
-        raise InvalidRequest(f"`{spec.param}`{place}: {problem}", param=spec.param) from problem
-    except UnsupportedRegex as problem:
-        raise InvalidRequest(f"`{spec.param}` {problem}", param=spec.param) from problem
-    except RecursionError as error:
-        raise InvalidRequest(f"`{spec.param}` is nested too deeply", param=spec.param) from error
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"`{spec.param}` holds half of a surrogate pair", param=spec.param) from error
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regex:
+    """Text that matches a regular expression from end to end."""
+
+    pattern: str
+    param: str
 
 
-def _choice(rules: Rules, spec: GuideSpec) -> str:
-    if not isinstance(spec.content, list | tuple) or not spec.content:
-        raise GuideProblem("takes a list of at least one string")
-    return one_of(dict.fromkeys(literal(_text(choice, spec)) for choice in spec.content))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One of some strings."""
+
+    choices: tuple[str, ...]
+    param: str
 
 
-def _text(content: Any, spec: GuideSpec) -> str:
-    if not isinstance(content, str) or not content:
-        raise InvalidRequest(f"`{spec.param}` takes text that is not empty; found {content!r}"[:200], param=spec.param)
-    return content
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """Text of a grammar in xgrammar's EBNF with the root rule `root`. Cannot be a part of another guide."""
+
+    ebnf: str
+    param: str
 
 
-_EXPRESSIONS: dict[GuideKind, Callable[[Rules, GuideSpec], str]] = {
-    "json_object": lambda rules, _: json_text.any_object(rules),
-    "json_schema": lambda rules, spec: json_schema(rules, spec.content),
-    "regex": lambda _, spec: to_ebnf(_text(spec.content, spec), in_json=False),
-    "choice": _choice,
-}
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Exactly this text. Ours, not a client's: it has no field to name."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One part after the other."""
+
+    parts: tuple["Part", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """One of the parts."""
+
+    parts: tuple["Part", ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeated:
+    """A part so many times, with a separator between; without a limit if `maximum` is None."""
+
+    part: "Part"
+    separator: str
+    minimum: int = 0
+    maximum: int | None = None
+
+
+Part: TypeAlias = JsonObject | JsonSchema | Regex | Choice | Text | Sequence | OneOf | Repeated
+Guide: TypeAlias = Part | Grammar
+
+
+def field_of(guide: Guide) -> str:
+    """The field that a guide came in; of a composed one, the first."""
+    match guide:
+        case Sequence(parts) | OneOf(parts):
+            return next(filter(None, map(field_of, parts)), "")
+        case Repeated():
+            return field_of(guide.part)
+        case Text():
+            return ""
+    return guide.param

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from frontend.generation import FinishReason
+from frontend.tools.wire import FunctionToolCall, ToolChoiceField, ToolList, ToolMessageFields
 
 from .fields import Body, CompletionFields, TokenLogprob, UsageBody
 
@@ -27,19 +28,23 @@ class TextPart(Body):
     text: str
 
 
-class ChatMessage(Body):
+class ChatMessage(ToolMessageFields):
     """One message; `developer` is OpenAI's newer word for `system`."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        list[TextPart],
-        BeforeValidator(_text_parts, json_schema_input_type=str | list[TextPart]),
-    ]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: (
+        Annotated[list[TextPart], BeforeValidator(_text_parts, json_schema_input_type=str | list[TextPart])] | None
+    ) = None
 
 
-class Rendering(Body):
-    """How the chat template is to be used."""
+class PromptFields(Body):
+    """What a prompt is made with, beside the messages."""
 
+    tools: ToolList | None = Field(
+        None, description="functions; `strict` or not, arguments fit their schema where the answer must call"
+    )
+    tool_choice: ToolChoiceField | None = Field(None, description="`none`, `auto`, `required`, or a function by name")
+    parallel_tool_calls: bool | None = Field(None, description="`false`: one call in an answer")
     add_generation_prompt: bool | None = Field(None, description="handed to the chat template")
     continue_final_message: bool | None = Field(
         None, description="the answer goes on with the last message; needs `add_generation_prompt` to be `false`"
@@ -48,7 +53,7 @@ class Rendering(Body):
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="handed to the chat template")
 
 
-class ChatCompletionRequest(CompletionFields, Rendering):
+class ChatCompletionRequest(CompletionFields, PromptFields):
     """The body of POST /v1/chat/completions."""
 
     model: str = Field(description="one of the served names, else 404")
@@ -76,6 +81,7 @@ class AssistantMessage(BaseModel):
 
     role: Literal["assistant"] = "assistant"
     content: str | None
+    tool_calls: list[FunctionToolCall] | None = None
 
 
 class ChatChoice(BaseModel):
@@ -84,7 +90,7 @@ class ChatChoice(BaseModel):
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None = None
-    finish_reason: FinishReason
+    finish_reason: FinishReason | Literal["tool_calls"]
     stop_reason: str | int | None
 
 

@@ -122,6 +122,11 @@ class SamplingFields(Body):
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = Field(
         None, description="only the prompt's last tokens; -1: those that fit beside the answer"
     )
+    guided_json: dict[str, Any] | str | None = Field(None, description="vLLM 0.4's name for a JSON schema")
+    guided_regex: str | None = Field(None, description="a regular expression")
+    guided_choice: list[str] | None = Field(None, description="one of these strings")
+    guided_grammar: str | None = Field(None, description="a grammar in EBNF")
+    structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's newer name for the four above")
 
 
 class CompletionFields(SamplingFields):
@@ -138,13 +143,7 @@ class CompletionFields(SamplingFields):
     response_format: ResponseFormat | None = Field(
         None, description="`text`, `json_object`, `json_schema`; guaranteed by guided decoding"
     )
-    # vLLM's extensions
-    return_token_ids: bool | None = Field(None, description="`prompt_token_ids` and `token_ids` in the answer")
-    guided_json: dict[str, Any] | str | None = Field(None, description="vLLM 0.4's name for a JSON schema")
-    guided_regex: str | None = Field(None, description="a regular expression")
-    guided_choice: list[str] | None = Field(None, description="one of these strings")
-    guided_grammar: str | None = Field(None, description="a grammar in EBNF")
-    structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's newer name for the four above")
+    return_token_ids: bool | None = Field(None, description="vLLM's: `prompt_token_ids` and `token_ids` in the answer")
 
 
 class UsageBody(BaseModel):

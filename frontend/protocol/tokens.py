@@ -5,11 +5,11 @@ from typing import Annotated
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from .chat import ChatMessage, Rendering
+from .chat import ChatMessage, PromptFields
 from .fields import Body, TokenId
 
 
-class TokenizeRequest(Rendering):
+class TokenizeRequest(PromptFields):
     """A text, or a conversation as in a chat body; one of the two."""
 
     model: str | None = None

@@ -4,7 +4,7 @@
     wire.py       OpenAI's JSON, to those values and back
     documents.py  values to the documents that a template takes which knows tools
     prompt.py     values to plain words, for every other template; and how an answer that must call begins
-    grammar.py    what the engine may write
+    guide.py      what the engine may write
     parser.py     what the engine wrote, to calls
 
 Pure: no I/O, no tokens. Refuses to run functions, and tools that are no functions.

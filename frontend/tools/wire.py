@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from frontend.errors import InvalidRequest
 from frontend.messages import Message, Role
+from frontend.protocol.fields import Body
 
 from .calls import NO_TOOLS, TextDelta, Tool, ToolCall, ToolCallOpened, ToolChoice, ToolEvent, ToolUse
 from .prompt import canonical_json
@@ -53,12 +54,6 @@ def _tool_choice(value: Any) -> ToolChoice:
         'Input should be "none", "auto", "required" or {expected}; found {found}',
         {"expected": '{"type": "function", "function": {"name": ...}}', "found": repr(value)[:100]},
     )
-
-
-class Body(BaseModel):
-    """Strict, as a wrong type is a mistake; extra fields are kept, so that they can be refused or reported."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 FunctionType = Annotated[
@@ -155,7 +150,7 @@ def shielded(tool_use: ToolUse, shield: Shield) -> ToolUse:
         replace(
             tool,
             description=None if tool.description is None else shield(tool.description),
-            parameters=_shield_strings(tool.parameters, shield),
+            parameters=shield_strings(tool.parameters, shield),
         )
         for tool in tool_use.tools
     )
@@ -247,9 +242,10 @@ def _check_size(tools: Sequence[FunctionTool]) -> None:
         raise InvalidRequest(f"`tools` is {num_bytes} bytes of JSON; {MAX_TOOLS_BYTES} are allowed.", param="tools")
 
 
-def _shield_strings(value: Any, shield: Shield) -> Any:
+def shield_strings(value: Any, shield: Shield) -> Any:
+    """Any JSON value with all its strings shielded."""
     if isinstance(value, str):
         return shield(value)
     if isinstance(value, dict):
-        return {shield(key): _shield_strings(member, shield) for key, member in value.items()}
-    return [_shield_strings(element, shield) for element in value] if isinstance(value, list) else value
+        return {shield(key): shield_strings(member, shield) for key, member in value.items()}
+    return [shield_strings(element, shield) for element in value] if isinstance(value, list) else value

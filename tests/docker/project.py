@@ -17,10 +17,14 @@ def settings() -> dict[str, str]:
 
 
 def read_compose(name: str) -> dict[str, Any]:
-    """Checked against the compose specification, which refuses unknown keys. Every variable must be in .env."""
+    """Checked against the compose specification, which refuses unknown keys.
+
+    Every variable must be in .env, and one that is written ${NAME:?} must have a value there.
+    """
     known = settings()
-    text = re.sub(r"\$\{(\w+):\?\}", lambda variable: known[variable[1]], (DOCKER / name).read_text())
-    assert "$" not in text, f"{name} uses a variable in another way than ${{NAME:?}}"
+    text = re.sub(r"\$\{(\w+):\?\}", lambda variable: known[variable[1]] or "$", (DOCKER / name).read_text())
+    text = re.sub(r"\$\{(\w+)\?\}", lambda variable: known[variable[1]], text)
+    assert "$" not in text, f"{name} uses a variable in another way than ${{NAME:?}} or ${{NAME?}}, or without a value"
     content: dict[str, Any] = yaml.safe_load(text)
     PyCompose.from_yaml(yaml.safe_dump(content))
     return content

@@ -1,9 +1,12 @@
 """The compose project keeps what it promises: who reaches Triton, what a container may do, how much it may take."""
 
+import re
+
 import pytest
 import yaml
 
 from build_engine.tensorrt_llm.toolchain import IMAGE
+from frontend.access import OPEN_PATHS
 from frontend.settings import ENV_PREFIX, Settings
 from tests.docker.project import DOCKER, ROOT, read_compose, services, settings
 
@@ -73,6 +76,7 @@ def test_a_container_takes_no_more_than_its_limits(name: str) -> None:
 def test_what_serves_sees_the_model_repository_read_only(name: str) -> None:
     mounts = [mount for mount in SERVICES[name]["volumes"] if "model_repository" in mount]
     assert mounts == ([] if name == "prometheus" else ["../model_repository:/model_repository:ro"])
+    assert ("./access:/access:ro" in SERVICES[name]["volumes"]) == (name in FRONTENDS)
     writable = [mount for mount in SERVICES[name]["volumes"] if not mount.endswith(":ro")]
     assert writable == (["prometheus:/prometheus"] if name == "prometheus" else [])
 
@@ -110,6 +114,29 @@ def test_the_frontend_is_told_of_its_triton(name: str, triton: str) -> None:
     assert environment.keys() <= fields, "a setting that the frontend does not know would be ignored"
 
 
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_access_is_set_in_one_file_and_open_until_then(name: str) -> None:
+    """What .env calls API_KEY_FILE is the frontend's FRONTEND_API_KEY_FILE, and so on; empty is not set."""
+    environment = SERVICES[name]["environment"]
+    access = {setting: value for setting, value in environment.items() if value == ""}
+    assert access == dict.fromkeys((ENV_PREFIX + setting for setting, value in settings().items() if value == ""), "")
+    read = Settings.from_args([], {key: str(value) for key, value in environment.items()})
+    assert (read.api_key_file, read.ssl_certfile, read.rate_limit, read.cors_origin) == (None, None, None, ())
+
+
+@pytest.mark.parametrize(("certificate", "scheme"), [("", "http"), ("/access/cert.pem", "https")])
+def test_health_of_the_frontend_is_asked_as_it_serves(
+    monkeypatch: pytest.MonkeyPatch, certificate: str, scheme: str
+) -> None:
+    (check,) = re.findall(r'"-c", "(.*)"\]', (DOCKER / "frontend.Dockerfile").read_text())
+    asked: list[str] = []
+    monkeypatch.setenv("FRONTEND_SSL_CERTFILE", certificate)
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, context: asked.append(url))
+    exec(check)
+    assert asked == [f"{scheme}://127.0.0.1:8000/health"]
+    assert "/health" in OPEN_PATHS
+
+
 def test_stopping_takes_longer_than_running_answers_may() -> None:
     grace = {int(SERVICES[name]["stop_grace_period"].removesuffix("s")) for name in [*TRITONS, *FRONTENDS]}
     assert min(grace) > Settings(engine_dir=ROOT).shutdown_timeout_s
@@ -134,9 +161,9 @@ def test_engines_are_built_and_served_in_one_image() -> None:
     "file", ["compose.yaml", "compose.perf.yaml", "prometheus.yml", ".env", "triton-entrypoint.sh"]
 )
 def test_no_secret_is_in_a_command_or_an_environment(file: str) -> None:
-    """There is none to keep: no token, key or password occurs anywhere."""
+    """API keys are hashed in a file that is mounted; no token, key or password occurs anywhere."""
     text = (DOCKER / file).read_text().lower()
-    assert not [word for word in ("token=", "password", "api_key", "apikey", "secret:", "hf_token") if word in text]
+    assert not [word for word in ("token=", "password", "api_keys", "apikey", "secret:", "hf_token") if word in text]
 
 
 def test_what_is_mounted_into_prometheus_scrapes_triton() -> None:

@@ -108,6 +108,7 @@ def load_chat_model(directory: Path) -> ServedModel:
         end_tokens=tokenizer.end_tokens(files.special_tokens, files.eos_token_ids),
         engine=read_engine(FakeTriton().config()),
         vocab_size=files.vocab_size,
+        allow_chat_template=False,
     )
 
 

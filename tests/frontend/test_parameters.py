@@ -89,13 +89,12 @@ def test_value_out_of_range_or_of_the_wrong_type_is_refused(name: str, value: An
 
 ASKS: dict[str, Any] = {
     "n": 2, "logprobs": True, "top_logprobs": 1, "logit_bias": {"1": 1}, "response_format": {"type": "json_object"},
-    "tools": [{"type": "function"}], "tool_choice": "required", "functions": [{}], "function_call": {"name": "f"},
+    "functions": [{}], "function_call": {"name": "f"},
     "modalities": ["audio"], "best_of": 2, "use_beam_search": True, "length_penalty": 2.0, "early_stopping": True,
     "min_p": 0.1,
     "bad_words": ["x"], "allowed_token_ids": [1], "prompt_logprobs": 1,
     "echo": True, "add_special_tokens": True,
     "documents": [{}], "priority": 1,
-    "tool_calls": [{}], "parallel_tool_calls": "x",
 }  # fmt: skip
 
 
@@ -113,13 +112,6 @@ def test_known_parameter_that_is_not_built_is_refused_by_name_unless_it_asks_for
 def test_true_is_not_taken_for_one(mixtral: ServedModel) -> None:
     with pytest.raises(UnsupportedParameter, match="null or 1"):
         params(mixtral, best_of=True)
-
-
-def test_tool_calls_in_the_history_are_refused_with_their_place(mixtral: ServedModel) -> None:
-    messages = [*MESSAGES, {"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}, *MESSAGES]
-    with pytest.raises(UnsupportedParameter) as caught:
-        params(mixtral, messages=messages)
-    assert caught.value.param == "messages.tool_calls"
 
 
 def test_messages_as_openais_client_sends_them_back_are_accepted(mixtral: ServedModel) -> None:
@@ -151,7 +143,7 @@ def test_content_is_a_string_or_text_parts_joined_as_mistral_does(
     assert request.prompt_token_ids == mixtral.tokenizer.encode(f"<s>[INST] {text} [/INST]")
 
 
-@pytest.mark.parametrize("content", [None, 3, {}, [{"type": "image_url", "image_url": {"url": "x"}}], ["a"]])
+@pytest.mark.parametrize("content", [3, {}, [{"type": "image_url", "image_url": {"url": "x"}}], ["a"]])
 def test_content_that_is_not_text_is_refused(content: Any) -> None:
     with pytest.raises(ValidationError):
         parse(messages=[{"role": "user", "content": content}])

@@ -1,4 +1,4 @@
-"""HTTPS, with a certificate made for the test."""
+"""uvicorn as it is set up: HTTPS with a certificate made for the test, and whose address a client has."""
 
 import asyncio
 import shutil
@@ -9,17 +9,20 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.errors import StartupError
 from frontend.server import Server, tls_context, uvicorn_config
 from frontend.settings import Settings
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+SERVED = PlainTextResponse("served")
 
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """cert.pem for 127.0.0.1, key.pem, the same key as locked.pem with a password, both in one as both.pem."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
     directory = tmp_path_factory.mktemp("tls")
     for command in (
         "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 1 -subj /CN=test"
@@ -36,15 +39,15 @@ def read(*argv: object, password: str = "") -> Settings:
     return Settings.from_args(options, {"FRONTEND_SSL_KEYFILE_PASSWORD": password})
 
 
-async def get(settings: Settings, scheme: str, verify: ssl.SSLContext | bool) -> str:
-    config = uvicorn_config(PlainTextResponse("served"), settings, tls_context(settings))
+async def get(settings: Settings, scheme: str, verify: ssl.SSLContext | bool, app: ASGIApp = SERVED) -> str:
+    config = uvicorn_config(app, settings, tls_context(settings))
     server = Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
     host, port = server.servers[0].sockets[0].getsockname()
     try:
-        async with httpx.AsyncClient(verify=verify) as client:
+        async with httpx.AsyncClient(verify=verify, headers={"x-forwarded-for": "192.0.2.7"}) as client:
             return (await client.get(f"{scheme}://{host}:{port}")).text
     finally:
         server.should_exit = True
@@ -71,6 +74,13 @@ def test_plain_http_is_not_answered_on_the_https_port(pem: Path) -> None:
 
 def test_without_a_certificate_http_is_served() -> None:
     assert asyncio.run(get(read(), "http", False)) == "served"
+
+
+def test_client_behind_a_proxy_on_this_host_has_the_address_that_the_proxy_names() -> None:
+    async def address(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(scope["client"][0])(scope, receive, send)
+
+    assert asyncio.run(get(read(), "http", False, address)) == "192.0.2.7"
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parser": {"calls", "nesting"},
     "prompt": {"calls", "frontend.messages"},
     "documents": {"calls", "prompt", "frontend.messages"},
-    "wire": {"calls", "prompt", "frontend.errors", "frontend.messages"},
-    "grammar": {
-        "calls",
-        "frontend.errors",
-        "frontend.guides.ebnf",
-        "frontend.guides.json_text",
-        "frontend.guides.spec",
-    },
+    "wire": {"calls", "prompt", "frontend.errors", "frontend.messages", "frontend.protocol.fields"},
+    "guide": {"calls", "frontend.errors", "frontend.guides.spec"},
 }
 
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from frontend.errors import InvalidRequest
 from frontend.messages import Message, Role
+from frontend.protocol.fields import Body
 from frontend.tools.calls import (
     NO_TOOLS,
     ArgumentsDelta,
@@ -28,7 +29,6 @@ from frontend.tools.calls import (
 from frontend.tools.wire import (
     MAX_TOOLS,
     MAX_TOOLS_BYTES,
-    Body,
     ToolChoiceField,
     ToolList,
     ToolMessageFields,

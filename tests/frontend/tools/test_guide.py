@@ -1,4 +1,4 @@
-"""Whatever the grammars allow is text, or calls whose arguments are valid by their schemas; nothing else is allowed."""
+"""Whatever the guides allow is text, or calls whose arguments are valid by their schemas; nothing else is allowed."""
 
 import json
 import random
@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.errors import InvalidRequest
+from frontend.guides import Text, to_ebnf_text
 from frontend.guides.xgrammar_core import RAW_VOCABULARY, CompiledGrammar, GrammarMatcher, load_core
 from frontend.tools.calls import NO_TOOLS, TextDelta, Tool, ToolChoice, ToolUse, collect
-from frontend.tools.grammar import tools_ebnf
+from frontend.tools.guide import to_guide
 from frontend.tools.parser import ToolCallParser
 
 END = 256
@@ -46,13 +47,15 @@ NAMED = ToolChoice(mode="named", name="get_weather")
 @cache
 def compiled(mode: str, parallel: bool = True) -> CompiledGrammar:
     choice = {"auto": AUTO, "required": REQUIRED, "named": NAMED}[mode]
-    ebnf = tools_ebnf(ToolUse(tools=TOOLS, choice=choice, parallel=parallel), marker_is_control_token=False)
-    assert ebnf is not None
+    guide = to_guide(ToolUse(tools=TOOLS, choice=choice, parallel=parallel), marker_is_control_token=False)
+    assert guide is not None
     core = load_core()
     vocabulary = core.TokenizerInfo(
         [*(bytes([byte]) for byte in range(END)), b""], RAW_VOCABULARY, END + 1, [END], False
     )
-    return core.GrammarCompiler(vocabulary, 1, False, -1).compile_grammar(core.Grammar.from_ebnf(ebnf, "root"))
+    return core.GrammarCompiler(vocabulary, 1, False, -1).compile_grammar(
+        core.Grammar.from_ebnf(to_ebnf_text(guide), "root")
+    )
 
 
 def matcher(mode: str, parallel: bool = True) -> GrammarMatcher:
@@ -152,22 +155,22 @@ def test_arguments_may_follow_words_in_a_guided_answer() -> None:
 
 @pytest.mark.parametrize("control", [True, False])
 def test_without_tools_the_answer_is_free(control: bool) -> None:
-    assert tools_ebnf(NO_TOOLS, marker_is_control_token=control) is None
+    assert to_guide(NO_TOOLS, marker_is_control_token=control) is None
 
 
 def test_where_the_marker_is_a_control_token_only_auto_is_free() -> None:
     for choice in (REQUIRED, NAMED):
         use = ToolUse(tools=TOOLS, choice=choice)
-        assert tools_ebnf(use, marker_is_control_token=True) == tools_ebnf(use, marker_is_control_token=False)
-    assert tools_ebnf(ToolUse(tools=TOOLS, choice=AUTO), marker_is_control_token=True) is None
+        assert to_guide(use, marker_is_control_token=True) == to_guide(use, marker_is_control_token=False)
+    assert to_guide(ToolUse(tools=TOOLS, choice=AUTO), marker_is_control_token=True) is None
 
 
 def test_strict_is_refused_where_it_cannot_be_promised() -> None:
     strict = Tool(name="f", description=None, parameters={"type": "object"}, strict=True)
     use = ToolUse(tools=(*TOOLS, strict), choice=AUTO)
-    assert tools_ebnf(use, marker_is_control_token=False) is not None
+    assert to_guide(use, marker_is_control_token=False) is not None
     with pytest.raises(InvalidRequest, match="tool_choice") as caught:
-        tools_ebnf(use, marker_is_control_token=True)
+        to_guide(use, marker_is_control_token=True)
     assert caught.value.param == "tools[3].function.strict"
 
 
@@ -178,6 +181,7 @@ def test_strict_is_refused_where_it_cannot_be_promised() -> None:
 @pytest.mark.parametrize("mode", ["auto", "required", "named"])
 def test_schema_that_cannot_be_promised_is_refused_by_its_path(mode: Any, schema: dict[str, Any]) -> None:
     tools = (*TOOLS, Tool(name="f", description=None, parameters=schema))
+    use = ToolUse(tools=tools, choice=ToolChoice(mode=mode, name="f"))
     with pytest.raises(InvalidRequest) as caught:
-        tools_ebnf(ToolUse(tools=tools, choice=ToolChoice(mode=mode, name="f")), marker_is_control_token=False)
+        to_ebnf_text(to_guide(use, marker_is_control_token=False) or Text(""))
     assert caught.value.param == "tools[3].function.parameters"
