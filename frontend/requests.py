@@ -8,6 +8,8 @@ from .generation import GenerationRequest
 from .parameters import check_token_ids, to_sampling_params, truncate_prompt
 from .protocol.fields import MAX_CHOICES, CompletionFields, SamplingFields
 from .served_model import ServedModel
+from .tools.calls import NO_TOOLS, TOOL_CALLS, ToolUse, new_mistral_id, new_openai_id
+from .tools.parser import ToolCallParser
 
 
 def to_requests(
@@ -21,7 +23,7 @@ def to_requests(
     seed: int,
     guide: str | None,
     num_choices: int = 1,
-    shown_token_ids: frozenset[int] = frozenset(),
+    tool_use: ToolUse = NO_TOOLS,
 ) -> list[GenerationRequest]:
     """`num_choices` generations for each prompt, next to one another. `seed` is for a body without one.
 
@@ -29,6 +31,8 @@ def to_requests(
     """
     if num_choices * len(prompts) > MAX_CHOICES:
         raise InvalidRequest(f"`n` answers to each prompt are more than {MAX_CHOICES} in all.", param="n")
+    marker = model.tokenizer.control_token_id(TOOL_CALLS) if tool_use.tools else None
+    shown_token_ids = frozenset[int]() if marker is None else frozenset([marker])
     requests = []
     for given in prompts:
         prompt = truncate_prompt(given, body.truncate_prompt_tokens, max_tokens, model.engine.max_seq_len)
@@ -56,6 +60,12 @@ def to_requests(
             for own_seed in seeds
         ]
     return requests
+
+
+def to_parsers(tool_use: ToolUse, model: ServedModel, count: int) -> list[ToolCallParser]:
+    """One for each answer that may call; none if none may."""
+    new_id = new_mistral_id if model.template.knows_tools else new_openai_id
+    return [ToolCallParser(tool_use.choice, new_id) for _ in range(count)] if tool_use.tools else []
 
 
 def check_stream_options(body: CompletionFields) -> None:

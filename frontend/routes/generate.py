@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions and /v1/completions."""
+"""POST /v1/chat/completions, /v1/completions and /v1/responses."""
 
 import secrets
 
@@ -10,6 +10,8 @@ from frontend.chat import to_chat_job
 from frontend.completions import to_completion_job
 from frontend.protocol.chat import ChatCompletion, ChatCompletionRequest
 from frontend.protocol.completions import Completion, CompletionRequest
+from frontend.protocol.responses import ResponseObject, ResponsesRequest
+from frontend.responses import to_responses_job
 
 from .bodies import documented, new_reply, off_loop, read_body, report_ignored
 from .dependencies import ServiceOf
@@ -38,4 +40,15 @@ async def create_completion(http: Request, service: ServiceOf) -> Response:
     job = await off_loop(
         body_bytes, lambda: to_completion_job(body, service.served_model, reply, seed=seed, guide=None)
     )
+    return answer(service, job, headers)
+
+
+@router.post("/v1/responses", response_model=ResponseObject, openapi_extra=documented(ResponsesRequest))
+async def create_response(http: Request, service: ServiceOf) -> Response:
+    """Answer a conversation in OpenAI's newer API: as one JSON body, or with `stream` as server-sent events."""
+    body, body_bytes = await read_body(http, ResponsesRequest, service.max_body_bytes)
+    reply = new_reply(body.model, service, "resp_")
+    headers = report_ignored(body, reply, service)
+    model, seed = service.served_model, secrets.randbits(64)
+    job = await off_loop(body_bytes, lambda: to_responses_job(body, model, reply, seed=seed, guide=None))
     return answer(service, job, headers)

@@ -20,13 +20,18 @@ MIDDLE: dict[str, set[str]] = {
     "served_model": {"generation", "template", "tokenizer"},
     "parameters": {"errors", "generation", "protocol"},
     "reply": {"errors", "generation", "protocol"},
-    "requests": {"errors", "generation", "parameters", "protocol", "served_model"},
+    "requests": {"errors", "generation", "parameters", "protocol", "served_model", "tools"},
     "chat_reply": {"errors", "generation", "protocol", "reply", "tools"},
     "chat": {
         "chat_reply", "errors", "generation", "messages", "parameters", "protocol", "reply", "requests", "served_model",
         "template", "tokenizer", "tools",
     },
     "completions": {"errors", "generation", "parameters", "protocol", "reply", "requests", "served_model"},
+    "responses_items": {"generation", "protocol", "reply", "tools"},
+    "responses_reply": {"errors", "generation", "protocol", "reply", "responses_items", "tools"},
+    "responses": {
+        "errors", "messages", "parameters", "protocol", "reply", "requests", "responses_reply", "served_model", "tools",
+    },
     "tensors": {"errors", "generation"},
 }  # fmt: skip
 RIM: dict[str, set[str]] = {
@@ -42,7 +47,8 @@ RIM: dict[str, set[str]] = {
     "server": {"errors", "settings"},
     "answers": {"admission", "errors", "generation", "reply", "sender", "service", "text"},
     "routes": {
-        "answers", "chat", "completions", "errors", "generation", "parameters", "protocol", "reply", "service",
+        "answers", "chat", "completions", "errors", "generation", "parameters", "protocol", "reply", "responses",
+        "service",
     },
     "app": {"answers", "errors", "protocol", "routes", "service"},
 }  # fmt: skip
