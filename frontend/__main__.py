@@ -17,12 +17,14 @@ from .api_keys import read_api_keys
 from .app import create_app
 from .engine_dir import read_engine_dir, served_names
 from .errors import StartupError
+from .guides import GuideCompiler
 from .layers import with_layers
 from .request_ids import log_handler
 from .served_model import ServedModel
 from .server import Server, tls_context, uvicorn_config
 from .service import Service
 from .settings import Settings
+from .structured_output import vocabulary_of
 from .template import ChatTemplate
 from .tokenizer import Tokenizer
 from .triton import open_triton
@@ -36,18 +38,20 @@ async def serve(settings: Settings) -> None:
     template = ChatTemplate(files.chat_template, files.special_tokens)
     end_tokens = tokenizer.end_tokens(files.special_tokens, files.eos_token_ids)
     async with open_triton(settings.triton_url, settings.model, startup_timeout_s=settings.startup_timeout_s) as triton:
+        served_model = ServedModel(
+            template=template,
+            tokenizer=tokenizer,
+            end_tokens=end_tokens,
+            engine=triton.engine,
+            vocab_size=files.vocab_size,
+            allow_chat_template=settings.allow_chat_template,
+        )
         service = Service(
             model_names=served_names(settings.served_model_name, files.checkpoint_path),
-            served_model=ServedModel(
-                template=template,
-                tokenizer=tokenizer,
-                end_tokens=end_tokens,
-                engine=triton.engine,
-                vocab_size=files.vocab_size,
-                allow_chat_template=settings.allow_chat_template,
-            ),
+            served_model=served_model,
             triton=triton,
             admission=Admission(triton.engine.max_batch_size, settings.max_queue_length),
+            guides=GuideCompiler(vocabulary_of(served_model)),
             max_body_bytes=settings.max_body_bytes,
             request_timeout_s=settings.request_timeout_s,
             reject_unknown_parameters=settings.reject_unknown_parameters,
@@ -63,7 +67,10 @@ async def serve(settings: Settings) -> None:
         server = Server(uvicorn_config(app, settings, tls))
         gc.collect()
         gc.freeze()  # what lives now lives for good: the collector need not look at it again
-        await server.serve()
+        try:
+            await server.serve()
+        finally:
+            await service.guides.close()
 
 
 def main() -> int:

@@ -4,9 +4,9 @@ Refuses whatever needs a memory: earlier responses, stored prompts, conversation
 responses_reply.py's matter.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -17,9 +17,11 @@ from .protocol.responses import (
     FunctionCallItem,
     FunctionCallOutputItem,
     InputItem,
+    NamedToolChoice,
     ResponseObject,
     ResponsesRequest,
-    ResponseTool,
+    TextFormat,
+    TextOptions,
     TextPart,
 )
 from .reply import Job, Reply
@@ -38,7 +40,7 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
     check_supported(body)
     check_alternatives("top_logprobs", body.top_logprobs)
     logprobs = _logprobs(body.include or ())
-    tool_use = tool_use_of(body)
+    tool_use = responses_tool_use(body)
     with _own_names():
         prompt = model.template.render(_to_messages(body, model), shielded(tool_use, model.tokenizer.shield))
         requests = to_requests(
@@ -62,7 +64,7 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
     )
 
 
-def tool_use_of(body: ResponsesRequest) -> ToolUse:
+def responses_tool_use(body: ResponsesRequest) -> ToolUse:
     """What a body wants of tools. Raises InvalidRequest."""
     functions = {f"tools[{index}]": tool for index, tool in enumerate(body.tools or ())}
     return to_tool_use(functions, body.tool_choice, body.parallel_tool_calls)
@@ -131,11 +133,9 @@ def _joined(last: Message, message: Message) -> Message:
 
 
 def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
-    """The answer before it begins: what was asked for, as it was understood.
-
-    Schemas are rendered by themselves, as inside of an event they could be nested too deep for the renderer.
-    """
-    response = ResponseObject(
+    """The answer, a ResponseObject, before it begins: what was asked for, as it was understood."""
+    text_format = (body.text and body.text.format) or TextFormat.model_validate({"type": "text"})
+    asked = ResponseObject(
         id=reply.id,
         created_at=reply.created,
         instructions=body.instructions,
@@ -144,23 +144,26 @@ def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
         model=reply.model,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         temperature=DEFAULT_TEMPERATURE if body.temperature is None else body.temperature,
-        text={"format": {"type": "text"}},
+        text=TextOptions(format=text_format),
         tool_choice=_told_choice(body.tool_choice),
-        tools=[],
+        tools=body.tools or (),
         top_logprobs=body.top_logprobs or 0,
         top_p=1.0 if body.top_p is None else body.top_p,
         user=body.user,
         metadata=body.metadata or {},
     )
-    return response.model_dump() | {"tools": [_told_tool(tool) for tool in body.tools or ()]}
+    return asked.model_dump(exclude={"text", "tools"}) | {
+        "text": {"format": _rendered(text_format.model_dump(by_alias=True, exclude_none=True))},
+        "tools": [_rendered(tool.model_dump()) for tool in asked.tools],
+    }
 
 
-def _told_choice(choice: ToolChoice | None) -> str | dict[str, str]:
+def _told_choice(choice: ToolChoice | None) -> Literal["none", "auto", "required"] | NamedToolChoice:
     if choice is None:
         return "auto"
-    return {"type": "function", "name": choice.name} if choice.mode == "named" else choice.mode
+    return NamedToolChoice(type="function", name=choice.name) if choice.mode == "named" else choice.mode
 
 
-def _told_tool(tool: ResponseTool) -> orjson.Fragment:
-    names = ("type", "name", "description", "parameters", "strict")
-    return orjson.Fragment(orjson.dumps({name: getattr(tool, name) for name in names}))
+def _rendered(asked: Mapping[str, Any]) -> orjson.Fragment:
+    """By itself, as inside of an event a schema could be nested too deep for the renderer."""
+    return orjson.Fragment(orjson.dumps(asked))

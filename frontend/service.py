@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .admission import Admission
+from .guides import GuideCompiler
 from .served_model import ServedModel
 from .triton import TritonClient
 
@@ -19,6 +20,7 @@ class Service:
     served_model: ServedModel
     triton: TritonClient
     admission: Admission
+    guides: GuideCompiler
     max_body_bytes: int
     request_timeout_s: float
     reject_unknown_parameters: bool

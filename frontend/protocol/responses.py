@@ -130,15 +130,19 @@ def _tool_choice(value: Any) -> ToolChoice:
 
 
 class TextFormat(Body):
-    """Free text."""
+    """`text`, any JSON object, or JSON that a schema describes, flat."""
 
-    type: Literal["text"]
+    type: Literal["text", "json_object", "json_schema"]
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+    description: str | None = None
 
 
 class TextOptions(Body):
     """What the text of the answer looks like."""
 
-    format: TextFormat | None = Field(None, description="guaranteed by guided decoding")
+    format: TextFormat | None = None
 
 
 class NoOptions(Body):
@@ -166,7 +170,9 @@ class ResponsesRequest(SamplingFields):
         | None
     ) = Field(None, description="`none`, `auto`, `required`, or a function by name")
     parallel_tool_calls: bool | None = Field(None, description="`false`: one call in an answer")
-    text: TextOptions | None = Field(None, description="`format`: `text`")
+    text: TextOptions | None = Field(
+        None, description="`format`: `text`, `json_object`, `json_schema`; guaranteed by guided decoding"
+    )
     max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="by default the answer may fill the context"
     )
@@ -280,8 +286,8 @@ class ResponseObject(BaseModel):
     reasoning: Reasoning = Reasoning()
     store: Literal[False] = False
     temperature: float
-    text: dict[str, Any]
-    tool_choice: str | dict[str, str]
+    text: TextOptions
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice
     tools: Sequence[ResponseTool]
     top_logprobs: int
     top_p: float

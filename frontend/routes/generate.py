@@ -6,12 +6,15 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from frontend.answers import answer
-from frontend.chat import to_chat_job
+from frontend.chat import to_chat_job, tool_use_of
 from frontend.completions import to_completion_job
+from frontend.guides import Guide
 from frontend.protocol.chat import ChatCompletion, ChatCompletionRequest
 from frontend.protocol.completions import Completion, CompletionRequest
 from frontend.protocol.responses import ResponseObject, ResponsesRequest
-from frontend.responses import to_responses_job
+from frontend.responses import responses_tool_use, to_responses_job
+from frontend.service import Service
+from frontend.structured_output import to_guide
 
 from .bodies import documented, new_reply, off_loop, read_body, report_ignored
 from .dependencies import ServiceOf
@@ -25,8 +28,9 @@ async def create_chat_completion(http: Request, service: ServiceOf) -> Response:
     body, body_bytes = await read_body(http, ChatCompletionRequest, service.max_body_bytes)
     reply = new_reply(body.model, service)
     headers = report_ignored(body, reply, service)
-    seed = secrets.randbits(64)
-    job = await off_loop(body_bytes, lambda: to_chat_job(body, service.served_model, reply, seed=seed, guide=None))
+    model, seed = service.served_model, secrets.randbits(64)
+    guide = await _compiled(to_guide(body, model, tool_use_of(body)), service)
+    job = await off_loop(body_bytes, lambda: to_chat_job(body, model, reply, seed=seed, guide=guide))
     return answer(service, job, headers)
 
 
@@ -36,10 +40,9 @@ async def create_completion(http: Request, service: ServiceOf) -> Response:
     body, body_bytes = await read_body(http, CompletionRequest, service.max_body_bytes)
     reply = new_reply(body.model, service)
     headers = report_ignored(body, reply, service)
-    seed = secrets.randbits(64)
-    job = await off_loop(
-        body_bytes, lambda: to_completion_job(body, service.served_model, reply, seed=seed, guide=None)
-    )
+    model, seed = service.served_model, secrets.randbits(64)
+    guide = await _compiled(to_guide(body, model), service)
+    job = await off_loop(body_bytes, lambda: to_completion_job(body, model, reply, seed=seed, guide=guide))
     return answer(service, job, headers)
 
 
@@ -50,5 +53,11 @@ async def create_response(http: Request, service: ServiceOf) -> Response:
     reply = new_reply(body.model, service, "resp_")
     headers = report_ignored(body, reply, service)
     model, seed = service.served_model, secrets.randbits(64)
-    job = await off_loop(body_bytes, lambda: to_responses_job(body, model, reply, seed=seed, guide=None))
+    guide = await _compiled(to_guide(body, model, responses_tool_use(body)), service)
+    job = await off_loop(body_bytes, lambda: to_responses_job(body, model, reply, seed=seed, guide=guide))
     return answer(service, job, headers)
+
+
+async def _compiled(guide: Guide | None, service: Service) -> str | None:
+    """As the engine takes it. Raises InvalidRequest for a guide that cannot be had."""
+    return None if guide is None else await service.guides.compile(guide)

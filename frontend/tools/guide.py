@@ -16,32 +16,44 @@ import re
 from collections.abc import Sequence as Series
 
 from frontend.errors import InvalidRequest
-from frontend.guides.spec import Guide, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text
+from frontend.guides.spec import Grammar, Guide, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text, field_of
 
 from .calls import TOOL_CALLS, Tool, ToolUse
 
 
-def to_guide(tool_use: ToolUse, *, marker_is_control_token: bool) -> Guide | None:
-    """The guide, to be compiled; None if the answer is free. Raises InvalidRequest by the path, as compiling does."""
+def to_guide(tool_use: ToolUse, *, answer: Guide | None = None, can_guide_marker: bool) -> Guide | None:
+    """The guide, to be compiled; None if the answer is free. Raises InvalidRequest by the path, as compiling does.
+
+    `answer` guides an answer that calls nothing. `can_guide_marker` is false where the marker is a control token, or
+    the engine follows no guides.
+    """
     match tool_use.choice.mode:
         case "none":
-            return None
+            return answer
         case "required":
             return Sequence((_optional(Text(" ")), _calls(tool_use)))
         case "named":
-            index = [tool.name for tool in tool_use.tools].index(tool_use.choice.name)
-            return Sequence((_optional(Text(" ")), _arguments(tool_use.tools[index], index)))
-    if marker_is_control_token:
-        _check_not_strict(tool_use.tools)
+            [tool] = [tool for tool in tool_use.tools if tool.name == tool_use.choice.name]
+            return Sequence((_optional(Text(" ")), _arguments(tool)))
+    if not can_guide_marker or isinstance(answer, Grammar):
+        _check_nothing_is_promised(tool_use.tools, answer)
         return None
+    calls = Sequence((Text(f"{TOOL_CALLS} "), _calls(tool_use)))
+    if answer is not None:
+        return OneOf((answer, calls))
     words = Regex(pattern=_words_without(TOOL_CALLS), param="tools")
-    return Sequence((words, _optional(Sequence((Text(f"{TOOL_CALLS} "), _calls(tool_use))))))
+    return Sequence((words, _optional(calls)))
 
 
-def _check_not_strict(tools: Series[Tool]) -> None:
-    for index, tool in enumerate(tools):
+def _check_nothing_is_promised(tools: Series[Tool], answer: Guide | None) -> None:
+    if answer is not None:
+        param = field_of(answer)
+        raise InvalidRequest(
+            f"`{param}` does not go with tools that this model is free to call; set `tool_choice`.", param=param
+        )
+    for tool in tools:
         if tool.strict:
-            param = f"tools[{index}].function.strict"
+            param = f"{tool.param}.strict"
             raise InvalidRequest(
                 f"`{param}` cannot be promised with this model unless `tool_choice` demands a call.", param=param
             )
@@ -50,16 +62,16 @@ def _check_not_strict(tools: Series[Tool]) -> None:
 def _calls(tool_use: ToolUse) -> Part:
     """The array: one call, or more where they may be parallel."""
     calls = [
-        Sequence((Text(f'{{"name": "{tool.name}", "arguments": '), _arguments(tool, index), Text("}")))
-        for index, tool in enumerate(tool_use.tools)
+        Sequence((Text(f'{{"name": "{tool.name}", "arguments": '), _arguments(tool), Text("}")))
+        for tool in tool_use.tools
     ]
     maximum = None if tool_use.parallel else 1
     array = Repeated(part=OneOf(tuple(calls)), separator=", ", minimum=1, maximum=maximum)
     return Sequence((Text("["), array, Text("]")))
 
 
-def _arguments(tool: Tool, index: int) -> Part:
-    param = f"tools[{index}].function.parameters"
+def _arguments(tool: Tool) -> Part:
+    param = f"{tool.param}.parameters"
     if tool.parameters.get("type", "object") != "object":
         raise InvalidRequest(f"`{param}` must be the schema of an object: arguments are one.", param=param)
     return JsonSchema(schema={"type": "object", **tool.parameters}, param=param)

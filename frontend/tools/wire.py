@@ -265,7 +265,7 @@ def _check_size(functions: Mapping[str, FunctionDefinition]) -> None:
     num_bytes = 0
     for path, function in functions.items():
         try:
-            num_bytes += len(orjson.dumps(function.model_dump()))
+            num_bytes += len(orjson.dumps({"type": "function", "function": function.model_dump()}))
         except TypeError as exc:
             param = f"{path}.parameters"
             raise InvalidRequest(f"`{param}` is nested too deep.", param=param) from exc

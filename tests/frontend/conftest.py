@@ -22,9 +22,11 @@ from frontend.admission import Admission
 from frontend.api_keys import read_api_keys
 from frontend.app import create_app
 from frontend.engine_dir import read_engine_dir
+from frontend.guides import GuideCompiler
 from frontend.layers import with_layers
 from frontend.served_model import ServedModel
 from frontend.service import Service
+from frontend.structured_output import vocabulary_of
 from frontend.template import ChatTemplate
 from frontend.tensors import read_engine
 from frontend.tokenizer import Tokenizer
@@ -173,6 +175,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
             served_model=model,
             triton=client,
             admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH),
+            guides=GuideCompiler(vocabulary_of(model)),
             max_body_bytes=MAX_BODY_BYTES,
             request_timeout_s=REQUEST_TIMEOUT_S,
             reject_unknown_parameters=False,
@@ -197,6 +200,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
             )
             ready.set()
             await asyncio.to_thread(stop.wait)
+        await service.guides.close()
     await runner.cleanup()
 
 

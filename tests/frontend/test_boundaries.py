@@ -26,6 +26,7 @@ MIDDLE: dict[str, set[str]] = {
         "chat_reply", "errors", "generation", "messages", "parameters", "protocol", "reply", "requests", "served_model",
         "template", "tokenizer", "tools",
     },
+    "structured_output": {"errors", "guides", "protocol", "served_model", "tools"},
     "completions": {"errors", "generation", "parameters", "protocol", "reply", "requests", "served_model"},
     "responses_items": {"generation", "protocol", "reply", "tools"},
     "responses_reply": {"errors", "generation", "protocol", "reply", "responses_items", "tools"},
@@ -39,7 +40,7 @@ RIM: dict[str, set[str]] = {
     "exchange": {"errors"},
     "sender": set(),
     "triton": {"errors", "exchange", "generation", "tensors"},
-    "service": {"admission", "served_model", "triton"},
+    "service": {"admission", "guides", "served_model", "triton"},
     "request_ids": set(),
     "api_keys": {"errors"},
     "access": {"answers", "api_keys", "errors"},
@@ -47,8 +48,8 @@ RIM: dict[str, set[str]] = {
     "server": {"errors", "settings"},
     "answers": {"admission", "errors", "generation", "reply", "sender", "service", "text"},
     "routes": {
-        "answers", "chat", "completions", "errors", "generation", "parameters", "protocol", "reply", "responses",
-        "service",
+        "answers", "chat", "completions", "errors", "generation", "guides", "parameters", "protocol", "reply",
+        "responses", "service", "structured_output",
     },
     "app": {"answers", "errors", "protocol", "routes", "service"},
 }  # fmt: skip
