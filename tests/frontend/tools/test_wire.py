@@ -59,7 +59,8 @@ def named(name: str) -> dict[str, Any]:
 
 def use_of(**fields: Any) -> ToolUse:
     request = Request.model_validate(fields)
-    return to_tool_use(request.tools, request.tool_choice, request.parallel_tool_calls)
+    functions = {f"tools[{index}].function": tool.function for index, tool in enumerate(request.tools or ())}
+    return to_tool_use(functions, request.tool_choice, request.parallel_tool_calls)
 
 
 F = Tool(name="f", description=None, parameters={"type": "object", "properties": {}})
