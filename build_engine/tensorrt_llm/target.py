@@ -188,9 +188,9 @@ class _Builder:
                 _link(engine / name, stage / name)
             write_tokenizer_info(checkpoint, stage)
             self._work.say("smoke: starting Triton on the engine")
-            answer = smoke(self._smoke_test(stage), self._tools)
+            answer, alike = smoke(self._smoke_test(stage), self._tools)
             self._work.say(
-                f"smoke: {len(answer.token_ids)} tokens, the same twice, at {answer.tokens_per_s:.1f} tokens/s"
+                f"smoke: {len(answer.token_ids)} tokens, twice alike for {alike}, at {answer.tokens_per_s:.1f} tokens/s"
             )
 
     def _run_converter(self, output: Path) -> dict[str, Any]:
