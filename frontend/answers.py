@@ -150,11 +150,11 @@ class StreamResponse(GeneratedResponse):
 
     def _take(self, index: int, deltas: Sequence[Delta]) -> None:
         write = self._job.format.delta
-        body = b"".join([write(index, delta) for delta in deltas])
+        opening = b"" if self._started else self._job.format.opening()
+        body = opening + b"".join([write(index, delta) for delta in deltas])
         if not self._started:
             self._started = True
             self._sender.send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
-            body = self._job.format.opening() + body
         self._send_body(body)
 
     def _ended(self, index: int) -> None:

@@ -20,6 +20,7 @@ from .errors import FrontendError, MethodNotAllowed, NotFound, to_frontend_error
 from .protocol.chat import ChatCompletionRequest
 from .protocol.completions import CompletionRequest
 from .protocol.fields import ErrorBody
+from .protocol.responses import ResponsesRequest
 from .protocol.tokens import DetokenizeRequest, TokenizeRequest
 from .routes import generate, models, operations, tokens
 from .service import Service
@@ -28,7 +29,9 @@ _log = logging.getLogger(__name__)
 
 _REF = "#/components/schemas/{model}"
 
-_DOCUMENTED: Sequence[type[BaseModel]] = (ChatCompletionRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
+_DOCUMENTED: Sequence[type[BaseModel]] = (
+    ChatCompletionRequest, CompletionRequest, ResponsesRequest, TokenizeRequest, DetokenizeRequest,
+)  # fmt: skip
 
 router = APIRouter(responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}})
 for part in (generate, models, operations, tokens):

@@ -14,11 +14,11 @@ from .parameters import DEFAULT_TEMPERATURE, check_supported
 from .protocol.chat import ChatCompletionRequest, ChatMessage, PromptFields
 from .protocol.fields import StreamOptions
 from .reply import Job, Reply
-from .requests import check_alternatives, check_stream_options, to_requests
+from .requests import check_alternatives, check_stream_options, to_parsers, to_requests
 from .served_model import ServedModel
 from .template import ChatTemplate, Rendering
 from .tokenizer import Tokenizer
-from .tools.calls import TOOL_CALLS, ToolUse, new_mistral_id, new_openai_id
+from .tools.calls import ToolUse
 from .tools.parser import ToolCallParser
 from .tools.wire import check_results, shield_strings, shielded, to_message, to_tool_use
 
@@ -38,7 +38,8 @@ def render_prompt(messages: Sequence[ChatMessage], fields: PromptFields, model: 
 
 def tool_use_of(fields: PromptFields) -> ToolUse:
     """What a body wants of tools. Raises InvalidRequest."""
-    return to_tool_use(fields.tools, fields.tool_choice, fields.parallel_tool_calls)
+    functions = {f"tools[{index}].function": tool.function for index, tool in enumerate(fields.tools or ())}
+    return to_tool_use(functions, fields.tool_choice, fields.parallel_tool_calls)
 
 
 def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *, seed: int, guide: str | None) -> Job:
@@ -47,7 +48,6 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
     check_stream_options(body)
     check_alternatives("top_logprobs", body.top_logprobs)
     tool_use = tool_use_of(body)
-    marker = model.tokenizer.control_token_id(TOOL_CALLS) if tool_use.tools else None
     requests = to_requests(
         body,
         [model.tokenizer.encode(render_prompt(body.messages, body, model))],
@@ -57,7 +57,8 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
         logprobs=bool(body.logprobs),
         seed=seed,
         guide=guide,
-        shown_token_ids=frozenset() if marker is None else frozenset([marker]),
+        num_choices=body.n or 1,
+        tool_use=tool_use,
     )
     return Job(
         id=reply.id,
@@ -66,12 +67,6 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
         stream=bool(body.stream),
         with_tokens=bool(body.logprobs or body.return_token_ids),
     )
-
-
-def to_parsers(tool_use: ToolUse, model: ServedModel, count: int) -> list[ToolCallParser]:
-    """One for each answer that may call; none if none may."""
-    new_id = new_mistral_id if model.template.knows_tools else new_openai_id
-    return [ToolCallParser(tool_use.choice, new_id) for _ in range(count)] if tool_use.tools else []
 
 
 def _to_format(

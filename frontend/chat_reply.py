@@ -7,8 +7,8 @@ import orjson
 
 from .errors import FrontendError
 from .generation import Delta, Ending, Outcome, Token, Usage
-from .protocol.chat import AssistantMessage, ChatChoice, ChatCompletion, ChatLogprobs, TokenLogprob
-from .reply import DONE, Answer, Reply, error_event, sse, to_usage_body, usage_body
+from .protocol.chat import AssistantMessage, ChatChoice, ChatCompletion, ChatLogprobs
+from .reply import DONE, Answer, Reply, error_event, sse, to_logprobs, to_usage_body, usage_body
 from .tools.calls import NO_TOOLS, ToolChoice, collect, finish_reason
 from .tools.parser import ToolCallParser
 from .tools.wire import to_delta, to_wire
@@ -82,7 +82,7 @@ class ChatFormat:
         return ChatChoice(
             index=index,
             message=message,
-            logprobs=to_logprobs(answer.tokens) if self._logprobs else None,
+            logprobs=ChatLogprobs(content=to_logprobs(answer.tokens)) if self._logprobs else None,
             finish_reason=self._finish_reason(index, answer.outcome.ending),
             stop_reason=answer.outcome.ending.stop_reason,
         )
@@ -154,7 +154,7 @@ class ChatFormat:
     ) -> bytes:
         choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
         if self._logprobs and tokens:
-            choice["logprobs"] = to_logprobs(tokens).model_dump(mode="json")
+            choice["logprobs"] = ChatLogprobs(content=to_logprobs(tokens)).model_dump(mode="json")
         if self._prompt_token_ids is not None and tokens:
             choice["token_ids"] = [token.token_id for token in tokens]
         choice |= {name: value for name, value in (ending or {}).items() if value is not None}
@@ -170,15 +170,3 @@ class ChatFormat:
             return self._tail
         usage = Usage(num_prompt_tokens=self._num_prompt_tokens, num_completion_tokens=num_completion_tokens)
         return b'],"usage":' + to_usage_body(usage).model_dump_json().encode() + b"}"
-
-
-def to_logprobs(tokens: Sequence[Token]) -> ChatLogprobs:
-    """OpenAI's shape. A token that is part of a character has U+FFFD in its text, and the truth in its bytes."""
-    return ChatLogprobs(
-        content=[
-            TokenLogprob(
-                token=token.text.decode(errors="replace"), logprob=token.log_prob or 0.0, bytes=list(token.text)
-            )
-            for token in tokens
-        ]
-    )

@@ -44,6 +44,7 @@ def to_completion_job(
         logprobs=logprobs,
         seed=seed,
         guide=guide,
+        num_choices=body.n or 1,
     )
     return Job(
         id=reply.id,

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from .errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from .generation import Engine, SamplingParams
 from .protocol.fields import SamplingFields
+from .protocol.responses import ResponsesRequest
 
 DEFAULT_TEMPERATURE = 0.7
 """vLLM 0.4's for chat: what clients of the server that this one replaces are used to."""
@@ -58,20 +59,51 @@ REFUSED: Mapping[str, Refused] = {
 """Known parameters that are not honoured; those that an endpoint declares are."""
 
 
+REFUSED_BY_RESPONSES: Mapping[str, Refused] = {
+    "previous_response_id": Refused("nothing is kept here; send the whole conversation as `input`"),
+    "conversation": Refused("nothing is kept here; send the whole conversation as `input`"),
+    "store": Refused("nothing is kept here", (False,)),
+    "background": Refused("nothing is kept here that could be asked for later", (False,)),
+    "prompt": Refused("nothing is kept here; write it out in `instructions` and `input`"),
+    "truncation": Refused("nothing of a conversation is left out", ("disabled",)),
+    "context_management": Refused("nothing of a conversation is left out", ([],)),
+    "moderation": Refused("there is none"),
+    "effort": Refused("the model does not reason", ("none",)),
+    "summary": Refused("the model does not reason"),
+    "generate_summary": Refused("the model does not reason"),
+    "verbosity": Refused("the model knows no degrees of it", ("medium",)),
+    "include_obfuscation": Refused("streams are not padded", (False,)),
+    "messages": Refused("it belongs to /v1/chat/completions; use `input`"),
+    "max_tokens": Refused("use `max_output_tokens`"),
+    "max_completion_tokens": Refused("use `max_output_tokens`"),
+    "response_format": Refused("use `text.format`", ({"type": "text"},)),
+    "logprobs": Refused("use `include`", (False,)),
+    "n": Refused("a response is one answer", (1,)),
+    "return_token_ids": Refused("a response has no place for them", (False,)),
+}
+"""The same for fields that mean something to /v1/responses, or are another endpoint's names of what it has."""
+
+
+def refused_by(body: type[BaseModel]) -> Mapping[str, Refused]:
+    """The known parameters that an endpoint, told by its body, does not honour."""
+    return {**REFUSED, **REFUSED_BY_RESPONSES} if body is ResponsesRequest else REFUSED
+
+
 def check_supported(body: BaseModel) -> None:
     """Raises UnsupportedParameter for a known parameter that asks for something that is not built."""
+    known = refused_by(type(body))
     for path, name, value in _undeclared(body):
-        if name in REFUSED and not _asks_for_nothing(name, value):
-            refused = REFUSED[name]
-            accepted = "".join(f" or {as_json(neutral)}" for neutral in refused.neutral)
+        if name in known and not _asks_for_nothing(known[name], value):
+            accepted = "".join(f" or {as_json(neutral)}" for neutral in known[name].neutral)
             raise UnsupportedParameter(
-                f"`{path}` is not supported: {refused.reason}. Leave it out or send null{accepted}.", param=path
+                f"`{path}` is not supported: {known[name].reason}. Leave it out or send null{accepted}.", param=path
             )
 
 
 def ignored_params(body: BaseModel) -> list[str]:
     """The fields of a body that nothing here knows, by path, each once: accepted, and to be told to the client."""
-    names = [path for path, name, value in _undeclared(body) if name not in REFUSED and value is not None]
+    known = refused_by(type(body))
+    names = [path for path, name, value in _undeclared(body) if name not in known and value is not None]
     return list(dict.fromkeys(names))
 
 
@@ -198,10 +230,10 @@ def _undeclared(body: BaseModel, path: str = "") -> Iterator[tuple[str, str, Any
                 yield from _undeclared(child, f"{path}{name}.")
 
 
-def _asks_for_nothing(name: str, value: Any) -> bool:
+def _asks_for_nothing(refused: Refused, value: Any) -> bool:
     """JSON's true is not 1, though Python's is."""
     return value is None or any(
-        value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in REFUSED[name].neutral
+        value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in refused.neutral
     )
 
 

@@ -11,7 +11,7 @@ import orjson
 
 from .errors import FrontendError, to_body
 from .generation import Delta, GenerationRequest, Outcome, Token, Usage
-from .protocol.fields import UsageBody
+from .protocol.fields import TokenLogprob, UsageBody
 
 DONE = b"data: [DONE]\n\n"
 
@@ -98,3 +98,11 @@ def to_usage_body(usage: Usage) -> UsageBody:
         total_tokens=usage.num_prompt_tokens + usage.num_completion_tokens,
         completion_tokens=usage.num_completion_tokens,
     )
+
+
+def to_logprobs(tokens: Sequence[Token]) -> list[TokenLogprob]:
+    """OpenAI's shape. A token that is part of a character has U+FFFD in its text, and the truth in its bytes."""
+    return [
+        TokenLogprob(token=token.text.decode(errors="replace"), logprob=token.log_prob or 0.0, bytes=list(token.text))
+        for token in tokens
+    ]

@@ -6,8 +6,10 @@ from dataclasses import replace
 from .errors import InvalidRequest, UnsupportedParameter
 from .generation import GenerationRequest
 from .parameters import check_token_ids, to_sampling_params, truncate_prompt
-from .protocol.fields import MAX_CHOICES, SamplingFields
+from .protocol.fields import MAX_CHOICES, CompletionFields, SamplingFields
 from .served_model import ServedModel
+from .tools.calls import NO_TOOLS, TOOL_CALLS, ToolUse, new_mistral_id, new_openai_id
+from .tools.parser import ToolCallParser
 
 
 def to_requests(
@@ -20,15 +22,17 @@ def to_requests(
     logprobs: bool,
     seed: int,
     guide: str | None,
-    shown_token_ids: frozenset[int] = frozenset(),
+    num_choices: int = 1,
+    tool_use: ToolUse = NO_TOOLS,
 ) -> list[GenerationRequest]:
-    """`n` generations for each prompt, next to one another. `seed` is for a body without one.
+    """`num_choices` generations for each prompt, next to one another. `seed` is for a body without one.
 
     The answers to one prompt differ by their seeds: seed, seed + 1, ... Raises InvalidRequest naming the field.
     """
-    num_choices = body.n or 1
     if num_choices * len(prompts) > MAX_CHOICES:
         raise InvalidRequest(f"`n` answers to each prompt are more than {MAX_CHOICES} in all.", param="n")
+    marker = model.tokenizer.control_token_id(TOOL_CALLS) if tool_use.tools else None
+    shown_token_ids = frozenset[int]() if marker is None else frozenset([marker])
     requests = []
     for given in prompts:
         prompt = truncate_prompt(given, body.truncate_prompt_tokens, max_tokens, model.engine.max_seq_len)
@@ -58,7 +62,13 @@ def to_requests(
     return requests
 
 
-def check_stream_options(body: SamplingFields) -> None:
+def to_parsers(tool_use: ToolUse, model: ServedModel, count: int) -> list[ToolCallParser]:
+    """One for each answer that may call; none if none may."""
+    new_id = new_mistral_id if model.template.knows_tools else new_openai_id
+    return [ToolCallParser(tool_use.choice, new_id) for _ in range(count)] if tool_use.tools else []
+
+
+def check_stream_options(body: CompletionFields) -> None:
     """Raises InvalidRequest if there are options and no stream."""
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest("`stream_options` needs `stream` to be true.", param="stream_options")

@@ -1,27 +1,31 @@
-"""What a body wants its answers to look like, as one guide: OpenAI's response_format, vLLM's names for the same, tools.
+"""What a body wants its answers to look like, as one guide: OpenAI's formats, vLLM's names for the same, tools.
 
 Pure. Refuses grammars: guides/ makes them of what comes out of here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import orjson
 
 from .errors import InvalidRequest, UnsupportedParameter
 from .guides import Choice, Grammar, Guide, JsonObject, JsonSchema, Regex, Vocabulary
 from .guides.spec import field_of
-from .protocol.fields import ResponseFormat, SamplingFields
+from .protocol.fields import CompletionFields, SamplingFields
+from .protocol.responses import ResponsesRequest
 from .served_model import ServedModel
 from .tools.calls import NO_TOOLS, TOOL_CALLS, ToolUse
 from .tools.guide import to_guide as to_tools_guide
 
 
-def to_guide(body: SamplingFields, model: ServedModel, tool_use: ToolUse = NO_TOOLS) -> Guide | None:
+def to_guide(
+    body: CompletionFields | ResponsesRequest, model: ServedModel, tool_use: ToolUse = NO_TOOLS
+) -> Guide | None:
     """The guide, to be compiled; None if the answers are free.
 
     Raises InvalidRequest for two wishes that exclude each other, UnsupportedParameter if the engine cannot do it.
     """
-    wishes = list(_wishes(body))
+    wishes = [*_format(body), *_wishes(body)]
     if len(wishes) > 1:
         first, second = map(field_of, wishes[:2])
         raise InvalidRequest(f"`{first}` and `{second}` exclude each other; send one.", param=second)
@@ -45,9 +49,28 @@ def vocabulary_of(model: ServedModel) -> Vocabulary:
     )
 
 
+def _format(body: CompletionFields | ResponsesRequest) -> Iterator[Guide]:
+    """OpenAI's `response_format`, or `text.format`, which is the same in flat."""
+    if isinstance(body, ResponsesRequest):
+        if body.text is not None and (flat := body.text.format) is not None:
+            schema = None if flat.name is None else flat.schema_
+            yield from _of_format(flat.type, schema, "text.format", "text.format")
+    elif (nested := body.response_format) is not None:
+        schema = None if nested.json_schema is None else nested.json_schema.schema_
+        yield from _of_format(nested.type, schema, "response_format", "response_format.json_schema")
+
+
+def _of_format(kind: str, schema: Mapping[str, Any] | None, param: str, schema_param: str) -> Iterator[Guide]:
+    if kind == "json_object":
+        yield JsonObject(param=param)
+    elif kind == "json_schema":
+        if schema is None:
+            raise InvalidRequest(f"`{schema_param}` needs a `name` and a `schema`.", param=schema_param)
+        yield JsonSchema(schema=schema, param=f"{schema_param}.schema")
+
+
 def _wishes(body: SamplingFields) -> Iterator[Guide]:
-    if body.response_format is not None:
-        yield from _of_response_format(body.response_format)
+    """vLLM's names."""
     newer = body.structured_outputs
     for prefix, wishes in (
         ("guided_", (body.guided_json, body.guided_regex, body.guided_choice, body.guided_grammar, None)),
@@ -67,16 +90,6 @@ def _wishes(body: SamplingFields) -> Iterator[Guide]:
             yield Grammar(ebnf=grammar, param=f"{prefix}grammar")
         if json_object is not None:
             yield JsonObject(param=f"{prefix}json_object")
-
-
-def _of_response_format(wish: ResponseFormat) -> Iterator[Guide]:
-    if wish.type == "json_object":
-        yield JsonObject(param="response_format")
-    elif wish.type == "json_schema":
-        param = "response_format.json_schema"
-        if wish.json_schema is None or wish.json_schema.schema_ is None:
-            raise InvalidRequest(f"`{param}` needs a `name` and a `schema`.", param=param)
-        yield JsonSchema(schema=wish.json_schema.schema_, param=f"{param}.schema")
 
 
 def _parsed(schema: object, param: str) -> dict[str, object] | bool:

@@ -98,7 +98,9 @@ class GuideCompiler:
             answer: dict[str, str] = json.loads(body)
             return answer
         except (asyncio.IncompleteReadError, ConnectionError):
-            code = await self._end_process()
+            # Not killed: that would look whether it has ended, and take its exit status from whoever waits for it.
+            self._process = None
+            code = await process.wait()
             if code == -signal.SIGALRM:
                 reason = f"takes more than {self._limits.time_s} s to compile"
             else:
@@ -108,13 +110,12 @@ class GuideCompiler:
             await self._end_process()  # its answer would be taken for the next guide's
             raise
 
-    async def _end_process(self) -> int | None:
+    async def _end_process(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return None
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        return await process.wait()
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
 
 async def _start(hello: bytes) -> Process:

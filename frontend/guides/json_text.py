@@ -22,20 +22,54 @@ def dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def character(rules: Rules) -> str:
-    """One character of a string: itself or escaped. Escapes spell no surrogates: half a pair is no text."""
-    escape = f'"\\\\" (["\\\\/bfnrt] | "u" {_NO_SURROGATE})'
-    return rules.shared("json_character", one_of([ascii_class(UNESCAPED), NON_ASCII, escape]))
-
-
 _NO_SURROGATE = "([0-9a-cA-CeEfF] [0-9a-fA-F] | [dD] [0-7]) [0-9a-fA-F]{2}"
 
 
+def _characters(rules: Rules) -> list[str]:
+    """One character of a string: itself or escaped. Escapes spell no surrogates: half a pair is no text."""
+    escape = rules.shared("json_escape", f'"\\\\" (["\\\\/bfnrt] | "u" {_NO_SURROGATE})')
+    return [ascii_class(UNESCAPED), NON_ASCII, escape]
+
+
 def string(rules: Rules, minimum: int = 0, maximum: int | None = None) -> str:
-    """A string of so many characters."""
-    quote = literal('"')
-    body = f"{quote} {repeat(character(rules), minimum, maximum)} {quote}"
-    return rules.shared("json_string", body) if (minimum, maximum) == (0, None) else body
+    """A string of so many characters.
+
+    Where there is no limit it is one rule that refers to itself to its right: for that xgrammar 0.1.25 knows nearly all
+    token masks in advance. A counted repetition of characters means the same, and takes 0.2 s for each token; so
+    counting is done in blocks, and character by character only at the end.
+    """
+    required = _exactly(rules, minimum)
+    if maximum is None:
+        rest = [f"{character} json_string_rest" for character in _characters(rules)]
+        end = rules.shared("json_string_rest", one_of(['"\\""', *rest]))
+        text = sequence(['"\\""', required, end])
+        return rules.shared("json_string", text) if minimum == 0 else text
+    blocks, others = divmod(maximum - minimum, _BLOCK)
+    ends = [sequence([repeat(_block(rules), blocks, blocks), _up_to(rules, others)])]
+    if blocks:
+        ends.append(sequence([repeat(_block(rules), 0, blocks - 1), _up_to(rules, _BLOCK - 1)]))
+    return sequence(['"\\""', required, one_of(ends)])
+
+
+_BLOCK = 16
+
+
+def _block(rules: Rules) -> str:
+    return rules.shared("json_block", " ".join([one_of(_characters(rules))] * _BLOCK))
+
+
+def _exactly(rules: Rules, count: int) -> str:
+    blocks, others = divmod(count, _BLOCK)
+    return sequence([repeat(_block(rules), blocks, blocks), *[one_of(_characters(rules))] * others])
+
+
+def _up_to(rules: Rules, count: int) -> str:
+    """So many characters or fewer, and the end of the string."""
+    name = rules.shared("json_up_to_0", '"\\""')
+    for longer in range(1, count + 1):
+        more = [f"{character} {name}" for character in _characters(rules)]
+        name = rules.shared(f"json_up_to_{longer}", one_of(['"\\""', *more]))
+    return name
 
 
 def value(rules: Rules) -> str:

@@ -12,20 +12,27 @@ from collections.abc import Iterable
 from .problems import GuideProblem
 from .xgrammar_core import CompiledGrammar, Core
 
-NUM_ANSWERS = 3
+NUM_ANSWERS = 5
 NUM_TOKENS = 400
-MAX_STEP_S = 0.05
+TRIAL_S = 2.0
+"""Time for all of it; what was not seen to be slow by then is let pass."""
+MAX_STEP_S = 0.3
 """Time for one token, on a machine that may be busy: what takes it three times running is refused."""
 _SLOW_STEPS = 3
-_STAY = 0.95
+_GROWTH = 8
+"""A token that repeats itself and takes so much longer after a while will take ever longer."""
+_RUN = 24
+_NOTICEABLE_S = 0.01
+_STAY = 0.98
 """How often a token follows itself if it may: repetition is what ambiguous grammars are slow at."""
 
 
 def try_grammar(core: Core, compiled: CompiledGrammar, vocab_size: int, stop_token_ids: frozenset[int]) -> None:
     """Follow `compiled` for some tokens. Raises GuideProblem if it is slow, or leads where no token is allowed."""
     answer = _Answer(core, compiled, vocab_size, stop_token_ids)
+    give_up = time.monotonic() + TRIAL_S
     for seed in range(NUM_ANSWERS):
-        answer.follow(random.Random(seed))
+        answer.follow(random.Random(seed), give_up)
 
 
 class _Answer:
@@ -37,25 +44,24 @@ class _Answer:
         self._behind = range(vocab_size, 8 * len(self._mask))  # where all bits are set
         self._stop_token_ids = stop_token_ids
 
-    def follow(self, choose: random.Random) -> None:
+    def follow(self, choose: random.Random, give_up: float) -> None:
         """Up to where only an end may follow."""
         matcher = self._core.GrammarMatcher(self._compiled, None, False, -1)
         bits = memoryview(self._mask).cast("i", (1, len(self._mask) // 4))
-        slow, token_id = 0, -1
+        token_id, run = -1, list[float]()
         for _ in range(NUM_TOKENS):
             began = time.monotonic()
             matcher.fill_next_token_bitmask(bits, 0, False)
             took_s = time.monotonic() - began
-            if not self._may_go_on():
+            if not self._may_go_on() or began > give_up:
                 return
             if token_id < 0 or not self._mask[token_id // 8] >> token_id % 8 & 1 or choose.random() > _STAY:
-                token_id = _some_token(self._mask, choose)
+                token_id, run = _some_token(self._mask, choose), []
             began = time.monotonic()
             accepted = matcher.accept_token(token_id, False)
-            took_s += time.monotonic() - began
             assert accepted, "xgrammar refuses a token that its own mask allows"
-            slow = slow + 1 if took_s > MAX_STEP_S else 0
-            if slow == _SLOW_STEPS:
+            run.append(took_s + time.monotonic() - began)
+            if _is_slow(run):
                 raise GuideProblem("is too ambiguous: one text can be read in so many ways that it is slow to follow")
 
     def _may_go_on(self) -> bool:
@@ -65,6 +71,14 @@ class _Answer:
             raise GuideProblem("leads to a place where no token of the model can follow")
         _clear(self._mask, self._stop_token_ids)
         return any(self._mask)
+
+
+def _is_slow(run: list[float]) -> bool:
+    """`run`: seconds for each of a token's repetitions."""
+    late = min(run[-_SLOW_STEPS:])
+    if len(run) >= _SLOW_STEPS and late > MAX_STEP_S:
+        return True
+    return len(run) >= _RUN and late > max(_NOTICEABLE_S, _GROWTH * max(run[1:5]))
 
 
 def _clear(mask: bytearray, token_ids: Iterable[int]) -> None:

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from frontend.generation import FinishReason
 from frontend.tools.wire import FunctionToolCall, ToolChoiceField, ToolList, ToolMessageFields
 
-from .fields import Body, SamplingFields, UsageBody
+from .fields import Body, CompletionFields, TokenLogprob, UsageBody
 
 
 def _text_parts(content: Any) -> Any:
@@ -53,7 +53,7 @@ class PromptFields(Body):
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="handed to the chat template")
 
 
-class ChatCompletionRequest(SamplingFields, PromptFields):
+class ChatCompletionRequest(CompletionFields, PromptFields):
     """The body of POST /v1/chat/completions."""
 
     model: str = Field(description="one of the served names, else 404")
@@ -67,15 +67,6 @@ class ChatCompletionRequest(SamplingFields, PromptFields):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
         None, description="0; neither engine tells the alternatives"
     )
-
-
-class TokenLogprob(BaseModel):
-    """One chosen token; `bytes` are those of its text, which may be part of a character."""
-
-    token: str
-    logprob: float
-    bytes: list[int] | None
-    top_logprobs: list[Any] = []
 
 
 class ChatLogprobs(BaseModel):

@@ -7,12 +7,12 @@ from pydantic import BaseModel, Field
 
 from frontend.generation import FinishReason
 
-from .fields import MAX_CHOICES, SamplingFields, TokenId, UsageBody, described
+from .fields import MAX_CHOICES, CompletionFields, TokenId, UsageBody, described
 
 _TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 
 
-class CompletionRequest(SamplingFields):
+class CompletionRequest(CompletionFields):
     """The body of POST /v1/completions."""
 
     model: str = Field(description="one of the served names, else 404")

@@ -109,13 +109,6 @@ class SamplingFields(Body):
         None, description="0 to 2, 0 is greedy; by default 0.7 for chat, 1 for completions, as vLLM 0.4 has it"
     )
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="above 0, up to 1")
-    max_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="by default the answer may fill the context; 16 for completions"
-    )
-    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = Field(
-        None,
-        description=f"up to {MAX_N}; each takes a place in the queue and has its own seed: `seed`, `seed` + 1, ...",
-    )
     stop: (
         Annotated[
             list[StopString],
@@ -129,7 +122,6 @@ class SamplingFields(Body):
         "leaked; `stop_reason` names the one",
     )
     stream: bool | None = Field(None, description="server-sent events in OpenAI's current shape")
-    stream_options: StreamOptions | None = Field(None, description="`include_usage`, `continuous_usage_stats`")
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = Field(None, description="64 bits; by default random")
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(None, description="-2 to 2")
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(None, description="-2 to 2")
@@ -141,9 +133,6 @@ class SamplingFields(Body):
         ]
         | None
     ) = Field(None, description=f"-100 to 100 for each of up to {MAX_LOGIT_BIAS} token ids")
-    response_format: ResponseFormat | None = Field(
-        None, description="`text`, `json_object`, `json_schema`; guaranteed by guided decoding"
-    )
     user: str | None = Field(None, description="by OpenAI's definition")
     metadata: dict[str, Any] | None = Field(None, description="by OpenAI's definition")
     # vLLM's extensions
@@ -160,12 +149,28 @@ class SamplingFields(Body):
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = Field(
         None, description="only the prompt's last tokens; -1: those that fit beside the answer"
     )
-    return_token_ids: bool | None = Field(None, description="`prompt_token_ids` and `token_ids` in the answer")
     guided_json: SchemaField | None = Field(None, description="vLLM 0.4's name for a JSON schema")
     guided_regex: str | None = Field(None, description="a regular expression")
     guided_choice: list[str] | None = Field(None, description="one of these strings")
     guided_grammar: str | None = Field(None, description="a grammar in EBNF")
     structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's newer name for the four above")
+
+
+class CompletionFields(SamplingFields):
+    """What chat and completions, which know more than one answer, have beyond that."""
+
+    max_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="by default the answer may fill the context; 16 for completions"
+    )
+    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = Field(
+        None,
+        description=f"up to {MAX_N}; each takes a place in the queue and has its own seed: `seed`, `seed` + 1, ...",
+    )
+    stream_options: StreamOptions | None = Field(None, description="`include_usage`, `continuous_usage_stats`")
+    response_format: ResponseFormat | None = Field(
+        None, description="`text`, `json_object`, `json_schema`; guaranteed by guided decoding"
+    )
+    return_token_ids: bool | None = Field(None, description="vLLM's: `prompt_token_ids` and `token_ids` in the answer")
 
 
 class UsageBody(BaseModel):
@@ -174,6 +179,15 @@ class UsageBody(BaseModel):
     prompt_tokens: int
     total_tokens: int
     completion_tokens: int
+
+
+class TokenLogprob(BaseModel):
+    """One chosen token; `bytes` are those of its text, which may be part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[Any] = []
 
 
 class ErrorDetail(BaseModel):

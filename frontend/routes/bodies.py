@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, from_json
 
 from frontend.errors import BodyTooLarge, InvalidRequest, ModelNotFound, UnsupportedMediaType, UnsupportedParameter
 from frontend.parameters import ignored_params
@@ -45,8 +46,21 @@ async def read_body(http: Request, body: type[AnyBody], max_bytes: int) -> tuple
         first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
         if not first["loc"]:
             raise InvalidRequest(f"The body is not a JSON object that can be read: {first['msg']}.") from exc
-        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:]
+        param = _path(first, from_json(raw))
         raise InvalidRequest(f"Invalid `{param}`: {first['msg']}.", param=param) from exc
+
+
+def _path(error: ErrorDetails, body: Any) -> str:
+    """Where in the body it is. Pydantic's place also names the type, of several, that a value was tried as."""
+    path, value, places = "", body, error["loc"]
+    for number, place in enumerate(places, 1):
+        if isinstance(place, int):
+            path += f"[{place}]"
+            value = value[place] if isinstance(value, list) else None
+        elif isinstance(value, dict) and (place in value or (number == len(places) and error["type"] == "missing")):
+            path += f".{place}"
+            value = value.get(place)
+    return path.removeprefix(".")
 
 
 async def _read(http: Request, max_bytes: int) -> bytes:
@@ -62,10 +76,10 @@ async def _read(http: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def new_reply(model: str, service: Service, prefix: str = "cmpl") -> Reply:
+def new_reply(model: str, service: Service, prefix: str = "cmpl-") -> Reply:
     """Name and time of an answer by `model`. Raises ModelNotFound."""
     check_model(model, service)
-    return Reply(id=f"{prefix}-{secrets.token_hex(16)}", created=int(time.time()), model=model)
+    return Reply(id=f"{prefix}{secrets.token_hex(16)}", created=int(time.time()), model=model)
 
 
 def check_model(model: str, service: Service) -> None:

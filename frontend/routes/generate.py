@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions and /v1/completions."""
+"""POST /v1/chat/completions, /v1/completions and /v1/responses."""
 
 import secrets
 
@@ -11,6 +11,8 @@ from frontend.completions import to_completion_job
 from frontend.guides import Guide
 from frontend.protocol.chat import ChatCompletion, ChatCompletionRequest
 from frontend.protocol.completions import Completion, CompletionRequest
+from frontend.protocol.responses import ResponseObject, ResponsesRequest
+from frontend.responses import responses_tool_use, to_responses_job
 from frontend.service import Service
 from frontend.structured_output import to_guide
 
@@ -41,6 +43,18 @@ async def create_completion(http: Request, service: ServiceOf) -> Response:
     model, seed = service.served_model, secrets.randbits(64)
     guide = await _compiled(to_guide(body, model), service)
     job = await off_loop(body_bytes, lambda: to_completion_job(body, model, reply, seed=seed, guide=guide))
+    return answer(service, job, headers)
+
+
+@router.post("/v1/responses", response_model=ResponseObject, openapi_extra=documented(ResponsesRequest))
+async def create_response(http: Request, service: ServiceOf) -> Response:
+    """Answer a conversation in OpenAI's newer API: as one JSON body, or with `stream` as server-sent events."""
+    body, body_bytes = await read_body(http, ResponsesRequest, service.max_body_bytes)
+    reply = new_reply(body.model, service, "resp_")
+    headers = report_ignored(body, reply, service)
+    model, seed = service.served_model, secrets.randbits(64)
+    guide = await _compiled(to_guide(body, model, responses_tool_use(body)), service)
+    job = await off_loop(body_bytes, lambda: to_responses_job(body, model, reply, seed=seed, guide=guide))
     return answer(service, job, headers)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import string
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 TOOL_CALLS = "[TOOL_CALLS]"
@@ -19,12 +19,16 @@ _MISTRAL_ID_LENGTH = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A function. `parameters` is a JSON schema of its one argument, an object; `strict` is what the client said."""
+    """A function. `parameters` is a JSON schema of its one argument, an object; `strict` is what the client said.
+
+    `param` is its path in the request, for errors.
+    """
 
     name: str
     description: str | None
     parameters: Mapping[str, Any]
     strict: bool | None = None
+    param: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

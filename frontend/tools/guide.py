@@ -33,8 +33,8 @@ def to_guide(tool_use: ToolUse, *, answer: Guide | None = None, can_guide_marker
         case "required":
             return Sequence((_optional(Text(" ")), _calls(tool_use)))
         case "named":
-            index = [tool.name for tool in tool_use.tools].index(tool_use.choice.name)
-            return Sequence((_optional(Text(" ")), _arguments(tool_use.tools[index], index)))
+            [tool] = [tool for tool in tool_use.tools if tool.name == tool_use.choice.name]
+            return Sequence((_optional(Text(" ")), _arguments(tool)))
     if not can_guide_marker or isinstance(answer, Grammar):
         _check_nothing_is_promised(tool_use.tools, answer)
         return None
@@ -51,9 +51,9 @@ def _check_nothing_is_promised(tools: Series[Tool], answer: Guide | None) -> Non
         raise InvalidRequest(
             f"`{param}` does not go with tools that this model is free to call; set `tool_choice`.", param=param
         )
-    for index, tool in enumerate(tools):
+    for tool in tools:
         if tool.strict:
-            param = f"tools[{index}].function.strict"
+            param = f"{tool.param}.strict"
             raise InvalidRequest(
                 f"`{param}` cannot be promised with this model unless `tool_choice` demands a call.", param=param
             )
@@ -62,16 +62,16 @@ def _check_nothing_is_promised(tools: Series[Tool], answer: Guide | None) -> Non
 def _calls(tool_use: ToolUse) -> Part:
     """The array: one call, or more where they may be parallel."""
     calls = [
-        Sequence((Text(f'{{"name": "{tool.name}", "arguments": '), _arguments(tool, index), Text("}")))
-        for index, tool in enumerate(tool_use.tools)
+        Sequence((Text(f'{{"name": "{tool.name}", "arguments": '), _arguments(tool), Text("}")))
+        for tool in tool_use.tools
     ]
     maximum = None if tool_use.parallel else 1
     array = Repeated(part=OneOf(tuple(calls)), separator=", ", minimum=1, maximum=maximum)
     return Sequence((Text("["), array, Text("]")))
 
 
-def _arguments(tool: Tool, index: int) -> Part:
-    param = f"tools[{index}].function.parameters"
+def _arguments(tool: Tool) -> Part:
+    param = f"{tool.param}.parameters"
     if tool.parameters.get("type", "object") != "object":
         raise InvalidRequest(f"`{param}` must be the schema of an object: arguments are one.", param=param)
     return JsonSchema(schema={"type": "object", **tool.parameters}, param=param)

@@ -7,7 +7,7 @@ cannot be written into a prompt, a choice of a function that is not there, resul
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -45,14 +45,19 @@ def _function_type(value: Any) -> Any:
 
 def _tool_choice(value: Any) -> ToolChoice:
     match value:
-        case "none" | "auto" | "required":
-            return ToolChoice(mode=value)
         case {"type": "function", "function": {"name": str(name), **beside}, **more} if not beside and not more:
             return ToolChoice(mode="named", name=name)
+    return unnamed_tool_choice(value, '{"type": "function", "function": {"name": ...}}')
+
+
+def unnamed_tool_choice(value: Any, expected: str) -> ToolChoice:
+    """One of OpenAI's three words; the error says that a choice may also look as `expected`."""
+    if value in ("none", "auto", "required"):
+        return ToolChoice(mode=value)
     raise PydanticCustomError(
         "tool_choice",
         'Input should be "none", "auto", "required" or {expected}; found {found}',
-        {"expected": '{"type": "function", "function": {"name": ...}}', "found": repr(value)[:100]},
+        {"expected": expected, "found": repr(value)[:100]},
     )
 
 
@@ -70,10 +75,15 @@ class FunctionDefinition(Body):
     strict: bool | None = None
 
 
-class FunctionTool(Body):
-    """One element of `tools`."""
+class FunctionTyped(Body):
+    """What has a type that can only be `function`. It comes first, so that others are refused by their type."""
 
     type: FunctionType
+
+
+class FunctionTool(FunctionTyped):
+    """One element of `tools`."""
+
     function: FunctionDefinition
 
 
@@ -122,15 +132,18 @@ class ToolMessageFields(Body):
     tool_call_id: str | None = None
 
 
-def to_tool_use(tools: Sequence[FunctionTool] | None, choice: ToolChoice | None, parallel: bool | None) -> ToolUse:
+def to_tool_use(
+    functions: Mapping[str, FunctionDefinition], choice: ToolChoice | None, parallel: bool | None
+) -> ToolUse:
     """What a request wants of tools; by default the model may call those that are there, several at once.
 
-    With `none` the model is not even told of them. Raises InvalidRequest.
+    `functions` are by their paths in the request. With `none` the model is not even told of them. Raises
+    InvalidRequest.
     """
-    choice = choice or ToolChoice(mode="auto" if tools else "none")
-    if not tools and choice.mode in ("required", "named"):
+    choice = choice or ToolChoice(mode="auto" if functions else "none")
+    if not functions and choice.mode in ("required", "named"):
         raise InvalidRequest("`tool_choice` demands a call, but there are no `tools`.", param="tool_choice")
-    names = [tool.function.name for tool in tools or ()]
+    names = [function.name for function in functions.values()]
     if taken := [name for name, times in Counter(names).items() if times > 1]:
         raise InvalidRequest(f"Two functions are named `{taken[0]}`; names must differ.", param="tools")
     if choice.mode == "named" and choice.name not in names:
@@ -138,10 +151,11 @@ def to_tool_use(tools: Sequence[FunctionTool] | None, choice: ToolChoice | None,
         raise InvalidRequest(
             f"`tool_choice` names a function that is not in `tools`, which has {there}.", param="tool_choice"
         )
-    _check_size(tools or ())
-    if not tools or choice.mode == "none":
+    _check_size(functions)
+    if not functions or choice.mode == "none":
         return NO_TOOLS
-    return ToolUse(tools=tuple(map(_to_tool, tools)), choice=choice, parallel=parallel is not False)
+    tools = tuple(_to_tool(function, param) for param, function in functions.items())
+    return ToolUse(tools=tools, choice=choice, parallel=parallel is not False)
 
 
 def shielded(tool_use: ToolUse, shield: Shield) -> ToolUse:
@@ -174,26 +188,42 @@ def to_message(body: ToolMessageFields, role: Role, text: str | None, *, shield:
     text = text or ""
     return Message(
         role,
-        shield((role == "tool" and canonical_json(text)) or text),
+        _shielded_result(text, shield) if role == "tool" else shield(text),
         tuple(
-            _to_tool_call(call, shield, f"{param}.tool_calls[{index}].function")
+            to_tool_call(call.id, call.function, shield=shield, param=f"{param}.tool_calls[{index}].function")
             for index, call in enumerate(body.tool_calls or ())
         ),
         body.tool_call_id,
     )
 
 
+def to_result(call_id: str, text: str, *, shield: Shield) -> Message:
+    """What a call returned, as a message for a prompt, shielded."""
+    return Message("tool", _shielded_result(text, shield), tool_call_id=call_id)
+
+
+def _shielded_result(text: str, shield: Shield) -> str:
+    return shield(canonical_json(text) or text)
+
+
 def check_results(messages: Sequence[Message]) -> None:
     """Raises InvalidRequest for a result that answers no call of the assistant's turn in front of it."""
-    call_ids: set[str] = set()
+    if (index := stray_result(messages)) is not None:
+        raise InvalidRequest(
+            "A message of the role `tool` must follow the assistant's message with the call of its `tool_call_id`.",
+            param=f"messages[{index}].tool_call_id",
+        )
+
+
+def stray_result(messages: Sequence[Message]) -> int | None:
+    """The place of the first result that answers no call of the assistant's turn in front of it."""
+    call_ids: set[str | None] = set()
     for index, message in enumerate(messages):
         if message.role != "tool":
             call_ids = {call.id for call in message.tool_calls}
         elif message.tool_call_id not in call_ids:
-            raise InvalidRequest(
-                "A message of the role `tool` must follow the assistant's message with the call of its `tool_call_id`.",
-                param=f"messages[{index}].tool_call_id",
-            )
+            return index
+    return None
 
 
 def to_delta(event: ToolEvent) -> dict[str, Any]:
@@ -211,32 +241,33 @@ def to_wire(call: ToolCall) -> FunctionToolCall:
     return FunctionToolCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments))
 
 
-def _to_tool(body: FunctionTool) -> Tool:
-    function = body.function
+def to_tool_call(call_id: str, call: FunctionCall, *, shield: Shield, param: str) -> ToolCall:
+    """A call for a prompt, shielded. `param` is the path in the request of what holds its name and arguments."""
+    if not _NAME.fullmatch(call.name):
+        raise InvalidRequest(f"No function can have this name; they match {_NAME.pattern}.", param=f"{param}.name")
+    arguments = canonical_json(call.arguments or "{}")
+    if arguments is None or not arguments.startswith("{"):
+        raise InvalidRequest("The arguments are not the text of a JSON object.", param=f"{param}.arguments")
+    return ToolCall(id=call_id, name=call.name, arguments=shield(arguments))
+
+
+def _to_tool(function: FunctionDefinition, param: str) -> Tool:
     return Tool(
         name=function.name,
         description=function.description,
         parameters=_NO_PARAMETERS if function.parameters is None else function.parameters,
         strict=function.strict,
+        param=param,
     )
 
 
-def _to_tool_call(body: FunctionToolCall, shield: Shield, param: str) -> ToolCall:
-    if not _NAME.fullmatch(body.function.name):
-        raise InvalidRequest(f"No function can have this name; they match {_NAME.pattern}.", param=f"{param}.name")
-    arguments = canonical_json(body.function.arguments or "{}")
-    if arguments is None or not arguments.startswith("{"):
-        raise InvalidRequest("The arguments are not the text of a JSON object.", param=f"{param}.arguments")
-    return ToolCall(id=body.id, name=body.function.name, arguments=shield(arguments))
-
-
-def _check_size(tools: Sequence[FunctionTool]) -> None:
+def _check_size(functions: Mapping[str, FunctionDefinition]) -> None:
     num_bytes = 0
-    for index, tool in enumerate(tools):
+    for path, function in functions.items():
         try:
-            num_bytes += len(orjson.dumps(tool.model_dump()))
+            num_bytes += len(orjson.dumps({"type": "function", "function": function.model_dump()}))
         except TypeError as exc:
-            param = f"tools[{index}].function.parameters"
+            param = f"{path}.parameters"
             raise InvalidRequest(f"`{param}` cannot be written as JSON: {exc}.", param=param) from exc
     if num_bytes > MAX_TOOLS_BYTES:
         raise InvalidRequest(f"`tools` is {num_bytes} bytes of JSON; {MAX_TOOLS_BYTES} are allowed.", param="tools")

@@ -20,7 +20,7 @@ MIDDLE: dict[str, set[str]] = {
     "served_model": {"generation", "template", "tokenizer"},
     "parameters": {"errors", "generation", "protocol"},
     "reply": {"errors", "generation", "protocol"},
-    "requests": {"errors", "generation", "parameters", "protocol", "served_model"},
+    "requests": {"errors", "generation", "parameters", "protocol", "served_model", "tools"},
     "chat_reply": {"errors", "generation", "protocol", "reply", "tools"},
     "chat": {
         "chat_reply", "errors", "generation", "messages", "parameters", "protocol", "reply", "requests", "served_model",
@@ -28,6 +28,11 @@ MIDDLE: dict[str, set[str]] = {
     },
     "structured_output": {"errors", "guides", "protocol", "served_model", "tools"},
     "completions": {"errors", "generation", "parameters", "protocol", "reply", "requests", "served_model"},
+    "responses_items": {"generation", "protocol", "reply", "tools"},
+    "responses_reply": {"errors", "generation", "protocol", "reply", "responses_items", "tools"},
+    "responses": {
+        "errors", "messages", "parameters", "protocol", "reply", "requests", "responses_reply", "served_model", "tools",
+    },
     "tensors": {"errors", "generation"},
 }  # fmt: skip
 RIM: dict[str, set[str]] = {
@@ -44,7 +49,7 @@ RIM: dict[str, set[str]] = {
     "answers": {"admission", "errors", "generation", "reply", "sender", "service", "text"},
     "routes": {
         "answers", "chat", "completions", "errors", "generation", "guides", "parameters", "protocol", "reply",
-        "service", "structured_output",
+        "responses", "service", "structured_output",
     },
     "app": {"answers", "errors", "protocol", "routes", "service"},
 }  # fmt: skip

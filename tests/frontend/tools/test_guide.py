@@ -166,7 +166,7 @@ def test_where_the_marker_is_a_control_token_only_auto_is_free() -> None:
 
 
 def test_strict_is_refused_where_it_cannot_be_promised() -> None:
-    strict = Tool(name="f", description=None, parameters={"type": "object"}, strict=True)
+    strict = Tool(name="f", description=None, parameters={"type": "object"}, strict=True, param="tools[3].function")
     use = ToolUse(tools=(*TOOLS, strict), choice=AUTO)
     assert to_guide(use, can_guide_marker=True) is not None
     with pytest.raises(InvalidRequest, match="tool_choice") as caught:
@@ -180,7 +180,7 @@ def test_strict_is_refused_where_it_cannot_be_promised() -> None:
 )
 @pytest.mark.parametrize("mode", ["auto", "required", "named"])
 def test_schema_that_cannot_be_promised_is_refused_by_its_path(mode: Any, schema: dict[str, Any]) -> None:
-    tools = (*TOOLS, Tool(name="f", description=None, parameters=schema))
+    tools = (*TOOLS, Tool(name="f", description=None, parameters=schema, param="tools[3].function"))
     use = ToolUse(tools=tools, choice=ToolChoice(mode=mode, name="f"))
     with pytest.raises(InvalidRequest) as caught:
         to_ebnf_text(to_guide(use, can_guide_marker=True) or Text(""))

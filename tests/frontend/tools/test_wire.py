@@ -59,7 +59,8 @@ def named(name: str) -> dict[str, Any]:
 
 def use_of(**fields: Any) -> ToolUse:
     request = Request.model_validate(fields)
-    return to_tool_use(request.tools, request.tool_choice, request.parallel_tool_calls)
+    functions = {f"tools[{index}].function": tool.function for index, tool in enumerate(request.tools or ())}
+    return to_tool_use(functions, request.tool_choice, request.parallel_tool_calls)
 
 
 F = Tool(name="f", description=None, parameters={"type": "object", "properties": {}})
@@ -111,7 +112,7 @@ def test_schema_that_is_nested_too_deep_is_refused(depth: int) -> None:
     schema: dict[str, Any] = {}
     for _ in range(depth):
         schema = {"items": schema}
-    with pytest.raises(InvalidRequest, match="too deep") as caught:
+    with pytest.raises(InvalidRequest, match="Recursion limit") as caught:
         use_of(tools=[tool("g"), tool("f", parameters=schema)])
     assert caught.value.param == "tools[1].function.parameters"
 

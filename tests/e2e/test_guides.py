@@ -1,0 +1,124 @@
+"""What the frontend compiles is what the engine follows: its own copy of xgrammar reads the same grammars the same way.
+
+`SCHEMAS=1000 python -m pytest tests/e2e/test_guides.py` draws as many JSON Schemas.
+"""
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from jsonschema import Draft202012Validator
+
+from frontend.errors import InvalidRequest
+from frontend.guides import Guide, GuideCompiler, JsonObject, JsonSchema, Regex, Vocabulary
+from frontend.tokenizer import Tokenizer
+from tests.e2e.conftest import Server
+from tests.frontend.guides.schemas import json_schemas
+
+NUM_SCHEMAS = int(os.environ.get("SCHEMAS", "25"))
+PROMPT = [1, 733, 16289, 28793, 1824, 349, 264, 2134, 28804, 733, 28748, 16289, 28793]
+END_ID = 2
+MAX_TOKENS = 120
+
+
+class Guided:
+    """The engine, and the compiler before it, with one tokenizer."""
+
+    def __init__(self, server: Server, tokenizer: Tokenizer) -> None:
+        self._server, self._token_bytes = server, dict(tokenizer.bytes_of(skip_special_tokens=True))
+        self._loop = asyncio.new_event_loop()
+        self._compiler = GuideCompiler(
+            Vocabulary(token_bytes=dict(tokenizer.bytes_of(skip_special_tokens=True)), stop_token_ids=(END_ID,))
+        )
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._compiler.close())
+        self._loop.close()
+
+    def compile(self, guide: Guide) -> str:
+        return self._loop.run_until_complete(self._compiler.compile(guide))
+
+    def answer(self, seed: int, **guide: str) -> tuple[bytes, bool]:
+        """What the engine says, and whether it was cut."""
+        sampling = {"temperature": 1.5, "runtime_top_p": 1.0, "seed": seed, "end_id": END_ID}
+        body = {"input_ids": PROMPT, "input_lengths": len(PROMPT), "request_output_len": MAX_TOKENS, "streaming": True}
+        token_ids: list[int] = []
+        url = f"{self._server.triton}/v2/models/openvino/generate_stream"
+        with httpx.stream("POST", url, json=body | sampling | guide, timeout=120) as response:
+            for line in response.iter_lines():
+                if line.startswith("data:"):
+                    event = json.loads(line[5:])
+                    assert "error" not in event, event
+                    new = event.get("output_ids", [])
+                    token_ids += new if isinstance(new, list) else [new]
+        cut = len(token_ids) >= MAX_TOKENS
+        return b"".join(self._token_bytes[token_id] for token_id in token_ids if token_id != END_ID), cut
+
+    def guided(self, ebnf: str, seed: int = 0) -> tuple[str, bool]:
+        text, cut = self.answer(seed, guided_decoding_guide_type="ebnf_grammar", guided_decoding_guide=ebnf)
+        return text.decode(errors="replace"), cut
+
+
+@pytest.fixture(scope="module")
+def engine(server: Server, mixtral_tokenizer_dir: Path) -> Iterator[Guided]:
+    guided = Guided(server, Tokenizer((mixtral_tokenizer_dir / "tokenizer.json").read_bytes()))
+    yield guided
+    guided.close()
+
+
+@pytest.mark.timeout(3600)
+def test_answers_are_valid_by_their_schema_and_disturb_no_neighbour(engine: Guided) -> None:
+    alone = engine.answer(7)
+    outcomes = {"refused": 0, "valid": 0, "cut": 0}
+
+    @settings(
+        max_examples=NUM_SCHEMAS,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(json_schemas())
+    def check(schema: Any) -> None:
+        try:
+            ebnf = engine.compile(JsonSchema(schema=schema, param="response_format"))
+        except InvalidRequest:
+            outcomes["refused"] += 1
+            return
+        with ThreadPoolExecutor(1) as beside:
+            neighbour = beside.submit(engine.answer, 7)
+            text, cut = engine.guided(ebnf, seed=len(ebnf))
+            assert neighbour.result() == alone
+        if cut:
+            outcomes["cut"] += 1
+            return
+        Draft202012Validator(schema).validate(json.loads(text))
+        outcomes["valid"] += 1
+
+    check()
+    print(outcomes)  # noqa: T201
+    assert outcomes["valid"] > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("pattern", "guide"),
+    [
+        (r"[A-Z][a-z]{2,5} é (ä|ö)+", Regex(pattern=r"[A-Z][a-z]{2,5} é (ä|ö)+", param="guided_regex")),
+        (r"[^a-z\x00-\x1f]{3}", Regex(pattern=r"[^a-z\x00-\x1f]{3}", param="guided_regex")),
+        (r'"[^\n]{2,40}"', JsonSchema(schema={"type": "string", "minLength": 2, "maxLength": 20}, param="x")),
+        (r"-?(0|[1-9]\d*)", JsonSchema(schema={"type": "integer", "minimum": -99, "maximum": 1234}, param="x")),
+        (r"\{.*\}", JsonObject(param="response_format")),
+    ],
+)
+def test_the_engine_means_the_same_by_a_grammar(engine: Guided, pattern: str, guide: Guide, seed: int) -> None:
+    text, cut = engine.guided(engine.compile(guide), seed)
+    assert cut or re.fullmatch(pattern, text, re.DOTALL), text
