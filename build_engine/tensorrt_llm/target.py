@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import CheckpointError, ConversionError, HostError, RepositoryError
 from build_engine.limits import Limits, check_context, read_limits, read_tensor_parallel_size
@@ -72,6 +75,7 @@ def open_job(checkpoint: Checkpoint, model_dir: Path) -> Job:
     config_pbtxt = model_dir / "config.pbtxt"
     limits, tp_size = read_limits(config_pbtxt), read_tensor_parallel_size(config_pbtxt)
     check_context(limits, config_pbtxt, checkpoint)
+    _check_batch(limits, config_pbtxt)
     _check_step(limits, config_pbtxt)
     if problem := split_problem(checkpoint.config, tp_size):
         raise CheckpointError(f"{config_pbtxt}: {problem}")
@@ -188,9 +192,9 @@ class _Builder:
                 _link(engine / name, stage / name)
             write_tokenizer_info(checkpoint, stage)
             self._work.say("smoke: starting Triton on the engine")
-            answer = smoke(self._smoke_test(stage), self._tools)
+            answer, alike = smoke(self._smoke_test(stage), self._tools)
             self._work.say(
-                f"smoke: {len(answer.token_ids)} tokens, the same twice, at {answer.tokens_per_s:.1f} tokens/s"
+                f"smoke: {len(answer.token_ids)} tokens, twice alike for {alike}, at {answer.tokens_per_s:.1f} tokens/s"
             )
 
     def _run_converter(self, output: Path) -> dict[str, Any]:
@@ -240,6 +244,17 @@ class _Builder:
             directory=self._work.path / "smoke",
             keep_open=(self._lock,),
         )
+
+
+def _check_batch(limits: Limits, config_pbtxt: Path) -> None:
+    """Triton loads no model that prefers a larger batch than it has."""
+    config = text_format.Parse(config_pbtxt.read_text(), ModelConfig())
+    for preferred in config.dynamic_batching.preferred_batch_size:
+        if preferred > limits.max_batch_size:
+            raise RepositoryError(
+                f"{config_pbtxt}: preferred_batch_size is {preferred}; accepted: at most {limits.max_batch_size},"
+                " the max_batch_size"
+            )
 
 
 def _check_step(limits: Limits, config_pbtxt: Path) -> None:

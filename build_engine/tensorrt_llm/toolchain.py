@@ -93,4 +93,5 @@ def serve_command(tools: Toolchain, repository: Path, tp_size: int, http_port: i
     ranks: list[str] = []
     for rank in range(tp_size):
         ranks += [":"] * bool(rank) + ["-n", "1", *server]
-    return [tools.mpirun, "--allow-run-as-root", *ranks]
+    # The build runs as the checkout's owner, who may be root. Unbound: mpirun would tie each of two ranks to one core.
+    return [tools.mpirun, "--allow-run-as-root", "--bind-to", "none", *ranks]

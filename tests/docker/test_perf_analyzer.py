@@ -42,7 +42,7 @@ def program(tmp_path: Path) -> Path:
 
 
 def run(program: Path, concurrency: str) -> "subprocess.CompletedProcess[str]":
-    """With the system's own modules only, as on a GPU host."""
+    """With Python's own modules only, as on a GPU host, and a program that has options, as docker compose has."""
     place = program.parent
     command = [
         sys.executable,
@@ -55,7 +55,12 @@ def run(program: Path, concurrency: str) -> "subprocess.CompletedProcess[str]":
     ]
     command += ["--url", "triton:8001", "--directory", str(place / "perf"), "--concurrency", concurrency]
     return subprocess.run(
-        [*command, "--", str(program)], cwd=ROOT, env={"PATH": os.defpath}, capture_output=True, text=True, check=False
+        [*command, "--", "env", "--unset=HOME", str(program)],
+        cwd=ROOT,
+        env={"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

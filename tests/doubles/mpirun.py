@@ -7,8 +7,8 @@ import sys
 
 
 def main() -> int:
-    arguments = sys.argv[1:]
-    assert arguments.pop(0) == "--allow-run-as-root"
+    general, arguments = sys.argv[1:4], sys.argv[4:]
+    assert general == ["--allow-run-as-root", "--bind-to", "none"]
     programs: list[list[str]] = [[]]
     for argument in arguments:
         if argument == ":":

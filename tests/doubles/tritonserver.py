@@ -70,8 +70,12 @@ class Handler(BaseHTTPRequestHandler):
             log_probs.append(-0.5)
             if FAULT == "token_out_of_range":
                 token_id = self.vocab_size
-            if FAULT == "not_repeatable":
-                token_id = (token_id + self.requests) % self.vocab_size
+            if FAULT == "not_repeatable" and position == 10:
+                token_id, log_probs[-1] = (token_id + self.requests) % self.vocab_size, -1.5 * self.requests
+            if FAULT == "near_tie" and position >= 10:
+                token_id, log_probs[-1] = (token_id + self.requests) % self.vocab_size, -0.5 - 0.01 * self.requests
+            if FAULT == "near_tie" and position > 10:
+                log_probs[-1] = -2.0 * self.requests  # another text from there on
             if FAULT == "not_finite":
                 log_probs[-1] = float("nan")
             # A list of one is a scalar, as the generate extension has it.

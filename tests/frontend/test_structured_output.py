@@ -8,12 +8,12 @@ import httpx
 import openai
 import pytest
 
+from frontend.chat import tool_use_of
 from frontend.errors import InvalidRequest, UnsupportedParameter
 from frontend.guides import Choice, Grammar, Guide, JsonObject, JsonSchema, Regex
 from frontend.protocol.chat import ChatCompletionRequest
 from frontend.served_model import ServedModel
 from frontend.structured_output import to_guide
-from frontend.tools.wire import to_tool_use
 from tests.frontend.conftest import CHAT, body, error_of
 from tests.frontend.fake_triton import Events, FakeTriton
 
@@ -24,7 +24,7 @@ JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCH
 
 def guide_of(model: ServedModel, **fields: Any) -> Guide | None:
     parsed = ChatCompletionRequest.model_validate(body(**fields))
-    return to_guide(parsed, model, to_tool_use(parsed.tools, parsed.tool_choice, parsed.parallel_tool_calls))
+    return to_guide(parsed, model, tool_use_of(parsed))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from build_engine.__main__ import main
 from build_engine.limits import Limits
 from build_engine.mixtral import to_mixtral_config
 from build_engine.tensorrt_llm.doctor import Finding, Need, examine
-from build_engine.tensorrt_llm.host import HostFacts, InstalledGpu, parse_cuda, parse_gpus, parse_memory
+from build_engine.tensorrt_llm.host import HostFacts, InstalledGpu, parse_cuda, parse_driver, parse_gpus, parse_memory
 from build_engine.tensorrt_llm.toolchain import Toolchain
 from tests.tensorrt_llm.conftest import H100, GpuHost
 from tests.tensorrt_llm.test_plan import MIXTRAL_8X7B
@@ -152,15 +152,16 @@ def test_gpus_of_nvidia_smi() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overview", "cuda"),
+    ("overview", "driver", "cuda"),
     [
-        ("| NVIDIA-SMI 590.44.01    Driver Version: 590.44.01    CUDA Version: 13.1     |", (13, 1)),
-        ("CUDA Version                              : 12.9", (12, 9)),
-        ("command not found", None),
+        ("| NVIDIA-SMI 590.44.01  Driver Version: 590.44.01  CUDA Version: 13.1     |", "590.44.01", (13, 1)),
+        ("| NVIDIA-SMI 610.43.02  KMD Version: 610.43.02     CUDA UMD Version: 13.3 |", "610.43.02", (13, 3)),
+        ("Driver Version    : 575.51.03\nCUDA Version      : 12.9", "575.51.03", (12, 9)),
+        ("command not found", "", None),
     ],
 )
-def test_cuda_of_nvidia_smi(overview: str, cuda: tuple[int, int] | None) -> None:
-    assert parse_cuda(overview) == cuda
+def test_driver_and_cuda_of_nvidia_smi(overview: str, driver: str, cuda: tuple[int, int] | None) -> None:
+    assert (parse_driver(overview), parse_cuda(overview)) == (driver, cuda)
 
 
 MEMINFO = "MemTotal:  16000 kB\nMemAvailable:   8000 kB\nSwapFree:  2000 kB\n"

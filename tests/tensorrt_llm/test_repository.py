@@ -120,6 +120,14 @@ def test_limits_that_do_not_suit_the_checkpoint(
         open_job(source, host.model_dir)
 
 
+def test_a_batch_that_triton_would_refuse_after_the_build(host: GpuHost, source: Checkpoint) -> None:
+    host.configure()
+    config_pbtxt = host.model_dir / "config.pbtxt"
+    config_pbtxt.write_text(config_pbtxt.read_text().replace("max_batch_size: 256", "max_batch_size: 64"))
+    with pytest.raises(BuildError, match="preferred_batch_size is 256; accepted: at most 64, the max_batch_size"):
+        open_job(source, host.model_dir)
+
+
 def test_a_checkpoint_without_a_head_of_its_own(host: GpuHost, source: Checkpoint) -> None:
     tied = replace(source, config=replace(source.config, tie_word_embeddings=True))
     with pytest.raises(CheckpointError, match="tie_word_embeddings is true"):

@@ -38,8 +38,9 @@ def test_one_gpu_is_served_without_mpirun() -> None:
 
 
 def test_more_gpus_are_served_by_a_process_each() -> None:
-    mpirun, as_root, *ranks = serve_command(Toolchain(), Path("/repo"), 4, 8000, 8002)
-    assert (mpirun, as_root) == ("mpirun", "--allow-run-as-root")
+    command = serve_command(Toolchain(), Path("/repo"), 4, 8000, 8002)
+    mpirun, ranks = command[:4], command[4:]
+    assert mpirun == ["mpirun", "--allow-run-as-root", "--bind-to", "none"]
     programs = " ".join(ranks).split(" : ")
     assert len(programs) == 4
     assert all(program.startswith("-n 1 tritonserver ") for program in programs)

@@ -1,0 +1,187 @@
+"""Request bodies that nobody should send, as hypothesis strategies: near to what is right, and far from it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from frontend.parameters import REFUSED
+from frontend.protocol.chat import ChatCompletionRequest
+from frontend.protocol.completions import CompletionRequest
+from frontend.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from tests.frontend.conftest import MODEL
+
+MESSAGES = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Yes?"},
+    {"role": "user", "content": ""},
+]
+PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
+FUNCTION = {"name": "f", "description": "d", "parameters": PARAMETERS}
+
+RIGHT: Mapping[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"model": MODEL, "messages": MESSAGES},
+    "/v1/completions": {"model": MODEL, "prompt": "Hi"},
+    "/v1/chat/completions/render": {"model": MODEL, "messages": MESSAGES},
+    "/tokenize": {"prompt": "Hi"},
+    "/detokenize": {"tokens": [1, 733]},
+}
+"""Each endpoint that takes a body, and a body that it takes."""
+
+_TYPES: Mapping[str, type[BaseModel]] = {
+    "/v1/chat/completions": ChatCompletionRequest,
+    "/v1/completions": CompletionRequest,
+    "/v1/chat/completions/render": ChatCompletionRequest,
+    "/tokenize": TokenizeRequest,
+    "/detokenize": DetokenizeRequest,
+}
+_NAMES = sorted({name for body in _TYPES.values() for name in body.model_fields} | REFUSED.keys())
+_INNER_NAMES = (
+    "role", "content", "type", "text", "name", "tool_calls", "tool_call_id", "id", "function", "arguments",
+    "parameters", "strict", "schema", "json_schema", "json", "regex", "choice", "grammar", "include_usage",
+    "continuous_usage_stats", "properties", "required", "items", "anyOf", "$ref", "enum", "pattern", "minimum",
+    "maxLength", "0", "5", "99999",
+)  # fmt: skip
+_STRINGS = (
+    "", "\x00", "\ud800", "\udfff\ud800", "\ufdd0" + "1" + "\ufdd1", "</s>", "[INST]", "[TOOL_CALLS]", "🚀", "a" * 300,
+    "auto", "none", "required", "text", "json_object", "json_schema", "function", "user", "assistant", "tool", "system",
+    "object", "{{ 1/0 }}", "(a+)+b", "root ::= root", "9" * 4400, "²", "１", "\u2028", MODEL, "gpt-4",
+)  # fmt: skip
+_ENCODABLE = [string for string in _STRINGS if "\ud800" not in string]
+_NUMBERS = (
+    0, 1, -1, 2, 5, 16, 17, 128, 129, 257, 4095, 4096, 2**31 - 1, 2**31, 2**53, 2**63, 2**64, -(2**63), 10**400, 0.0,
+    -0.0, 0.1, 0.999, 1.0, 1e-6, 1e-320, 1e308, float("nan"), float("inf"), float("-inf"),
+)  # fmt: skip
+_ALMOST_RIGHT = (
+    MESSAGES,
+    [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+    [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+    [{"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": FUNCTION}]}],
+    [{"role": "tool", "content": "3", "tool_call_id": "a"}],
+    [{"type": "function", "function": FUNCTION}],
+    {"type": "function", "function": {"name": "f"}},
+    {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "integer"}}},
+    {"type": "json_object"},
+    {"include_usage": True, "continuous_usage_stats": True},
+    {"5": 100, "31999": -100},
+    ["a", "b"],
+    [[1, 2], [3]],
+    [1, 31999, 32000],
+)
+
+_scalars = (
+    st.none()
+    | st.booleans()
+    | st.sampled_from(_NUMBERS)
+    | st.sampled_from(_STRINGS)
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=20)
+)
+_values = (
+    st.sampled_from(_ALMOST_RIGHT)
+    | _scalars
+    | st.recursive(
+        _scalars | st.sampled_from(_ALMOST_RIGHT),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.sampled_from(_INNER_NAMES) | st.text(max_size=5), inner, max_size=4)
+        ),
+        max_leaves=8,
+    )
+)
+_names = st.sampled_from(_NAMES) | st.text(st.characters(), max_size=10)
+
+
+_texts = st.text(max_size=20) | st.sampled_from(_ENCODABLE)
+_schemas = st.sampled_from(
+    [
+        PARAMETERS,
+        {"type": "integer", "minimum": 3},
+        {"enum": ["a", 1, None]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/a"}]}}},
+        {"type": "string", "pattern": "^(a|b)+$"},
+        {"type": "string", "format": "date-time"},
+        {"not": {}},
+        {},
+    ]
+)
+_roles = st.sampled_from(["system", "developer", "user", "assistant", "user", "assistant"])
+_parts = st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": _texts}), max_size=3)
+_messages = st.lists(st.fixed_dictionaries({"role": _roles, "content": _texts | _parts}), min_size=1, max_size=5)
+_calling = st.fixed_dictionaries({"arguments": st.sampled_from(["{}", "", "[]", '{"a": 1}'])}).map(
+    lambda more: [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", **more}}]},
+        {"role": "tool", "tool_call_id": "a", "content": "3"},
+    ]
+)
+_tools = st.lists(
+    st.fixed_dictionaries({"name": st.sampled_from("fgh"), "parameters": _schemas, "description": _texts}),
+    max_size=3,
+).map(lambda functions: [{"type": "function", "function": function} for function in functions])
+_FITTING: Mapping[str, st.SearchStrategy[Any]] = {
+    "messages": _messages | _calling,
+    "prompt": _texts | st.lists(_texts, max_size=3) | st.lists(st.integers(0, 32100), max_size=5),
+    "tokens": st.lists(st.integers(0, 32100), max_size=10),
+    "model": st.sampled_from([MODEL, "mixtral", "gpt-4"]),
+    "temperature": st.floats(0, 2),
+    "top_p": st.floats(0, 1),
+    "top_k": st.integers(-1, 100),
+    "seed": st.integers(-(2**63), 2**64 - 1),
+    "max_tokens": st.integers(1, 4200),
+    "max_completion_tokens": st.integers(1, 4200),
+    "min_tokens": st.integers(0, 30),
+    "truncate_prompt_tokens": st.integers(-1, 20),
+    "n": st.integers(1, 8),
+    "stop": _texts | st.lists(_texts, max_size=4),
+    "stop_token_ids": st.lists(st.sampled_from([0, 2, 6004, 21209, 32000]), max_size=3),
+    "logit_bias": st.dictionaries(st.integers(0, 32010).map(str), st.floats(-100, 100), max_size=3),
+    "presence_penalty": st.floats(-2, 2),
+    "frequency_penalty": st.floats(-2, 2),
+    "repetition_penalty": st.floats(0, 2),
+    "stream_options": st.dictionaries(st.sampled_from(["include_usage", "continuous_usage_stats"]), st.booleans()),
+    "response_format": _schemas.map(
+        lambda schema: {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    )
+    | st.sampled_from([{"type": "json_object"}, {"type": "text"}]),
+    "guided_json": _schemas | _schemas.map(json.dumps),
+    "guided_regex": st.sampled_from(["a+", "(a|b)*", "[", "\\d{3}", "(?=a)", "(a*)*b"]) | _texts,
+    "guided_choice": st.lists(_texts, max_size=4),
+    "guided_grammar": st.sampled_from(['root ::= "a" root | ""', "root ::= root", "x ::= y"]) | _texts,
+    "structured_outputs": st.dictionaries(st.sampled_from(["regex", "grammar"]), _texts, max_size=1),
+    "tools": _tools,
+    "tool_choice": st.sampled_from(["none", "auto", "required", {"type": "function", "function": {"name": "f"}}]),
+    "chat_template_kwargs": st.dictionaries(st.sampled_from(["a", "messages", "tools", "chat_template"]), _scalars),
+    "logprobs": st.booleans() | st.integers(0, 5),
+    "top_logprobs": st.integers(0, 1),
+}
+"""Values that fit a field's type, mostly; fields that are not here are booleans, or no matter."""
+
+
+@st.composite
+def bodies(draw: st.DrawFn, path: str) -> bytes:
+    """A right body after some changes, as JSON; one in five is not even that."""
+    body: Any = dict(RIGHT[path])
+    for name in draw(st.lists(st.sampled_from(sorted(_TYPES[path].model_fields)), max_size=4)):
+        body[name] = draw(_FITTING.get(name, st.booleans()))
+    for name in draw(st.lists(_names, max_size=1)):
+        body[name] = draw(_values)
+    whim = draw(st.integers(0, 19))
+    if whim == 0:
+        body = draw(_values)
+    elif whim == 1:
+        del body[draw(st.sampled_from(sorted(body)))]
+    content = json.dumps(body, ensure_ascii=whim % 2 == 0).encode("utf-8", "surrogatepass")
+    return draw(_damaged(content)) if whim in (2, 3) else content
+
+
+@st.composite
+def _damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """Cut off, with something else in the middle, twice, or with a mark in front."""
+    at = draw(st.integers(0, len(content)))
+    middle = draw(st.binary(max_size=4) | st.sampled_from([b"[" * 500, b'{"a":' * 500, b"1" * 5000, b"\xed\xa0\x80"]))
+    damages = [content[:at], content[:at] + middle + content[at:], content + content, b"\xff\xfe" + content]
+    return draw(st.sampled_from(damages))

@@ -1,0 +1,15 @@
+"""The frontend before a fake Triton, as tests/frontend starts it, for programs that others wrote."""
+
+import asyncio
+
+import pytest
+
+from tests.frontend.conftest import client, engine_dir, frontend, guarded, http, mixtral, session_frontend, triton
+
+__all__ = ["client", "engine_dir", "frontend", "guarded", "http", "mixtral", "session_frontend", "triton"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_event_loop() -> None:
+    """Say so, or asyncio makes one when pytest-asyncio looks for it, which nobody would close."""
+    asyncio.set_event_loop(None)

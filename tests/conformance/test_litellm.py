@@ -1,0 +1,102 @@
+"""LiteLLM's generic OpenAI provider, as a proxy in front of several servers calls this one."""
+
+import os
+from typing import Any
+
+import openai
+import pytest
+
+from tests.frontend.conftest import MODEL, Running
+from tests.frontend.fake_triton import Events, FakeTriton, Refusal, log_prob_of
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the network when it is imported
+
+import litellm
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Accessing the 'model_:DeprecationWarning"
+)  # LiteLLM does, at each chunk
+
+HAUS = Events([[6004], [21209]])
+MESSAGES = [{"role": "user", "content": "Was ist ein Haus?"}]
+
+
+@pytest.fixture
+def options(frontend: Running, client: openai.OpenAI) -> dict[str, Any]:
+    """Where this server is. LiteLLM is lent a client, because it leaves its own open."""
+    frontend.triton.script = [HAUS]
+    return {"api_base": f"{frontend.url}/v1", "api_key": "none", "max_retries": 0, "timeout": 10, "client": client}
+
+
+def test_answer(options: dict[str, Any]) -> None:
+    answer = litellm.completion(model=f"openai/{MODEL}", messages=MESSAGES, **options)
+    assert answer.choices[0].message.content == " Ein Haus"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.completion_tokens == 2
+
+
+def test_stream_with_usage(options: dict[str, Any]) -> None:
+    chunks = list(
+        litellm.completion(
+            model="openai/mixtral",
+            messages=MESSAGES,
+            stream=True,
+            stream_options={"include_usage": True},
+            **options,
+        )
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == " Ein Haus"
+    built = litellm.stream_chunk_builder(chunks)
+    assert built is not None
+    assert built.usage.completion_tokens == 2  # type: ignore[union-attr]
+
+
+async def test_asynchronous_answer_and_stream(options: dict[str, Any]) -> None:
+    async with openai.AsyncOpenAI(base_url=options["api_base"], api_key="none", max_retries=0) as client:
+        options |= {"client": client}
+        answer = await litellm.acompletion(model="openai/mixtral", messages=MESSAGES, **options)
+        stream = await litellm.acompletion(model="openai/mixtral", messages=MESSAGES, stream=True, **options)
+        texts = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    assert answer.choices[0].message.content == "".join(texts) == " Ein Haus"
+
+
+def test_parameters_reach_the_engine(options: dict[str, Any], triton: FakeTriton) -> None:
+    answer = litellm.completion(
+        model="openai/mixtral",
+        messages=MESSAGES,
+        n=2,
+        seed=3,
+        temperature=0.5,
+        top_p=0.9,
+        stop=["\n"],
+        presence_penalty=0.5,
+        frequency_penalty=-0.5,
+        logit_bias={"5": 2},
+        logprobs=True,
+        user="me",
+        extra_body={"top_k": 5},
+        **options,
+    )
+    assert [choice.message.content for choice in answer.choices] == [" Ein Haus"] * 2
+    assert answer.choices[0].logprobs["content"][0]["logprob"] == log_prob_of(6004)
+    sent = triton.requests[0]
+    assert (sent["runtime_top_k"], sent["runtime_top_p"], sent["temperature"]) == (5, 0.9, 0.5)
+    assert (sent["presence_penalty"], sent["frequency_penalty"]) == (0.5, -0.5)
+    assert sent["embedding_bias"][5] == 2
+
+
+def test_text_completion(options: dict[str, Any]) -> None:
+    answer = litellm.text_completion(model="text-completion-openai/mixtral", prompt="Hallo", **options)
+    assert answer.choices[0].text == " Ein Haus"
+
+
+def test_mistakes_and_failures_have_litellms_types(options: dict[str, Any], triton: FakeTriton) -> None:
+    with pytest.raises(litellm.NotFoundError):
+        litellm.completion(model="openai/gpt-4", messages=MESSAGES, **options)
+    with pytest.raises(litellm.ContextWindowExceededError):
+        litellm.completion(model="openai/mixtral", messages=MESSAGES, max_tokens=5000, **options)
+    with pytest.raises(litellm.BadRequestError, match="temperature"):
+        litellm.completion(model="openai/mixtral", messages=MESSAGES, temperature=3, **options)
+    triton.script = [Refusal(503, "model is not ready")]
+    with pytest.raises(litellm.ServiceUnavailableError):
+        litellm.completion(model="openai/mixtral", messages=MESSAGES, **options)

@@ -1,0 +1,145 @@
+"""OpenAI's published types hold for every answer, in strict mode, and what goes beyond them is listed here."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import httpx
+import openai
+import pytest
+from openai.pagination import SyncPage
+from openai.types import Completion, ErrorObject, Model
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel
+
+from tests.frontend.conftest import CHAT, MODEL, body
+from tests.frontend.fake_triton import Events, FakeTriton
+
+COMPLETIONS = "/v1/completions"
+VLLMS = {"stop_reason", "token_ids", "prompt_token_ids", "max_model_len"}
+"""Fields that OpenAI does not have and vLLM does."""
+
+CALL = '[{"name": "add", "arguments": {"a": 1}}]'
+FUNCTION = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+
+Published = TypeVar("Published", bound=BaseModel)
+
+
+def strictly(published: type[Published], data: str | bytes) -> Published:
+    """The answer as OpenAI's type, without conversions and without fields that nobody has heard of."""
+    answer = published.model_validate_json(data, strict=True)
+    assert set(_unknown(answer)) <= VLLMS
+    return answer
+
+
+def _unknown(value: Any) -> Iterator[str]:
+    """Names of the fields, at any depth, that the published types do not declare."""
+    if isinstance(value, BaseModel):
+        yield from value.model_extra or ()
+        value = [getattr(value, name) for name in type(value).model_fields]
+    if isinstance(value, list):
+        for member in value:
+            yield from _unknown(member)
+
+
+CHAT_FIELDS = [
+    {},
+    {"logprobs": True, "n": 2},
+    {"stop": "aus"},
+    {"stop_token_ids": [21209], "return_token_ids": True},
+    {"max_tokens": 2},
+    {"tools": [{"type": "function", "function": FUNCTION}]},
+    {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required"},
+    {"response_format": {"type": "json_object"}},
+    {"stream_options": {"include_usage": True}},
+    {"stream_options": {"continuous_usage_stats": True}},
+]
+
+
+@pytest.fixture(autouse=True)
+def _haus(triton: FakeTriton) -> None:
+    triton.script = [Events([[6004], [21209]])]
+
+
+@pytest.mark.parametrize("fields", CHAT_FIELDS, ids=json.dumps)
+def test_chat_completion(http: httpx.Client, fields: dict[str, Any]) -> None:
+    whole = {name: value for name, value in fields.items() if name != "stream_options"}
+    answer = strictly(ChatCompletion, http.post(CHAT, json=body(**whole)).content)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens > 0
+
+
+@pytest.mark.parametrize("fields", CHAT_FIELDS, ids=json.dumps)
+def test_chat_completion_chunks(http: httpx.Client, fields: dict[str, Any]) -> None:
+    chunks = [
+        strictly(ChatCompletionChunk, data) for data in events_of(http.post(CHAT, json=body(stream=True, **fields)))
+    ]
+    assert any(choice.finish_reason for chunk in chunks for choice in chunk.choices)
+
+
+def test_calls(http: httpx.Client, triton: FakeTriton) -> None:
+    triton.script = [Events([[3 + byte for byte in f"[TOOL_CALLS] {CALL}".encode()]])]
+    wishes = body(tools=[{"type": "function", "function": FUNCTION}])
+    [choice] = strictly(ChatCompletion, http.post(CHAT, json=wishes).content).choices
+    assert choice.finish_reason == "tool_calls"
+    chunks = [
+        strictly(ChatCompletionChunk, data) for data in events_of(http.post(CHAT, json=wishes | {"stream": True}))
+    ]
+    assert any(choice.delta.tool_calls for chunk in chunks for choice in chunk.choices)
+
+
+COMPLETION_FIELDS: list[dict[str, Any]] = [
+    {},
+    {"logprobs": 0},
+    {"prompt": ["a", "b"], "n": 2},
+    {"echo": True},
+    {"stop": "aus", "return_token_ids": True},
+    {"stream_options": {"include_usage": True}},
+]
+
+
+@pytest.mark.parametrize("fields", COMPLETION_FIELDS, ids=json.dumps)
+def test_completion(http: httpx.Client, fields: dict[str, Any]) -> None:
+    whole = {name: value for name, value in fields.items() if name != "stream_options"}
+    assert strictly(Completion, http.post(COMPLETIONS, json={"model": MODEL, "prompt": "Hi", **whole}).content).usage
+
+
+@pytest.mark.parametrize("fields", COMPLETION_FIELDS, ids=json.dumps)
+def test_completion_chunks(http: httpx.Client, fields: dict[str, Any]) -> None:
+    """OpenAI's type wants a finish reason in every chunk; its server sends null, and so do we."""
+    for data in events_of(http.post(COMPLETIONS, json={"model": MODEL, "prompt": "Hi", "stream": True, **fields})):
+        chunk = json.loads(data)
+        for choice in chunk["choices"]:
+            choice["finish_reason"] = choice["finish_reason"] or "stop"
+        strictly(Completion, json.dumps(chunk))
+
+
+def events_of(response: httpx.Response) -> list[str]:
+    """The data of each event but the last."""
+    *events, done, rest = response.text.split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    return [event.removeprefix("data: ") for event in events]
+
+
+def test_models(http: httpx.Client) -> None:
+    assert len(strictly(SyncPage[Model], http.get("/v1/models").content).data) == 2
+    assert strictly(Model, http.get("/v1/models/mixtral").content).id == "mixtral"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields"),
+    [
+        ("POST", CHAT, {"model": "gpt-4"}),
+        ("POST", CHAT, {"temperature": 3}),
+        ("POST", CHAT, {"n": 100}),
+        ("GET", CHAT, {}),
+        ("GET", "/nothing", {}),
+    ],
+    ids=str,
+)
+def test_errors(http: httpx.Client, method: str, path: str, fields: dict[str, Any]) -> None:
+    """OpenAI's type has no null for the param and code that its own server leaves null."""
+    error = http.request(method, path, json=body(**fields)).json()["error"]
+    published = {name: "" if value is None else value for name, value in error.items()}
+    assert ErrorObject.model_validate(published, strict=True).message
+    assert openai.APIError("", httpx.Request(method, path), body=error).type == "invalid_request_error"
