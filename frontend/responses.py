@@ -4,11 +4,9 @@ Refuses whatever needs a memory: earlier responses, stored prompts, conversation
 responses_reply.py's matter.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
-
-import orjson
 
 from .errors import InvalidRequest, UnsupportedParameter
 from .messages import Message, join_texts
@@ -20,8 +18,6 @@ from .protocol.responses import (
     NamedToolChoice,
     ResponseObject,
     ResponsesRequest,
-    TextFormat,
-    TextOptions,
     TextPart,
 )
 from .reply import Job, Reply
@@ -134,8 +130,10 @@ def _joined(last: Message, message: Message) -> Message:
 
 def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
     """The answer, a ResponseObject, before it begins: what was asked for, as it was understood."""
-    text_format = (body.text and body.text.format) or TextFormat.model_validate({"type": "text"})
-    asked = ResponseObject(
+    text_format = {"type": "text"}
+    if body.text is not None and body.text.format is not None:
+        text_format = body.text.format.model_dump(by_alias=True, exclude_none=True)
+    response = ResponseObject(
         id=reply.id,
         created_at=reply.created,
         instructions=body.instructions,
@@ -144,7 +142,7 @@ def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
         model=reply.model,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         temperature=DEFAULT_TEMPERATURE if body.temperature is None else body.temperature,
-        text=TextOptions(format=text_format),
+        text={"format": text_format},
         tool_choice=_told_choice(body.tool_choice),
         tools=body.tools or (),
         top_logprobs=body.top_logprobs or 0,
@@ -152,18 +150,10 @@ def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
         user=body.user,
         metadata=body.metadata or {},
     )
-    return asked.model_dump(exclude={"text", "tools"}) | {
-        "text": {"format": _rendered(text_format.model_dump(by_alias=True, exclude_none=True))},
-        "tools": [_rendered(tool.model_dump()) for tool in asked.tools],
-    }
+    return response.model_dump()
 
 
 def _told_choice(choice: ToolChoice | None) -> Literal["none", "auto", "required"] | NamedToolChoice:
     if choice is None:
         return "auto"
     return NamedToolChoice(type="function", name=choice.name) if choice.mode == "named" else choice.mode
-
-
-def _rendered(asked: Mapping[str, Any]) -> orjson.Fragment:
-    """By itself, as inside of an event a schema could be nested too deep for the renderer."""
-    return orjson.Fragment(orjson.dumps(asked))

@@ -286,7 +286,7 @@ class ResponseObject(BaseModel):
     reasoning: Reasoning = Reasoning()
     store: Literal[False] = False
     temperature: float
-    text: TextOptions
+    text: dict[str, dict[str, Any]]
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice
     tools: Sequence[ResponseTool]
     top_logprobs: int
