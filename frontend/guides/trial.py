@@ -56,7 +56,8 @@ class _Answer:
             if not self._may_go_on() or began > give_up:
                 return
             if token_id < 0 or not self._mask[token_id // 8] >> token_id % 8 & 1 or choose.random() > _STAY:
-                token_id, run = _some_token(self._mask, choose), []
+                other = _some_token(self._mask, choose)
+                token_id, run = other, run if other == token_id else []
             began = time.thread_time()
             accepted = matcher.accept_token(token_id, False)
             assert accepted, "xgrammar refuses a token that its own mask allows"
