@@ -15,7 +15,7 @@ from .xgrammar_core import CompiledGrammar, Core
 NUM_ANSWERS = 5
 NUM_TOKENS = 400
 TRIAL_S = 2.0
-"""Time of the processor, which a busy machine does not stretch, for all of it; what was not slow by then is let pass."""
+"""Processor time for all of it, which a busy machine does not stretch; what was not slow by then is let pass."""
 MAX_STEP_S = 0.3
 """For one token: what takes it three times running is refused."""
 _SLOW_STEPS = 3
