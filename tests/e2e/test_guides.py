@@ -35,7 +35,9 @@ class Guided:
     def __init__(self, server: Server, tokenizer: Tokenizer) -> None:
         self._server, self._token_bytes = server, dict(tokenizer.bytes_of(skip_special_tokens=True))
         self._loop = asyncio.new_event_loop()
-        self._compiler = GuideCompiler(Vocabulary(token_bytes=dict(tokenizer.bytes_of(skip_special_tokens=True)), stop_token_ids=(END_ID,)))
+        self._compiler = GuideCompiler(
+            Vocabulary(token_bytes=dict(tokenizer.bytes_of(skip_special_tokens=True)), stop_token_ids=(END_ID,))
+        )
 
     def close(self) -> None:
         self._loop.run_until_complete(self._compiler.close())

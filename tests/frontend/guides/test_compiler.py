@@ -77,7 +77,10 @@ def test_a_real_vocabulary(mixtral_tokenizer_dir: Path) -> None:
     async def scenario(guides: GuideCompiler) -> None:
         assert await guides.compile(JsonObject(param="response_format"))
 
-    run(scenario, vocabulary=Vocabulary(token_bytes=dict(tokenizer.bytes_of(skip_special_tokens=True)), stop_token_ids=(2,)))
+    run(
+        scenario,
+        vocabulary=Vocabulary(token_bytes=dict(tokenizer.bytes_of(skip_special_tokens=True)), stop_token_ids=(2,)),
+    )
 
 
 def test_one_guide_is_compiled_once_for_all_who_ask() -> None:
