@@ -1,6 +1,5 @@
 """Build the CPU engine: AWQ tensors to an OpenVINO model that GenAI's continuous batching takes as it is."""
 
-import os
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoint import TOKENIZER, Checkpoint
-from .errors import CheckpointError
+from .checkpoint import Checkpoint
 from .limits import check_context, read_limits
 from .mixtral import PACKED, MixtralConfig, engine_bytes, expected_tensors
-from .openvino_ir import save_model, write_ir
+from .openvino_ir import write_ir
+from .openvino_tokenizer import write_tokenizer
 from .progress import progress
 from .publish import is_published, make_manifest, only_build, staged
 
@@ -42,7 +41,7 @@ def _write_engine(checkpoint: Checkpoint, directory: Path) -> None:
     with progress("weights", engine_bytes(checkpoint.config), "B") as advance:
         write_ir(checkpoint, directory, advance)
     _write_guide_checker(checkpoint.config, directory / "guide_checker")
-    _write_tokenizer(checkpoint, directory)
+    write_tokenizer(checkpoint, directory)
 
 
 @dataclass(frozen=True)
@@ -73,20 +72,3 @@ def _write_guide_checker(config: MixtralConfig, directory: Path) -> None:
         tie_word_embeddings=True,
     )
     write_ir(_Zeros(tiny), directory, lambda _: None)
-
-
-def _write_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
-    """GenAI takes its vocabulary for guided decoding from these two models, though it is only ever given ids."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would warn that PyTorch is absent
-    from openvino_tokenizers import convert_tokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint.path)
-        models = convert_tokenizer(tokenizer, with_detokenizer=True)
-    except Exception as error:  # whatever two libraries make of a file that they do not expect
-        raise CheckpointError(
-            f"{TOKENIZER}: cannot be converted ({error}); accepted: a tokenizer that OpenVINO knows"
-        ) from error
-    for model, name in zip(models, ("openvino_tokenizer.xml", "openvino_detokenizer.xml"), strict=True):
-        save_model(model, directory / name)

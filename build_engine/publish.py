@@ -20,7 +20,7 @@ from .interrupts import uninterrupted
 from .limits import Limits
 
 MANIFEST = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def make_manifest(target: str, checkpoint: Checkpoint, limits: Limits, versions: Mapping[str, str]) -> dict[str, Any]:

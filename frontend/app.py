@@ -60,7 +60,7 @@ async def _answer_http_exception(http: Request, exc: Exception) -> Response:
     """Starlette's own: no such route, or not with this method."""
     route = f"{http.method} {http.url.path}"
     if isinstance(exc, HTTPException) and exc.status_code == 405:
-        return error_response(MethodNotAllowed(f"{route} is not allowed."))
+        return error_response(MethodNotAllowed(f"{route} is not allowed.", allowed=(exc.headers or {})["Allow"]))
     return error_response(NotFound(f"There is no {route}."))
 
 

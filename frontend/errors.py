@@ -84,9 +84,13 @@ class ModelNotFound(NotFound):
 
 
 class MethodNotAllowed(InvalidRequest):
-    """The route exists, the method does not."""
+    """The route exists, the method does not; the answer says which do."""
 
     status = 405
+
+    def __init__(self, message: str, *, allowed: str) -> None:
+        super().__init__(message)
+        self.headers = {"allow": allowed}
 
 
 class BodyTooLarge(InvalidRequest):

@@ -14,10 +14,15 @@ from frontend.generation import Engine
 from frontend.parameters import ENGINE_DEPENDENT, REFUSED, as_json
 from frontend.protocol.chat import ChatCompletionRequest
 from frontend.protocol.completions import CompletionRequest
+from frontend.protocol.responses import ResponsesRequest
 from frontend.tensors import read_engine
 
 ROOT = Path(__file__).parents[1]
-ENDPOINTS: Mapping[str, type[BaseModel]] = {"chat": ChatCompletionRequest, "completions": CompletionRequest}
+ENDPOINTS: Mapping[str, type[BaseModel]] = {
+    "chat": ChatCompletionRequest,
+    "completions": CompletionRequest,
+    "responses": ResponsesRequest,
+}
 ENGINES = {"GPU": "tensorrt_llm", "CPU": "openvino"}
 GUIDED = (
     "response_format", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "tools",

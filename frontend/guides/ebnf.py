@@ -7,7 +7,8 @@ repetitions. A class with a character outside ASCII compiles there and then matc
 """
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
+from itertools import takewhile
 
 ASCII = frozenset(range(128))
 NON_ASCII = r"[^\u0000-\u007f]"
@@ -73,6 +74,53 @@ def one_of(expressions: Iterable[str]) -> str:
     """Any one of them."""
     alternatives = list(expressions)
     return alternatives[0] if len(alternatives) == 1 else "(" + " | ".join(alternatives) + ")"
+
+
+def elements(text: str) -> list[str]:
+    """A literal for each character."""
+    return [f'"{_escaped(character)}"' for character in text]
+
+
+def factored(alternatives: Iterable[Sequence[str]]) -> str:
+    """Any one of some sequences, with what they begin with in common written once.
+
+    Not for looks: where one alternative goes on from where another ends, xgrammar 0.1.25 may merge that end with a
+    third one's, which then goes on too. `"1.00000" | "-1.00" | "-1.001"` accepts 1.000001.
+    """
+    groups: dict[str | None, list[Sequence[str]]] = {}
+    for alternative in alternatives:
+        parts = [part for part in alternative if part != EMPTY]
+        groups.setdefault(parts[0] if parts else None, []).append(parts)
+    ways = []
+    for first, group in groups.items():
+        if first is None:
+            ways.append(EMPTY)
+        else:
+            shared = _num_shared(group)
+            tail = factored([parts[shared:] for parts in group]) if len(group) > 1 else EMPTY
+            ways.append(sequence(_joined([*group[0][:shared], tail])))
+    return one_of(dict.fromkeys(ways))
+
+
+def _num_shared(alternatives: Sequence[Sequence[str]]) -> int:
+    """How many parts all begin with."""
+    columns = zip(*alternatives, strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def _joined(parts: Iterable[str]) -> list[str]:
+    """Neighbouring literals as one."""
+    joined: list[str] = []
+    for part in parts:
+        if joined and _is_literal(part) and _is_literal(joined[-1]):
+            joined[-1] = joined[-1][:-1] + part[1:]
+        else:
+            joined.append(part)
+    return joined
+
+
+def _is_literal(part: str) -> bool:
+    return re.fullmatch(r'"(?:[^"\\]|\\.)+"', part) is not None
 
 
 def sequence(expressions: Iterable[str]) -> str:

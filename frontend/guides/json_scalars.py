@@ -6,7 +6,7 @@ from math import ceil, floor
 from typing import Any
 
 from . import json_text, numbers
-from .ebnf import Rules, literal, one_of
+from .ebnf import Rules, elements, factored
 from .formats import FORMATS
 from .problems import GuideProblem, Unsatisfiable
 from .regex import UnsupportedRegex, length, to_ebnf
@@ -59,7 +59,7 @@ def integer_expression(schema: Mapping[str, Any]) -> str:
     first = -(-low // int(multiple)) * int(multiple)
     if first > high:
         raise Unsatisfiable("no multiple is within the limits")
-    return one_of(literal(str(number)) for number in range(first, high + 1, int(multiple)))
+    return factored(elements(str(number)) for number in range(first, high + 1, int(multiple)))
 
 
 def number_expression(schema: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from referencing.exceptions import Unresolvable
 from . import json_text
 from .conjunction import NoConjunction, common_values, conjoin, types_of
 from .disjoint import disjoint
-from .ebnf import Rules, literal, one_of
+from .ebnf import Rules, elements, factored, one_of
 from .json_containers import array_expression, object_expression
 from .json_scalars import integer_expression, number_expression, string_expression
 from .keywords import ANNOTATIONS, FAMILIES, REFUSED
@@ -195,6 +195,7 @@ class _Translator:
         branches = [self._conjoin(company, branch, depth) if company else branch for branch in schema[keyword]]
         if keyword == "oneOf":
             self._check_disjoint(branches, depth)
+        branches = _listed_together(branches)
         places = [f"{path}/{keyword}/{index}" for index in range(len(branches))]
         return self._any_of(
             [partial(self.expression, to, at, depth + 1) for at, to in zip(places, branches, strict=True)]
@@ -235,7 +236,22 @@ class _Translator:
             raise GuideProblem(f"`enum` cannot be checked against the keywords beside it: {error}") from error
         if not valid:
             raise Unsatisfiable("none of the values of `enum` or `const` is valid")
-        return one_of(dict.fromkeys(literal(json_text.dumps(value)) for value in valid))
+        texts = [json_text.dumps(value) for value in valid]
+        "".join(texts).encode()  # UnicodeEncodeError: no text
+        return factored(map(elements, dict.fromkeys(texts)))
+
+
+def _listed_together(branches: Sequence[Any]) -> list[Any]:
+    """Alternatives that only list values as one, for `factored` to see them all."""
+    values: list[Any] = []
+    others = []
+    for branch in branches:
+        rest = {key: branch[key] for key in branch if key not in ANNOTATIONS} if isinstance(branch, dict) else {}
+        if len(rest) == 1 and rest.keys() <= {"const", "enum"}:
+            values += rest.get("enum", [rest.get("const")])
+        else:
+            others.append(branch)
+    return [*others, {"enum": values}] if values else others
 
 
 def _evaluated(schema: dict[str, Any]) -> dict[str, Any]:

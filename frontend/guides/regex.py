@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .ebnf import ASCII, NON_ASCII, ascii_class, literal, one_of, repeat, sequence
+from .ebnf import ASCII, NON_ASCII, ascii_class, factored, literal, one_of, repeat, sequence
 from .json_text import UNESCAPED
 
 # The interpreter's own parser. The releases that requires-python allows have it under these two names.
@@ -98,7 +98,7 @@ class _Writer:
                 return [self._characters(_characters(operator, argument))]
             case "BRANCH":
                 branches = [self.sequence(branch, at_start=at_start, at_end=at_end) for branch in argument[1]]
-                return [one_of(map(sequence, branches))]
+                return [factored(branches)]
             case "SUBPATTERN" if argument[1:3] == (0, 0):
                 return ["(" + sequence(self.sequence(argument[3], at_start=at_start, at_end=at_end)) + ")"]
             case "MAX_REPEAT" | "MIN_REPEAT":

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from frontend.errors import InvalidRequest
 
 from . import json_text
-from .ebnf import EMPTY, Rules, literal, one_of, optional, repeat, sequence
+from .ebnf import EMPTY, Rules, elements, factored, literal, one_of, optional, repeat, sequence
 from .json_schema import json_schema
 from .problems import GuideProblem
 from .regex import UnsupportedRegex, to_ebnf
@@ -78,4 +78,6 @@ def _wish(rules: Rules, wish: JsonObject | JsonSchema | Regex | Choice) -> str:
                 raise GuideProblem(f"{wish.pattern[:100]!r} {error}") from error
     if not wish.choices or not all(wish.choices):
         raise GuideProblem("takes at least one string, and none that is empty")
-    return one_of(dict.fromkeys(map(literal, wish.choices)))
+    for choice in wish.choices:
+        choice.encode()  # UnicodeEncodeError: no text
+    return factored(map(elements, dict.fromkeys(wish.choices)))

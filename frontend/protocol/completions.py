@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from frontend.generation import FinishReason
 
-from .fields import MAX_CHOICES, CompletionFields, TokenId, UsageBody
+from .fields import MAX_CHOICES, CompletionFields, TokenId, UsageBody, described
 
 _TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 
@@ -16,12 +16,16 @@ class CompletionRequest(CompletionFields):
     """The body of POST /v1/completions."""
 
     model: str = Field(description="one of the served names, else 404")
-    prompt: (
+    prompt: Annotated[
         str
         | _TokenIds
         | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
-        | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_CHOICES)]
-    ) = Field(description="a string, a list of strings, token ids, or a list of lists of token ids")
+        | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_CHOICES)],
+        described(
+            "a string, a list of strings, token ids, or a list of lists of token ids; lists hold 1 to "
+            f"{MAX_CHOICES} prompts"
+        ),
+    ] = Field(description="a string, a list of strings, token ids, or a list of lists of token ids")
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
         None, description="0: of the chosen tokens; neither engine tells the alternatives"
     )

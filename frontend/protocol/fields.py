@@ -1,10 +1,20 @@
 """What the bodies and answers of several endpoints share."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
+_TOKEN_ID = re.compile("[0-9]{1,10}")
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256
 MAX_STOP_TOKEN_IDS = 256
@@ -28,9 +38,21 @@ def _biases(bias: Any) -> Any:
     """Token ids are keys of a JSON object, so they come as strings."""
     if not isinstance(bias, dict):
         return bias
-    if not all(str(token_id).isdecimal() for token_id in bias):
+    if not all(_TOKEN_ID.fullmatch(str(token_id)) for token_id in bias):
         raise PydanticCustomError("logit_bias", "Keys should be token ids")
     return {int(token_id): value for token_id, value in bias.items()}
+
+
+def described(expected: str) -> WrapValidator:
+    """For a union: one sentence about all of it, where pydantic has one about each member, under that member's name."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as exc:
+            raise PydanticCustomError("union", "Input should be {expected}", {"expected": expected}) from exc
+
+    return WrapValidator(validate)
 
 
 class StreamOptions(Body):
@@ -56,10 +78,17 @@ class ResponseFormat(Body):
     json_schema: JsonSchemaFormat | None = None
 
 
+SchemaField = Annotated[
+    dict[str, Any] | bool | str,
+    described("a JSON Schema: an object, true, false, or one of these as a string"),
+]
+"""Also as text, as with vLLM."""
+
+
 class StructuredOutputs(Body):
     """vLLM's newer names for guided decoding; one of them."""
 
-    json_: dict[str, Any] | str | None = Field(None, alias="json")
+    json_: SchemaField | None = Field(None, alias="json")
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
@@ -120,7 +149,7 @@ class SamplingFields(Body):
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = Field(
         None, description="only the prompt's last tokens; -1: those that fit beside the answer"
     )
-    guided_json: dict[str, Any] | str | None = Field(None, description="vLLM 0.4's name for a JSON schema")
+    guided_json: SchemaField | None = Field(None, description="vLLM 0.4's name for a JSON schema")
     guided_regex: str | None = Field(None, description="a regular expression")
     guided_choice: list[str] | None = Field(None, description="one of these strings")
     guided_grammar: str | None = Field(None, description="a grammar in EBNF")

@@ -268,7 +268,7 @@ def _check_size(functions: Mapping[str, FunctionDefinition]) -> None:
             num_bytes += len(orjson.dumps({"type": "function", "function": function.model_dump()}))
         except TypeError as exc:
             param = f"{path}.parameters"
-            raise InvalidRequest(f"`{param}` is nested too deep.", param=param) from exc
+            raise InvalidRequest(f"`{param}` cannot be written as JSON: {exc}.", param=param) from exc
     if num_bytes > MAX_TOOLS_BYTES:
         raise InvalidRequest(f"`tools` is {num_bytes} bytes of JSON; {MAX_TOOLS_BYTES} are allowed.", param="tools")
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
 
 from frontend.errors import InvalidRequest
-from frontend.guides import Guide, GuideCompiler, JsonObject, JsonSchema, Regex, Vocabulary
+from frontend.guides import Choice, Guide, GuideCompiler, JsonObject, JsonSchema, Regex, Vocabulary
 from frontend.tokenizer import Tokenizer
 from tests.e2e.conftest import Server
 from tests.frontend.guides.schemas import json_schemas
@@ -122,3 +122,10 @@ def test_answers_are_valid_by_their_schema_and_disturb_no_neighbour(engine: Guid
 def test_the_engine_means_the_same_by_a_grammar(engine: Guided, pattern: str, guide: Guide, seed: int) -> None:
     text, cut = engine.guided(engine.compile(guide), seed)
     assert cut or re.fullmatch(pattern, text, re.DOTALL), text
+
+
+@pytest.mark.parametrize("choice", ["ja nein doch", " a  b ", "Käse 🚀 \n"])
+def test_spaces_and_characters_outside_the_vocabulary_are_followed(engine: Guided, choice: str) -> None:
+    """SentencePiece spells the first as U+2581 and the others as one token for each byte."""
+    ebnf = engine.compile(Choice(choices=(choice,), param="guided_choice"))
+    assert [engine.guided(ebnf, seed) for seed in range(3)] == [(choice, False)] * 3

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frontend.guides import numbers
-from frontend.guides.ebnf import NON_ASCII, Rules, ascii_class, literal
+from frontend.guides.ebnf import NON_ASCII, Rules, ascii_class, elements, factored, literal
 from frontend.guides.problems import GuideProblem
 from tests.frontend.guides.random_model import compiled, matches, matching
 
@@ -30,6 +30,18 @@ def test_what_is_outside_ascii_is_one_character_each() -> None:
 def test_a_literal_is_its_text(text: str) -> None:
     assert matches(f"root ::= {literal(text)}", text)
     assert not matches(f"root ::= {literal(text)}", text + "0")
+
+
+def test_what_may_go_on_is_not_confused_with_what_has_ended() -> None:
+    words = ["1.00000", "-1.00", "-1.001"]
+    assert matching(f"root ::= {factored(map(elements, words))}", [*words, "1.000001"]) == words
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sets(st.text("ab1", min_size=1, max_size=5), min_size=1, max_size=6))
+def test_one_of_some_words_is_one_of_them(words: set[str]) -> None:
+    near = {word[:end] + more for word in words for end in range(1, 6) for more in ("", "a", "b", "1")}
+    assert matching(f"root ::= {factored(map(elements, sorted(words)))}", sorted(near)) == sorted(words)
 
 
 def test_rules_have_names_of_their_own() -> None:

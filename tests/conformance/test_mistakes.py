@@ -1,0 +1,71 @@
+"""Whoever sends something wrong is told which field it is, what it should be, and what would help."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, body, error_of
+from tests.frontend.fake_triton import FakeTriton
+
+COMPLETIONS = "/v1/completions"
+PROMPT = "Input should be a string, a list of strings, token ids, or a list of lists of token ids"
+SCHEMA = "Input should be a JSON Schema: an object, true, false, or one of these as a string"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param", "sentence"),
+    [
+        (COMPLETIONS, {"prompt": 3}, "prompt", PROMPT),
+        (COMPLETIONS, {"prompt": None}, "prompt", PROMPT),
+        (COMPLETIONS, {"prompt": []}, "prompt", PROMPT),
+        (COMPLETIONS, {"prompt": [1, "a"]}, "prompt", PROMPT),
+        (COMPLETIONS, {"prompt": ["a", 1]}, "prompt", PROMPT),
+        (COMPLETIONS, {"prompt": [[1], []]}, "prompt", PROMPT),
+        (COMPLETIONS, {"prompt": [[-1]]}, "prompt", PROMPT),
+        (COMPLETIONS, {"prompt": "a", "logprobs": True}, "logprobs", "Input should be a valid integer"),
+        (CHAT, {"guided_json": 3}, "guided_json", SCHEMA),
+        (CHAT, {"structured_outputs": {"json": 3}}, "structured_outputs.json", SCHEMA),
+        (CHAT, {"logit_bias": {"a": 3}}, "logit_bias", "Keys should be token ids"),
+        (CHAT, {"logit_bias": {"²": 3}}, "logit_bias", "Keys should be token ids"),
+        (CHAT, {"logit_bias": {"１": 3}}, "logit_bias", "Keys should be token ids"),
+        (CHAT, {"logit_bias": {"9" * 5000: 3}}, "logit_bias", "Keys should be token ids"),
+        (CHAT, {"logit_bias": {"1": 101}}, "logit_bias[1]", "Input should be less than or equal to 100"),
+        (CHAT, {"logit_bias": {"32000": 1}}, "logit_bias", "accepted: token ids 0 to 31999"),
+        (CHAT, {"messages": [{"role": "user", "content": ["a"]}]}, "messages[0].content[0]", "should be an object"),
+        (CHAT, {"tool_choice": "x"}, "tool_choice", "found 'x'"),
+        ("/tokenize", {"messages": None}, None, "Send one of `prompt` and `messages`"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_field_is_named_and_what_it_should_be(
+    http: httpx.Client, path: str, fields: dict[str, Any], param: str | None, sentence: str
+) -> None:
+    error = error_of(http.post(path, json=body(**fields)), 400)
+    assert error["param"] == param
+    assert sentence in error["message"]
+    assert len(error["message"]) < 300
+
+
+def test_number_that_no_json_library_writes(http: httpx.Client) -> None:
+    function = {"name": "f", "parameters": {"type": "object", "maxProperties": 2**70}}
+    error = error_of(http.post(CHAT, json=body(tools=[{"type": "function", "function": function}])), 400)
+    assert error["param"] == "tools[0].function.parameters"
+    assert "Integer exceeds 64-bit range" in error["message"]
+
+
+def test_more_answers_than_an_idle_server_takes_are_no_matter_of_time(http: httpx.Client, triton: FakeTriton) -> None:
+    capacity = triton.max_batch_size + MAX_QUEUE_LENGTH
+    assert http.post(CHAT, json=body(n=capacity)).status_code == 200
+    error = error_of(http.post(CHAT, json=body(n=capacity + 1)), 400)
+    assert error["param"] == "n"
+    assert str(capacity) in error["message"]
+    prompts = {"model": "mixtral", "prompt": ["a"] * (capacity + 1)}
+    assert error_of(http.post(COMPLETIONS, json=prompts), 400)["param"] == "n"
+
+
+@pytest.mark.parametrize(("method", "path", "allowed"), [("GET", CHAT, "POST"), ("POST", "/v1/models", "GET")])
+def test_wrong_method_is_told_the_right_one(http: httpx.Client, method: str, path: str, allowed: str) -> None:
+    response = http.request(method, path)
+    error_of(response, 405)
+    assert response.headers["allow"] == allowed
