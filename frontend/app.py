@@ -19,7 +19,6 @@ from .answers import error_response
 from .errors import FrontendError, MethodNotAllowed, NotFound, to_frontend_error
 from .protocol.chat import ChatCompletionRequest
 from .protocol.completions import CompletionRequest
-from .protocol.fields import ErrorBody
 from .protocol.responses import ResponsesRequest
 from .protocol.tokens import DetokenizeRequest, TokenizeRequest
 from .routes import generate, models, operations, tokens
@@ -33,7 +32,7 @@ _DOCUMENTED: Sequence[type[BaseModel]] = (
     ChatCompletionRequest, CompletionRequest, ResponsesRequest, TokenizeRequest, DetokenizeRequest,
 )  # fmt: skip
 
-router = APIRouter(responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}})
+router = APIRouter()
 for part in (generate, models, operations, tokens):
     router.include_router(part.router)
 
@@ -71,9 +70,34 @@ async def _answer_nobody(http: Request, exc: Exception) -> Response:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's description and the types of the bodies, which the routes read by themselves to keep the limits."""
+    """FastAPI's description, without the status that it believes in, and with what it cannot know.
+
+    That is the types of the bodies, which the routes read by themselves to keep the limits; the keys, which access.py
+    checks; and the names of the model.
+    """
     if app.openapi_schema is None:
-        app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        _, bodies = models_json_schema([(body, "validation") for body in _DOCUMENTED], ref_template=_REF)
-        app.openapi_schema["components"]["schemas"] |= bodies["$defs"]
+        description = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        names = list(app.state.service.model_names)
+        description["components"]["schemas"] |= _bodies(names)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            description["components"]["schemas"].pop(unused, None)
+        for operation in [operation for path in description["paths"].values() for operation in path.values()]:
+            operation["responses"].pop("422", None)
+            if body := operation.get("requestBody"):
+                body["content"]["application/json"]["example"]["model"] = names[0]
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"]["enum"] = names
+        description["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
+        description["security"] = [{"api_key": []}, {}]
+        app.openapi_schema = description
     return app.openapi_schema
+
+
+def _bodies(model_names: list[str]) -> dict[str, Any]:
+    """The schemas of the request bodies; where there must be a model, it is one of these."""
+    _, description = models_json_schema([(body, "validation") for body in _DOCUMENTED], ref_template=_REF)
+    schemas: dict[str, Any] = description["$defs"]
+    for body in _DOCUMENTED:
+        if "model" in schemas[body.__name__].get("required", ()):
+            schemas[body.__name__]["properties"]["model"]["enum"] = model_names
+    return schemas

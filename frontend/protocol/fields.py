@@ -12,6 +12,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 _TOKEN_ID = re.compile("[0-9]{1,10}")
@@ -199,7 +200,19 @@ class ErrorDetail(BaseModel):
     code: str | None
 
 
+_MODEL_NOT_FOUND: JsonDict = {
+    "error": {
+        "message": "The model `gpt-4` does not exist. Served here: `mixtral`.",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
+}
+
+
 class ErrorBody(BaseModel):
     """Every answer that is not a success."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_MODEL_NOT_FOUND]})
 
     error: ErrorDetail

@@ -28,12 +28,6 @@ AnyBody = TypeVar("AnyBody", bound=BaseModel)
 Result = TypeVar("Result")
 
 
-def documented(body: type[BaseModel]) -> dict[str, Any]:
-    """What OpenAPI says of a route that reads its body by itself, to keep the limits. app.py adds the schema."""
-    schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
 async def read_body(http: Request, body: type[AnyBody], max_bytes: int) -> tuple[AnyBody, int]:
     """The checked body and its size in bytes.
 

@@ -16,13 +16,19 @@ from frontend.responses import responses_tool_use, to_responses_job
 from frontend.service import Service
 from frontend.structured_output import to_guide
 
-from .bodies import documented, new_reply, off_loop, read_body, report_ignored
+from .bodies import new_reply, off_loop, read_body, report_ignored
 from .dependencies import ServiceOf
+from .documentation import documented, generates
 
 router = APIRouter()
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion, openapi_extra=documented(ChatCompletionRequest))
+@router.post(
+    "/v1/chat/completions",
+    response_model=ChatCompletion,
+    responses=generates("data: [DONE]"),
+    openapi_extra=documented(ChatCompletionRequest, {"messages": [{"role": "user", "content": "Was ist ein Haus?"}]}),
+)
 async def create_chat_completion(http: Request, service: ServiceOf) -> Response:
     """Answer a conversation: as one JSON body, or with `stream` as server-sent events."""
     body, body_bytes = await read_body(http, ChatCompletionRequest, service.max_body_bytes)
@@ -34,7 +40,12 @@ async def create_chat_completion(http: Request, service: ServiceOf) -> Response:
     return answer(service, job, headers)
 
 
-@router.post("/v1/completions", response_model=Completion, openapi_extra=documented(CompletionRequest))
+@router.post(
+    "/v1/completions",
+    response_model=Completion,
+    responses=generates("data: [DONE]"),
+    openapi_extra=documented(CompletionRequest, {"prompt": "Ein Haus ist"}),
+)
 async def create_completion(http: Request, service: ServiceOf) -> Response:
     """Continue text or token ids: as one JSON body, or with `stream` as server-sent events."""
     body, body_bytes = await read_body(http, CompletionRequest, service.max_body_bytes)
@@ -46,7 +57,12 @@ async def create_completion(http: Request, service: ServiceOf) -> Response:
     return answer(service, job, headers)
 
 
-@router.post("/v1/responses", response_model=ResponseObject, openapi_extra=documented(ResponsesRequest))
+@router.post(
+    "/v1/responses",
+    response_model=ResponseObject,
+    responses=generates("event: response.completed\ndata: ..."),
+    openapi_extra=documented(ResponsesRequest, {"input": "Was ist ein Haus?"}),
+)
 async def create_response(http: Request, service: ServiceOf) -> Response:
     """Answer a conversation in OpenAI's newer API: as one JSON body, or with `stream` as server-sent events."""
     body, body_bytes = await read_body(http, ResponsesRequest, service.max_body_bytes)

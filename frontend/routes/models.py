@@ -7,17 +7,18 @@ from frontend.protocol.models import ModelCard, ModelList
 from frontend.service import Service
 
 from .dependencies import ServiceOf
+from .documentation import READS, failures
 
 router = APIRouter()
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=READS)
 async def list_models(service: ServiceOf) -> ModelList:
     """The names that `model` may have."""
     return ModelList(data=[_model_card(name, service) for name in service.model_names])
 
 
-@router.get("/v1/models/{model:path}")
+@router.get("/v1/models/{model:path}", responses=READS | failures(ModelNotFound))
 async def retrieve_model(model: str, service: ServiceOf) -> ModelCard:
     """One served name; slashes are part of it."""
     for name in service.model_names:

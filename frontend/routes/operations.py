@@ -17,6 +17,7 @@ from frontend.generation import GenerationRequest, SamplingParams
 from frontend.service import Service
 
 from .dependencies import ServiceOf
+from .documentation import READS, UP_OR_DOWN
 
 router = APIRouter()
 
@@ -39,14 +40,14 @@ async def live() -> Response:
     return Response()
 
 
-@router.get("/health", response_class=Response)
-@router.get("/health/ready", response_class=Response)
+@router.get("/health", response_class=Response, responses=UP_OR_DOWN)
+@router.get("/health/ready", response_class=Response, responses=UP_OR_DOWN)
 async def ready(service: ServiceOf) -> Response:
     """200 while Triton has the model ready, else 503; no body."""
     return _up(await service.triton.is_ready())
 
 
-@router.get("/health/generate", response_class=Response)
+@router.get("/health/generate", response_class=Response, responses=READS | UP_OR_DOWN)
 async def generate(service: ServiceOf) -> Response:
     """200 if the engine has generated within 10 s, else 503; no body.
 
@@ -56,7 +57,7 @@ async def generate(service: ServiceOf) -> Response:
     return _up(await _generates(service))
 
 
-@router.get("/version")
+@router.get("/version", responses=READS)
 async def show_version(service: ServiceOf) -> Version:
     """What runs here."""
     return Version(version=version("mixtral-triton"), model=service.triton.model, engine=service.engine_versions)

@@ -7,13 +7,14 @@ from frontend.parameters import check_supported, check_token_ids
 from frontend.protocol.chat import ChatCompletionRequest
 from frontend.protocol.tokens import DetokenizeAnswer, DetokenizeRequest, RenderAnswer, TokenizeAnswer, TokenizeRequest
 
-from .bodies import check_model, documented, off_loop, read_body
+from .bodies import check_model, off_loop, read_body
 from .dependencies import ServiceOf
+from .documentation import TAKES_A_BODY, documented
 
-router = APIRouter()
+router = APIRouter(responses=TAKES_A_BODY)
 
 
-@router.post("/tokenize", openapi_extra=documented(TokenizeRequest))
+@router.post("/tokenize", openapi_extra=documented(TokenizeRequest, {"prompt": "Ein Haus"}))
 async def tokenize(http: Request, service: ServiceOf) -> TokenizeAnswer:
     """The token ids of a text, or of a conversation as the engine would get it."""
     body, body_bytes = await read_body(http, TokenizeRequest, service.max_body_bytes)
@@ -33,7 +34,7 @@ async def tokenize(http: Request, service: ServiceOf) -> TokenizeAnswer:
     return TokenizeAnswer(count=len(token_ids), max_model_len=model.engine.max_seq_len, tokens=token_ids)
 
 
-@router.post("/detokenize", openapi_extra=documented(DetokenizeRequest))
+@router.post("/detokenize", openapi_extra=documented(DetokenizeRequest, {"tokens": [1, 733]}))
 async def detokenize(http: Request, service: ServiceOf) -> DetokenizeAnswer:
     """The text of token ids, control tokens written out."""
     body, body_bytes = await read_body(http, DetokenizeRequest, service.max_body_bytes)
@@ -44,7 +45,10 @@ async def detokenize(http: Request, service: ServiceOf) -> DetokenizeAnswer:
     return DetokenizeAnswer(prompt=text)
 
 
-@router.post("/v1/chat/completions/render", openapi_extra=documented(ChatCompletionRequest))
+@router.post(
+    "/v1/chat/completions/render",
+    openapi_extra=documented(ChatCompletionRequest, {"messages": [{"role": "user", "content": "Was ist ein Haus?"}]}),
+)
 async def render_chat_completion(http: Request, service: ServiceOf) -> RenderAnswer:
     """The exact prompt, as text and as token ids, that a chat request would be given to the engine as."""
     body, body_bytes = await read_body(http, ChatCompletionRequest, service.max_body_bytes)

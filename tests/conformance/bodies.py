@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from frontend.parameters import REFUSED
 from frontend.protocol.chat import ChatCompletionRequest
 from frontend.protocol.completions import CompletionRequest
+from frontend.protocol.responses import ResponsesRequest
 from frontend.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from tests.frontend.conftest import MODEL
 
@@ -24,6 +25,7 @@ FUNCTION = {"name": "f", "description": "d", "parameters": PARAMETERS}
 RIGHT: Mapping[str, dict[str, Any]] = {
     "/v1/chat/completions": {"model": MODEL, "messages": MESSAGES},
     "/v1/completions": {"model": MODEL, "prompt": "Hi"},
+    "/v1/responses": {"model": MODEL, "input": "Hi"},
     "/v1/chat/completions/render": {"model": MODEL, "messages": MESSAGES},
     "/tokenize": {"prompt": "Hi"},
     "/detokenize": {"tokens": [1, 733]},
@@ -33,6 +35,7 @@ RIGHT: Mapping[str, dict[str, Any]] = {
 _TYPES: Mapping[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatCompletionRequest,
     "/v1/completions": CompletionRequest,
+    "/v1/responses": ResponsesRequest,
     "/v1/chat/completions/render": ChatCompletionRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
@@ -118,11 +121,26 @@ _calling = st.fixed_dictionaries({"arguments": st.sampled_from(["{}", "", "[]", 
         {"role": "tool", "tool_call_id": "a", "content": "3"},
     ]
 )
+_items = st.lists(
+    st.fixed_dictionaries({"role": _roles, "content": _texts})
+    | st.fixed_dictionaries({"type": st.just("function_call"), "call_id": st.sampled_from("ab"), "name": st.just("f")})
+    | st.fixed_dictionaries(
+        {"type": st.just("function_call_output"), "call_id": st.sampled_from("ab"), "output": _texts},
+        optional={"id": _texts, "status": st.just("completed")},
+    ),
+    max_size=4,
+)
 _tools = st.lists(
     st.fixed_dictionaries({"name": st.sampled_from("fgh"), "parameters": _schemas, "description": _texts}),
     max_size=3,
 ).map(lambda functions: [{"type": "function", "function": function} for function in functions])
 _FITTING: Mapping[str, st.SearchStrategy[Any]] = {
+    "input": _texts | _items,
+    "instructions": _texts,
+    "max_output_tokens": st.integers(1, 4200),
+    "text": st.sampled_from([{}, {"format": {"type": "json_schema", "name": "a", "schema": PARAMETERS}}]),
+    "include": st.sampled_from([[], ["message.output_text.logprobs"], ["x"]]),
+    "metadata": st.dictionaries(_texts, _texts, max_size=2),
     "messages": _messages | _calling,
     "prompt": _texts | st.lists(_texts, max_size=3) | st.lists(st.integers(0, 32100), max_size=5),
     "tokens": st.lists(st.integers(0, 32100), max_size=10),

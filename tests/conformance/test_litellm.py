@@ -1,11 +1,14 @@
 """LiteLLM's generic OpenAI provider, as a proxy in front of several servers calls this one."""
 
+import json
 import os
 from typing import Any
 
 import openai
 import pytest
 
+from frontend.served_model import ServedModel
+from tests.conformance.scripted_model import Line, ScriptedModel
 from tests.frontend.conftest import MODEL, Running
 from tests.frontend.fake_triton import Events, FakeTriton, Refusal, log_prob_of
 
@@ -83,6 +86,25 @@ def test_parameters_reach_the_engine(options: dict[str, Any], triton: FakeTriton
     assert (sent["runtime_top_k"], sent["runtime_top_p"], sent["temperature"]) == (5, 0.9, 0.5)
     assert (sent["presence_penalty"], sent["frequency_penalty"]) == (0.5, -0.5)
     assert sent["embedding_bias"][5] == 2
+
+
+def test_calls_and_structured_output(options: dict[str, Any], triton: FakeTriton, mixtral: ServedModel) -> None:
+    script = [Line("Build", function="build", arguments={"rooms": 3}), Line("", '{"rooms": 3}')]
+    triton.script = ScriptedModel(mixtral.tokenizer, script)
+    schema = {"type": "object", "properties": {"rooms": {"type": "integer"}}}
+    tool = {"type": "function", "function": {"name": "build", "parameters": schema}}
+    build = [{"role": "user", "content": "Build a house."}]
+    for stream in (False, True):
+        answer = litellm.completion(
+            model="openai/mixtral", messages=build, tools=[tool], tool_choice="required", stream=stream, **options
+        )
+        whole = litellm.stream_chunk_builder(list(answer)) if stream else answer
+        [call] = whole.choices[0].message.tool_calls  # type: ignore[union-attr]
+        assert (call.function.name, json.loads(call.function.arguments)) == ("build", {"rooms": 3})
+        assert whole.choices[0].finish_reason == "tool_calls"  # type: ignore[union-attr]
+    shape = {"type": "json_schema", "json_schema": {"name": "house", "schema": schema}}
+    answer = litellm.completion(model="openai/mixtral", messages=MESSAGES, response_format=shape, **options)
+    assert json.loads(answer.choices[0].message.content) == {"rooms": 3}
 
 
 def test_text_completion(options: dict[str, Any]) -> None:

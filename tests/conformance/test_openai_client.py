@@ -7,7 +7,10 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
+from pydantic import BaseModel
 
+from frontend.served_model import ServedModel
+from tests.conformance.scripted_model import Line, ScriptedModel
 from tests.frontend.conftest import API_KEY, MAX_BODY_BYTES, MAX_QUEUE_LENGTH, MODEL, Running
 from tests.frontend.fake_triton import Death, Endless, Events, FakeTriton, Refusal, log_prob_of
 
@@ -142,6 +145,84 @@ def test_client_that_closes_its_stream_cancels_the_engine(client: openai.OpenAI,
     with client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True) as stream:
         next(iter(stream))
     frontend.wait_until(lambda: frontend.triton.num_cancelled == 1)
+
+
+# ---- structured output and tools -----------------------------------------------------------------------------------
+
+
+class House(BaseModel):
+    """What the scripted model describes."""
+
+    rooms: int
+    colour: str
+
+
+class build(BaseModel):  # noqa: N801 - the client takes a function's name from the class
+    """Build a house."""
+
+    rooms: int
+
+
+SCRIPT = [
+    Line("Build", function="build", arguments={"rooms": 3}),
+    Line("", '{"rooms": 3, "colour": "grün"}'),
+]
+BUILD: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Build a house."}]
+
+
+@pytest.fixture
+def _scripted(triton: FakeTriton, mixtral: ServedModel) -> None:
+    triton.script = ScriptedModel(mixtral.tokenizer, SCRIPT)
+
+
+@pytest.mark.usefixtures("_scripted")
+def test_parse_gives_the_type_that_was_asked_for(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.parse(model=MODEL, messages=MESSAGES, response_format=House)
+    assert answer.choices[0].message.parsed == House(rooms=3, colour="grün")
+
+
+@pytest.mark.usefixtures("_scripted")
+def test_stream_helper_parses_as_it_goes(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(model=MODEL, messages=MESSAGES, response_format=House) as stream:
+        assert stream.get_final_completion().choices[0].message.parsed == House(rooms=3, colour="grün")
+
+
+@pytest.mark.usefixtures("_scripted")
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "build"}}], ids=str)
+def test_calls_are_parsed(client: openai.OpenAI, choice: Any) -> None:
+    wishes: Any = {"model": MODEL, "messages": BUILD, "tool_choice": choice}
+    tools = [openai.pydantic_function_tool(build)]
+    whole = client.chat.completions.parse(**wishes, tools=tools).choices[0]
+    with client.chat.completions.stream(**wishes, tools=tools) as stream:
+        kinds = {event.type for event in stream}
+        streamed = stream.get_final_completion().choices[0]
+    assert "tool_calls.function.arguments.done" in kinds
+    for answer in (whole, streamed):
+        [call] = answer.message.tool_calls or ()
+        assert call.function.parsed_arguments == build(rooms=3)
+        assert answer.finish_reason == ("tool_calls" if isinstance(choice, str) else "stop")
+
+
+# ---- responses -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_scripted")
+def test_response(client: openai.OpenAI) -> None:
+    parsed = client.responses.parse(model=MODEL, input="Was ist ein Haus?", text_format=House)
+    assert parsed.output_parsed == House(rooms=3, colour="grün")
+    with client.responses.stream(model=MODEL, input="Was ist ein Haus?", text_format=House) as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        assert stream.get_final_response().output_parsed == House(rooms=3, colour="grün")
+    assert text == parsed.output_text
+
+
+@pytest.mark.usefixtures("_scripted")
+async def test_response_of_the_asynchronous_client_calls(async_client: openai.AsyncOpenAI) -> None:
+    tools: Any = [{"type": "function", "name": "build", "parameters": build.model_json_schema()}]
+    answer = await async_client.responses.create(model=MODEL, input="Build a house.", tools=tools)
+    [call] = answer.output
+    assert call.type == "function_call"
+    assert (call.name, call.arguments) == ("build", '{"rooms": 3}')
 
 
 # ---- completions ---------------------------------------------------------------------------------------------------

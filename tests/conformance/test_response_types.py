@@ -9,17 +9,20 @@ import pytest
 from openai.pagination import SyncPage
 from openai.types import Completion, ErrorObject, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from pydantic import BaseModel
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import BaseModel, TypeAdapter
 
 from tests.frontend.conftest import CHAT, MODEL, body
 from tests.frontend.fake_triton import Events, FakeTriton
 
 COMPLETIONS = "/v1/completions"
-VLLMS = {"stop_reason", "token_ids", "prompt_token_ids", "max_model_len"}
-"""Fields that OpenAI does not have and vLLM does."""
+BEYOND = {"stop_reason", "token_ids", "prompt_token_ids", "max_model_len", "store"}
+"""Fields that vLLM has and OpenAI does not, and `store`, which OpenAI's server sends and its types do not know."""
 
 CALL = '[{"name": "add", "arguments": {"a": 1}}]'
-FUNCTION = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+FUNCTION: dict[str, Any] = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+
+ANY_EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 
 Published = TypeVar("Published", bound=BaseModel)
 
@@ -27,7 +30,7 @@ Published = TypeVar("Published", bound=BaseModel)
 def strictly(published: type[Published], data: str | bytes) -> Published:
     """The answer as OpenAI's type, without conversions and without fields that nobody has heard of."""
     answer = published.model_validate_json(data, strict=True)
-    assert set(_unknown(answer)) <= VLLMS
+    assert set(_unknown(answer)) <= BEYOND
     return answer
 
 
@@ -111,6 +114,34 @@ def test_completion_chunks(http: httpx.Client, fields: dict[str, Any]) -> None:
         for choice in chunk["choices"]:
             choice["finish_reason"] = choice["finish_reason"] or "stop"
         strictly(Completion, json.dumps(chunk))
+
+
+RESPONSES_FIELDS: list[dict[str, Any]] = [
+    {},
+    {"include": ["message.output_text.logprobs"]},
+    {"max_output_tokens": 2},
+    {"instructions": "Antworte kurz.", "metadata": {"a": "b"}},
+    {"tools": [{"type": "function", **FUNCTION}]},
+    {"text": {"format": {"type": "json_schema", "name": "a", "schema": FUNCTION["parameters"]}}},
+]
+
+
+@pytest.mark.parametrize("fields", RESPONSES_FIELDS, ids=json.dumps)
+def test_response(http: httpx.Client, fields: dict[str, Any]) -> None:
+    answer = strictly(Response, http.post("/v1/responses", json={"model": MODEL, "input": "Hi", **fields}).content)
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == 2
+
+
+@pytest.mark.parametrize("fields", RESPONSES_FIELDS, ids=json.dumps)
+def test_response_events(http: httpx.Client, fields: dict[str, Any]) -> None:
+    wishes = {"model": MODEL, "input": "Hi", "stream": True, **fields}
+    events = http.post("/v1/responses", json=wishes).text.split("\n\n")[:-1]
+    parsed = [ANY_EVENT.validate_json(event.partition("data: ")[2], strict=True) for event in events]
+    assert [f"event: {event.type}" for event in parsed] == [event.partition("\n")[0] for event in events]
+    assert [event.sequence_number for event in parsed] == list(range(len(events)))
+    assert parsed[-1].type in ("response.completed", "response.incomplete")
+    assert all(set(_unknown(event)) <= BEYOND for event in parsed)
 
 
 def events_of(response: httpx.Response) -> list[str]:

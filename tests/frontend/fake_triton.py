@@ -54,13 +54,13 @@ Step = Events | Endless | Refusal | Death
 
 @dataclass
 class FakeTriton:
-    """Give `script` the steps of the next requests; the last list is used for all that follow."""
+    """`script` has the steps of all requests from now on, or makes them of a request's tensors."""
 
     model: str = "openvino"
     max_batch_size: int = 4
     max_seq_len: int = 4096
     inputs: set[str] = field(default_factory=lambda: REQUIRED | OPTIONAL)
-    script: list[Step] = field(default_factory=lambda: [Events([[28705]])])
+    script: list[Step] | Callable[[dict[str, Any]], list[Step]] = field(default_factory=lambda: [Events([[28705]])])
     ready: bool = True
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -108,15 +108,15 @@ class FakeTriton:
         self.num_running += 1
         self.most_running = max(self.most_running, self.num_running)
         try:
-            return await self._play(request, with_log_probs=bool(tensors.get("return_log_probs")))
+            steps = self.script(tensors) if callable(self.script) else self.script
+            return await self._play(request, steps, with_log_probs=bool(tensors.get("return_log_probs")))
         except (ConnectionError, asyncio.CancelledError):
             self.num_cancelled += 1
             raise
         finally:
             self.num_running -= 1
 
-    async def _play(self, request: web.Request, *, with_log_probs: bool) -> web.StreamResponse:
-        steps = list(self.script)
+    async def _play(self, request: web.Request, steps: Sequence[Step], *, with_log_probs: bool) -> web.StreamResponse:
         if isinstance(steps[0], Refusal):
             return web.json_response({"error": steps[0].message}, status=steps[0].status)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})

@@ -112,7 +112,7 @@ def test_schema_that_is_nested_too_deep_is_refused(depth: int) -> None:
     schema: dict[str, Any] = {}
     for _ in range(depth):
         schema = {"items": schema}
-    with pytest.raises(InvalidRequest, match="cannot be written as JSON") as caught:
+    with pytest.raises(InvalidRequest, match="Recursion limit") as caught:
         use_of(tools=[tool("g"), tool("f", parameters=schema)])
     assert caught.value.param == "tools[1].function.parameters"
 
