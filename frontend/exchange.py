@@ -70,11 +70,19 @@ class _Exchange(asyncio.Protocol):
         self._body: list[bytes] = []
         self._complete = False
         self._on_body: OnBody | None = None
+        self._transport: asyncio.Transport | None = None
+        self._closed = False
 
     def read(self, on_body: OnBody) -> None:
         """Hand the body to `on_body` from now on, first what is there already."""
         self._on_body = on_body
         self._deliver()
+
+    def close(self) -> None:
+        """Close the connection, also if it is made only after this."""
+        self._closed = True
+        if self._transport is not None:
+            self._transport.abort()
 
     def _deliver(self) -> None:
         if self._on_body is None or self.finished.done():
@@ -96,8 +104,12 @@ class _Exchange(asyncio.Protocol):
     # ---- called by the event loop ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the request."""
-        cast(asyncio.Transport, transport).write(self._request)  # uvloop's is one in all but name
+        """Send the request, if anybody still wants the answer."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        if self._closed:
+            self._transport.abort()
+        else:
+            self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Part of the answer; an answer that is not HTTP ends the exchange."""
@@ -146,15 +158,24 @@ async def post(url: str, body: bytes, gathering: Gathering, reader: Callable[[in
         f"POST {target.path} HTTP/1.1\r\nHost: {target.netloc}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    loop = asyncio.get_running_loop()
-    connecting = loop.create_connection(lambda: _Exchange(head.encode() + body, gathering), host, port)
+    exchange = _Exchange(head.encode() + body, gathering)
+    connecting = asyncio.ensure_future(asyncio.get_running_loop().create_connection(lambda: exchange, host, port))
     try:
-        transport, exchange = await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
-    except (OSError, asyncio.TimeoutError) as exc:
-        raise EngineUnavailable("The engine cannot be reached.") from exc
-    try:
+        await _connected(connecting)
         with gathering.exchange():
             exchange.read(reader(await exchange.status))
             await exchange.finished
     finally:
-        transport.abort()
+        connecting.cancel()
+        exchange.close()
+
+
+async def _connected(connecting: "asyncio.Future[Any]") -> None:
+    """Return when there is a connection. Raises EngineUnavailable.
+
+    Not asyncio.wait_for: up to Python 3.11 it forgets a cancellation that comes together with the connection, and a
+    client that left would keep its slot until its answer is complete.
+    """
+    done, _ = await asyncio.wait({connecting}, timeout=CONNECT_TIMEOUT_S)
+    if not done or connecting.exception() is not None:
+        raise EngineUnavailable("The engine cannot be reached.") from (connecting.exception() if done else None)

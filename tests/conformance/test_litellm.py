@@ -99,7 +99,7 @@ def test_calls_and_structured_output(options: dict[str, Any], triton: FakeTriton
             model="openai/mixtral", messages=build, tools=[tool], tool_choice="required", stream=stream, **options
         )
         whole = litellm.stream_chunk_builder(list(answer)) if stream else answer
-        [call] = whole.choices[0].message.tool_calls  # type: ignore[union-attr]
+        [call] = whole.choices[0].message.tool_calls  # type: ignore[misc, union-attr]
         assert (call.function.name, json.loads(call.function.arguments)) == ("build", {"rooms": 3})
         assert whole.choices[0].finish_reason == "tool_calls"  # type: ignore[union-attr]
     shape = {"type": "json_schema", "json_schema": {"name": "house", "schema": schema}}

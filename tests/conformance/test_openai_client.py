@@ -198,7 +198,8 @@ def test_calls_are_parsed(client: openai.OpenAI, choice: Any) -> None:
         streamed = stream.get_final_completion().choices[0]
     assert "tool_calls.function.arguments.done" in kinds
     for answer in (whole, streamed):
-        [call] = answer.message.tool_calls or ()
+        assert answer.message.tool_calls is not None
+        [call] = answer.message.tool_calls
         assert call.function.parsed_arguments == build(rooms=3)
         assert answer.finish_reason == ("tool_calls" if isinstance(choice, str) else "stop")
 

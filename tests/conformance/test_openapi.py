@@ -67,7 +67,7 @@ def test_promises(frontend: Running, document: dict[str, Any], name: str, mode: 
 
     @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
-    def try_it(case: Case) -> None:
+    def try_it(case: Case[Any]) -> None:
         seen.add(case.call_and_validate(checks=KEPT).status_code)
 
     frontend.triton.script = [Events([[6004], [21209]])]

@@ -1,7 +1,6 @@
 """The frontend on a loopback port before a fake Triton, both in one thread beside the tests."""
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,6 +31,7 @@ from frontend.tensors import read_engine
 from frontend.tokenizer import Tokenizer
 from frontend.triton import open_triton
 from tests.frontend.chatml_tokenizer import write_chatml_tokenizer
+from tests.frontend.engine_files import write_manifest
 from tests.frontend.fake_triton import FakeTriton
 
 MODEL = "/opt/models/casperhansen/mixtral-instruct-awq"
@@ -79,10 +79,7 @@ class Running:
 @pytest.fixture(scope="session")
 def engine_dir(mixtral_tokenizer_dir: Path) -> Path:
     """What the build publishes beside the engine, with Mixtral's tokenizer."""
-    manifest = {"format": 1, "target": "openvino", "checkpoint": {"path": MODEL, "fingerprint": "sha256:0"}}
-    manifest["model"] = {"vocab_size": 32000}
-    manifest["versions"] = {"openvino": "2026.1"}
-    (mixtral_tokenizer_dir / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(mixtral_tokenizer_dir, MODEL)
     return mixtral_tokenizer_dir
 
 

@@ -50,6 +50,7 @@ class Death:
 
 
 Step = Events | Endless | Refusal | Death
+Script = Sequence[Step] | Callable[[dict[str, Any]], Sequence[Step]]
 
 
 @dataclass
@@ -60,7 +61,7 @@ class FakeTriton:
     max_batch_size: int = 4
     max_seq_len: int = 4096
     inputs: set[str] = field(default_factory=lambda: REQUIRED | OPTIONAL)
-    script: list[Step] | Callable[[dict[str, Any]], list[Step]] = field(default_factory=lambda: [Events([[28705]])])
+    script: Script = field(default_factory=lambda: [Events([[28705]])])
     ready: bool = True
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from frontend import exchange
 from frontend.exchange import Gathering
 
 
@@ -43,3 +44,42 @@ def test_an_exchange_that_ended_no_longer_counts(monkeypatch: pytest.MonkeyPatch
 
     asyncio.run(read_after_the_end())
     assert rested == []
+
+
+@pytest.mark.parametrize("num_steps", range(6))
+def test_an_exchange_that_is_cancelled_while_it_connects_ends_and_closes_its_connection(
+    monkeypatch: pytest.MonkeyPatch, num_steps: int
+) -> None:
+    """Whenever that is: asyncio.wait_for, up to Python 3.11, forgets a cancellation that comes with the result."""
+
+    async def scenario() -> None:
+        loop, closed = asyncio.get_running_loop(), asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()  # to its end
+            closed.set()
+            writer.close()
+
+        def cancel_after(steps: int) -> None:
+            loop.call_soon(cancel_after, steps - 1) if steps else asking.cancel()
+
+        made = exchange._Exchange.connection_made
+
+        def connection_made(self: exchange._Exchange, transport: asyncio.BaseTransport) -> None:
+            made(self, transport)
+            cancel_after(num_steps)
+
+        monkeypatch.setattr(exchange._Exchange, "connection_made", connection_made)
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            gathering = exchange.Gathering()
+            asking = asyncio.ensure_future(
+                exchange.post(f"http://127.0.0.1:{port}/", b"{}", gathering, lambda status: lambda data: False)
+            )
+            done, _ = await asyncio.wait({asking}, timeout=2)
+            asking.cancel()
+            assert done, "it goes on"
+            assert asking.cancelled()
+            await asyncio.wait_for(closed.wait(), 2)
+
+    asyncio.run(scenario())

@@ -1,0 +1,16 @@
+"""What a published engine directory holds beside tokenizer files and the engine."""
+
+import json
+from pathlib import Path
+
+
+def write_manifest(directory: Path, checkpoint: str) -> None:
+    """The manifest of an engine of `checkpoint`, a path, with Mixtral's vocabulary."""
+    manifest = {
+        "format": 1,
+        "target": "openvino",
+        "checkpoint": {"path": checkpoint, "fingerprint": "sha256:0"},
+        "model": {"vocab_size": 32000},
+        "versions": {"openvino": "2026.1"},
+    }
+    (directory / "manifest.json").write_text(json.dumps(manifest))
