@@ -10,7 +10,9 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY build_engine build_engine
 COPY frontend frontend
-RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ".[frontend]"
+# Of xgrammar only the compiled core is used: its Python half wants torch.
+RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ".[frontend]" \
+    && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt --no-deps xgrammar
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/venv /opt/venv

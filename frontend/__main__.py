@@ -57,6 +57,7 @@ async def serve(settings: Settings) -> None:
             reject_unknown_parameters=settings.reject_unknown_parameters,
             started=int(time.time()),
             engine_versions=files.versions,
+            system_fingerprint=files.fingerprint if settings.system_fingerprint else None,
         )
         app = with_layers(
             create_app(service),

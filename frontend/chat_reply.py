@@ -46,6 +46,7 @@ class ChatFormat:
         self._parsers = parsers
         self._is_plain = not (logprobs or continuous_usage_stats or parsers or prompt_token_ids is not None)
         shared = {"id": reply.id, "object": "chat.completion.chunk", "created": reply.created, "model": reply.model}
+        shared |= reply.extras
         self._head = orjson.dumps(shared)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}' if include_usage else b"]}"
         before = b"data: " + self._head + b'{"index":%d,"delta":{"content":'
@@ -56,13 +57,16 @@ class ChatFormat:
 
     def whole(self, answers: Sequence[Answer]) -> bytes:
         """The whole answer as JSON."""
-        completion = ChatCompletion(
-            id=self._reply.id,
-            created=self._reply.created,
-            model=self._reply.model,
-            choices=[self._choice(index, answer) for index, answer in enumerate(answers)],
-            usage=usage_body([answer.outcome for answer in answers]),
-        ).model_dump(mode="json")
+        completion = (
+            ChatCompletion(
+                id=self._reply.id,
+                created=self._reply.created,
+                model=self._reply.model,
+                choices=[self._choice(index, answer) for index, answer in enumerate(answers)],
+                usage=usage_body([answer.outcome for answer in answers]),
+            ).model_dump(mode="json")
+            | self._reply.extras
+        )
         if self._prompt_token_ids is not None:
             completion["prompt_token_ids"] = self._prompt_token_ids
             for choice, answer in zip(completion["choices"], answers, strict=True):

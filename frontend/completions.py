@@ -91,18 +91,22 @@ class CompletionFormat:
         self._options = body.stream_options or StreamOptions()
         self._num_characters = [0] * len(requests)
         shared = {"id": reply.id, "object": "text_completion", "created": reply.created, "model": reply.model}
+        shared |= reply.extras
         self._head = orjson.dumps(shared)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}' if self._options.include_usage else b"]}"
 
     def whole(self, answers: Sequence[Answer]) -> bytes:
         """The whole answer as JSON."""
-        completion = Completion(
-            id=self._reply.id,
-            created=self._reply.created,
-            model=self._reply.model,
-            choices=[self._choice(index, answer) for index, answer in enumerate(answers)],
-            usage=usage_body([answer.outcome for answer in answers], self._num_prompts),
-        ).model_dump(mode="json")
+        completion = (
+            Completion(
+                id=self._reply.id,
+                created=self._reply.created,
+                model=self._reply.model,
+                choices=[self._choice(index, answer) for index, answer in enumerate(answers)],
+                usage=usage_body([answer.outcome for answer in answers], self._num_prompts),
+            ).model_dump(mode="json")
+            | self._reply.extras
+        )
         if self._token_ids:
             for choice, request, answer in zip(completion["choices"], self._requests, answers, strict=True):
                 choice["prompt_token_ids"] = request.prompt_token_ids

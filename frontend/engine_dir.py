@@ -3,6 +3,7 @@
 Refuses to interpret them: strings and numbers go out, tokenizer and template are made of them elsewhere.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class EngineDir:
     checkpoint_path: str
     vocab_size: int  # rows of the embedding
     versions: dict[str, str]  # of what the engine was built with, by package
+    fingerprint: str  # of the manifest: the same for equal engines
     tokenizer_json: bytes
     special_tokens: dict[str, str]  # as templates name them: bos_token, eos_token, ...
     chat_template: str
@@ -42,6 +44,7 @@ def read_engine_dir(path: Path) -> EngineDir:
         checkpoint_path=checkpoint_path,
         vocab_size=vocab_size,
         versions={str(package): str(version) for package, version in manifest.get("versions", {}).items()},
+        fingerprint=_fingerprint(manifest),
         tokenizer_json=_read(path / "tokenizer.json"),
         special_tokens=_special_tokens(tokenizer_config),
         chat_template=_chat_template(path, tokenizer_config),
@@ -52,6 +55,11 @@ def read_engine_dir(path: Path) -> EngineDir:
 def served_names(given: Sequence[str], checkpoint_path: str) -> tuple[str, ...]:
     """The names a client may use: as the operator says, else the checkpoint's path, as vLLM does."""
     return tuple(given) or (checkpoint_path,)
+
+
+def _fingerprint(manifest: dict[str, Any]) -> str:
+    """As OpenAI's look."""
+    return "fp_" + hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
 
 
 def _read(path: Path) -> bytes:

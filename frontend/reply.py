@@ -18,11 +18,20 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What every part of one answer repeats. `created` is in seconds since 1970."""
+    """What every part of one answer repeats. `created` is in seconds since 1970.
+
+    `system_fingerprint` is None where the operator does not want it told.
+    """
 
     id: str
     created: int
     model: str
+    system_fingerprint: str | None = None
+
+    @property
+    def extras(self) -> dict[str, str]:
+        """What goes behind the fields that every answer has."""
+        return {} if self.system_fingerprint is None else {"system_fingerprint": self.system_fingerprint}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,8 +35,8 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
     """Check a body and put it in our words. `seed` is for a body without one, `guide` what the answer must follow."""
     check_supported(body)
     check_alternatives("top_logprobs", body.top_logprobs)
-    logprobs = _logprobs(body.include or ())
     tool_use = responses_tool_use(body)
+    logprobs = _logprobs(body.include or (), tool_use)
     with _own_names():
         prompt = model.template.render(_to_messages(body, model), shielded(tool_use, model.tokenizer.shield))
         requests = to_requests(
@@ -54,7 +54,7 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
     return Job(
         id=reply.id,
         requests=requests,
-        format=ResponsesFormat(_to_response(body, reply), logprobs=logprobs, parser=parser),
+        format=ResponsesFormat(_to_response(body, reply), parser),
         stream=bool(body.stream),
         with_tokens=logprobs,
     )
@@ -66,10 +66,14 @@ def responses_tool_use(body: ResponsesRequest) -> ToolUse:
     return to_tool_use(functions, body.tool_choice, body.parallel_tool_calls)
 
 
-def _logprobs(include: Sequence[str]) -> bool:
+def _logprobs(include: Sequence[str], tool_use: ToolUse) -> bool:
     """Whether log probabilities are asked for, the one thing that can be."""
     if others := [name for name in include if name != LOGPROBS]:
         raise UnsupportedParameter(f"`include` has `{others[0][:100]}`; accepted: `{LOGPROBS}`.", param="include")
+    if include and tool_use.tools:
+        raise UnsupportedParameter(
+            f"`{LOGPROBS}` does not go with functions that may be called: calls have none.", param="include"
+        )
     return bool(include)
 
 

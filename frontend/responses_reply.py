@@ -21,18 +21,16 @@ class ResponsesFormat:
     """`response` is the answer, a ResponseObject, before it begins; `parser` is there if it may call functions.
 
     Items are written one after the other: a message when there is text, a call when there is one, and what follows
-    ends what was before. An answer of neither is a message without text. With `logprobs` tokens come beside the text
-    that they arrived with; those of calls are left out.
+    ends what was before. An answer of neither is a message without text. Tokens are told of beside text, so a job that
+    wants them has no parser: the tokens of calls have no place in a response.
     """
 
-    def __init__(self, response: Mapping[str, Any], *, logprobs: bool, parser: ToolCallParser | None) -> None:
+    def __init__(self, response: Mapping[str, Any], parser: ToolCallParser | None) -> None:
         self._response = response
-        self._logprobs = logprobs
         self._parser = parser
         self._events = Events()
         self._ended: list[dict[str, Any]] = []
         self._item: Message | FunctionCall | None = None
-        self._tokens: list[Token] = []
 
     def whole(self, answers: Sequence[Answer]) -> bytes:
         """The whole answer as JSON."""
@@ -49,17 +47,15 @@ class ResponsesFormat:
 
     def delta(self, index: int, delta: Delta) -> bytes:
         """More text, or more of calls."""
-        if self._logprobs:
-            self._tokens += delta.tokens
         if self._parser is not None:
             return self._write(self._parser.feed(delta.text))
-        return self._write([TextDelta(delta.text)]) if delta.text or self._tokens else b""
+        return self._say(delta.text, delta.tokens) if delta.text or delta.tokens else b""
 
     def closing(self, index: int, outcome: Outcome) -> bytes:
         """What was held back, and the end of the last item."""
         body = b"" if self._parser is None else self._write(self._parser.finish())
-        if self._item is None or (self._tokens and isinstance(self._item, Message)):
-            body += self._write_one(TextDelta(""))
+        if self._item is None:
+            body = self._begin_message()
         return body + self._end_item(self._last_status(outcome))
 
     def end(self, outcomes: Sequence[Outcome]) -> bytes:
@@ -81,21 +77,20 @@ class ResponsesFormat:
         return b"".join([self._write_one(event) for event in events])
 
     def _write_one(self, event: ToolEvent) -> bytes:
-        tokens, self._tokens = self._tokens, []
         if isinstance(event, TextDelta):
-            begun, message = self._message()
-            return begun + (message.delta(event.text, tokens) if event.text or tokens else b"")
+            return self._say(event.text)
         if isinstance(event, ToolCallOpened):
             return self._begin(FunctionCall(self._new_id("fc"), self._next_index, self._events, event))
         assert isinstance(self._item, FunctionCall)  # parsers open calls before they tell of arguments
         return self._item.delta(event.arguments)
 
-    def _message(self) -> tuple[bytes, Message]:
-        """The message that text belongs to, and the events that begin it, if it is new."""
-        if isinstance(self._item, Message):
-            return b"", self._item
-        message = Message(self._new_id("msg"), self._next_index, self._events)
-        return self._begin(message), message
+    def _say(self, text: str, tokens: Sequence[Token] = ()) -> bytes:
+        begun = b"" if isinstance(self._item, Message) else self._begin_message()
+        assert isinstance(self._item, Message)
+        return begun + self._item.delta(text, tokens)
+
+    def _begin_message(self) -> bytes:
+        return self._begin(Message(self._new_id("msg"), self._next_index, self._events))
 
     def _begin(self, item: Message | FunctionCall) -> bytes:
         ended = self._end_item("completed")

@@ -14,7 +14,10 @@ from .triton import TritonClient
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One served model. `started` is in seconds since 1970; `engine_versions` are by package."""
+    """One served model. `started` is in seconds since 1970; `engine_versions` are by package.
+
+    `system_fingerprint` is None where answers are not to tell it.
+    """
 
     model_names: tuple[str, ...]
     served_model: ServedModel
@@ -26,3 +29,4 @@ class Service:
     reject_unknown_parameters: bool
     started: int
     engine_versions: Mapping[str, str]
+    system_fingerprint: str | None = None

@@ -87,6 +87,7 @@ class Settings:
     allow_chat_template: Annotated[
         bool, "let requests bring a chat template of their own: trust those who call, as it is a program", _yes
     ] = False
+    system_fingerprint: Annotated[bool, "tell in answers which engine gave them", _yes] = False
     startup_timeout_s: Annotated[float, "how long to wait for Triton and its model at start", float] = 120.0
     request_timeout_s: Annotated[float, "longest time for one answer, queueing included", float] = 1800.0
     shutdown_timeout_s: Annotated[int, "time for running answers to finish after SIGTERM", int] = 30

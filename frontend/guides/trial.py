@@ -15,9 +15,9 @@ from .xgrammar_core import CompiledGrammar, Core
 NUM_ANSWERS = 5
 NUM_TOKENS = 400
 TRIAL_S = 2.0
-"""Time for all of it; what was not seen to be slow by then is let pass."""
+"""Processor time for all of it, which a busy machine does not stretch; what was not slow by then is let pass."""
 MAX_STEP_S = 0.3
-"""Time for one token, on a machine that may be busy: what takes it three times running is refused."""
+"""For one token: what takes it three times running is refused."""
 _SLOW_STEPS = 3
 _GROWTH = 8
 """A token that repeats itself and takes so much longer after a while will take ever longer."""
@@ -30,7 +30,7 @@ _STAY = 0.98
 def try_grammar(core: Core, compiled: CompiledGrammar, vocab_size: int, stop_token_ids: frozenset[int]) -> None:
     """Follow `compiled` for some tokens. Raises GuideProblem if it is slow, or leads where no token is allowed."""
     answer = _Answer(core, compiled, vocab_size, stop_token_ids)
-    give_up = time.monotonic() + TRIAL_S
+    give_up = time.thread_time() + TRIAL_S
     for seed in range(NUM_ANSWERS):
         answer.follow(random.Random(seed), give_up)
 
@@ -50,17 +50,18 @@ class _Answer:
         bits = memoryview(self._mask).cast("i", (1, len(self._mask) // 4))
         token_id, run = -1, list[float]()
         for _ in range(NUM_TOKENS):
-            began = time.monotonic()
+            began = time.thread_time()
             matcher.fill_next_token_bitmask(bits, 0, False)
-            took_s = time.monotonic() - began
+            took_s = time.thread_time() - began
             if not self._may_go_on() or began > give_up:
                 return
             if token_id < 0 or not self._mask[token_id // 8] >> token_id % 8 & 1 or choose.random() > _STAY:
-                token_id, run = _some_token(self._mask, choose), []
-            began = time.monotonic()
+                other = _some_token(self._mask, choose)
+                token_id, run = other, run if other == token_id else []
+            began = time.thread_time()
             accepted = matcher.accept_token(token_id, False)
             assert accepted, "xgrammar refuses a token that its own mask allows"
-            run.append(took_s + time.monotonic() - began)
+            run.append(took_s + time.thread_time() - began)
             if _is_slow(run):
                 raise GuideProblem("is too ambiguous: one text can be read in so many ways that it is slow to follow")
 

@@ -73,7 +73,12 @@ async def _read(http: Request, max_bytes: int) -> bytes:
 def new_reply(model: str, service: Service, prefix: str = "cmpl-") -> Reply:
     """Name and time of an answer by `model`. Raises ModelNotFound."""
     check_model(model, service)
-    return Reply(id=f"{prefix}{secrets.token_hex(16)}", created=int(time.time()), model=model)
+    return Reply(
+        id=f"{prefix}{secrets.token_hex(16)}",
+        created=int(time.time()),
+        model=model,
+        system_fingerprint=service.system_fingerprint,
+    )
 
 
 def check_model(model: str, service: Service) -> None:

@@ -71,11 +71,16 @@ def test_copies_only_what_its_ignore_file_lets_through(dockerfile: Path) -> None
 
 def test_every_package_is_installed_into_the_images() -> None:
     """An editable installation would not notice that one is missing."""
-    (packages,) = re.findall(r"^packages = (.*)$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    (packages,) = re.findall(r"^packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
     listed = set(re.findall(r'"([\w.]+)"', packages))
     present = {".".join(init.parent.relative_to(ROOT).parts) for name in ("build_engine", "frontend")
                for init in (ROOT / name).rglob("__init__.py")}  # fmt: skip
     assert listed == present
+
+
+def test_the_frontends_image_has_the_core_of_xgrammar_and_nothing_that_its_python_half_wants() -> None:
+    dockerfile = (ROOT / "docker" / "frontend.Dockerfile").read_text()
+    assert re.search(r"pip install .*--no-deps xgrammar$", dockerfile, re.MULTILINE)
 
 
 def read_unit() -> configparser.ConfigParser:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 from mistral_common.protocol.instruct.messages import SystemMessage, UserMessage
@@ -282,10 +283,39 @@ def test_an_unknown_model_is_404(client: openai.OpenAI) -> None:
     assert error.value.code == "model_not_found"
 
 
-def test_a_parameter_that_is_not_built_is_400_by_name(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="`n` is not supported") as error:
-        complete(client, "Hi", n=2)
-    assert error.value.param == "n"
+def test_a_parameter_that_is_not_honoured_is_400_by_name(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="`best_of` is not supported") as error:
+        complete(client, "Hi", extra_body={"best_of": 2})
+    assert error.value.param == "best_of"
+
+
+def test_what_only_the_gpu_engine_can_do_is_400_by_name(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="The loaded engine cannot honour `logit_bias`"):
+        complete(client, "Hi", logit_bias={"5": 1})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_are_the_independent_forwards(
+    client: openai.OpenAI, reference: ReferenceMixtral, stream: bool
+) -> None:
+    prompt = prompt_ids(UserMessage(content="Hi"))
+    expected: list[float] = []
+    for token_id in reference.greedy(prompt, 8):
+        logits = reference.logits(prompt)[-1]
+        expected.append(float(logits[token_id] - np.logaddexp.reduce(logits)))
+        prompt = [*prompt, token_id]
+    answers = client.chat.completions.create(**body("Hi", max_tokens=8, logprobs=True, stream=stream))
+    parts = [part for answer in answers for part in answer.choices] if stream else answers.choices
+    told = [token.logprob for part in parts if part.logprobs for token in part.logprobs.content or []]
+    assert told == pytest.approx(expected, abs=0.05)
+
+
+def test_answers_to_n_are_those_of_their_seeds(client: openai.OpenAI) -> None:
+    sampled = {"temperature": 1.5, "max_tokens": 8}
+    both = complete(client, "Hi", n=2, seed=5, **sampled)
+    alone = [text_of(complete(client, "Hi", seed=seed, **sampled)) for seed in (5, 6)]
+    assert [choice.message.content for choice in both.choices] == alone
+    assert alone[0] != alone[1]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ import httpx
 import openai
 import pytest
 
+from frontend.chat_reply import ChatFormat
+from frontend.generation import Delta, Ending, Outcome, Usage
+from frontend.reply import Answer, Reply
 from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, MODEL, Running, body, error_of
 from tests.frontend.fake_triton import Endless, Events, FakeTriton
 
@@ -85,3 +88,16 @@ def test_prompts_and_answers_to_each_stand_in_order(client: openai.OpenAI, trito
     assert [choice.text for choice in answer.choices] == ["a Ein Haus"] * 2 + ["b Ein Haus"] * 2
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (4, 8)
+
+
+@pytest.mark.parametrize("fingerprint", [None, "fp_0123456789ab"])
+def test_the_fingerprint_is_behind_all_else_and_only_where_it_is_wanted(fingerprint: str | None) -> None:
+    reply = Reply(id="cmpl-0", created=1, model="m", system_fingerprint=fingerprint)
+    format_ = ChatFormat(reply, num_choices=1, num_prompt_tokens=1)
+    ending = Ending(finish_reason="stop", stop_reason=None)
+    outcome = Outcome(ending=ending, usage=Usage(num_prompt_tokens=1, num_completion_tokens=1))
+    whole = json.loads(format_.whole([Answer(text="a", tokens=[], outcome=outcome)]))
+    chunk = json.loads(format_.delta(0, Delta("a")).removeprefix(b"data: "))
+    expected = ["id", "object", "created", "model", "choices", "usage"]
+    assert list(whole) == [*expected, "system_fingerprint"][: 6 + bool(fingerprint)]
+    assert whole.get("system_fingerprint") == chunk.get("system_fingerprint") == fingerprint

@@ -136,6 +136,7 @@ HONOURED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"max_output_tokens": 5}, {"max_tokens": 5}),
     ({"temperature": 0, "top_p": 0.5}, {"temperature": 0.0, "top_p": 0.5}),
     ({"include": ["message.output_text.logprobs"]}, {"logprobs": True}),
+    ({"include": ["message.output_text.logprobs"], "tools": [FLAT], "tool_choice": "none"}, {"logprobs": True}),
     ({"include": []}, {"logprobs": None}),
     ({"top_k": 40, "seed": 3, "stop": "x"}, {"top_k": 40, "seed": 3, "stop": ("x",)}),
     ({"min_tokens": 2, "presence_penalty": 1.0}, {"min_tokens": 2, "presence_penalty": 1.0}),
@@ -176,6 +177,7 @@ def test_known_parameter_that_is_not_built_is_refused_by_name_unless_it_asks_for
     ("fields", "param"),
     [
         ({"include": ["reasoning.encrypted_content"]}, "include"),
+        ({"include": ["message.output_text.logprobs"], "tools": [FLAT]}, "include"),
         ({"top_logprobs": 1}, "top_logprobs"),
         ({"input": [user("a"), {"type": "function_call_output", "call_id": "x", "output": ""}]}, "input[1].call_id"),
         ({"input": [user("a"), CALL, {**CALL, "arguments": "[]"}]}, "input[2].arguments"),

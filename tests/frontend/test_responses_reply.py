@@ -42,10 +42,10 @@ USAGE = (
 CALLS = '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]'
 
 
-def format_of(*, logprobs: bool = False, choice: ToolChoice | None = None) -> ResponsesFormat:
+def format_of(choice: ToolChoice | None = None) -> ResponsesFormat:
     numbers = count()
     parser = None if choice is None else ToolCallParser(choice, lambda: f"call_{next(numbers)}")
-    return ResponsesFormat(RESPONSE, logprobs=logprobs, parser=parser)
+    return ResponsesFormat(RESPONSE, parser)
 
 
 def outcome(reason: FinishReason = "stop") -> Outcome:
@@ -123,14 +123,14 @@ def test_every_event_of_calls_to_the_byte() -> None:
         ),
     ]
     cut = CALLS.index("}")
-    assert stream(format_of(choice=ToolChoice(mode="auto")), [CALLS[:cut], CALLS[cut:]]) == [
+    assert stream(format_of(ToolChoice(mode="auto")), [CALLS[:cut], CALLS[cut:]]) == [
         (name, f'{{"type":"{name}","sequence_number":{number},{fields}}}')
         for number, (name, fields) in enumerate(expected)
     ]
 
 
 def test_log_probabilities_come_with_their_text_and_add_up() -> None:
-    written = format_of(logprobs=True)
+    written = format_of()
     written.delta(0, Delta("é", [Token(1, b"\xc3", -0.5), Token(2, b"\xa9", -0.25)]))
     [(name, data)] = events_of(written.delta(0, Delta("", [Token(3, b"", -1.0)])))
     told = [
@@ -143,19 +143,6 @@ def test_log_probabilities_come_with_their_text_and_add_up() -> None:
     assert done["logprobs"] == part["part"]["logprobs"] == item["item"]["content"][0]["logprobs"] == told
 
 
-def test_log_probabilities_of_calls_are_left_out_and_those_of_text_that_was_held_back_are_not() -> None:
-    written = format_of(logprobs=True, choice=ToolChoice(mode="auto"))
-    pieces = ["a", "[TOOL", "!", CALLS, " "]
-    for number, text in enumerate(pieces):
-        written.delta(0, Delta(text, [Token(number, text.encode(), -float(number))]))
-    written.closing(0, outcome())
-    answer = json.loads(events_of(written.end([outcome()]))[0][1])["response"]
-    message, *calls = answer["output"]
-    assert message["content"][0]["text"] == "a[TOOL!"
-    assert [told["token"] for told in message["content"][0]["logprobs"]] == ["a", "[TOOL", "!"]
-    assert [call["name"] for call in calls] == ["f", "g"]
-
-
 def test_an_answer_cut_by_its_limit_is_incomplete_and_says_why() -> None:
     *_, (name, data) = stream(format_of(), ["Ein"], "length")
     response = json.loads(data)["response"]
@@ -166,23 +153,23 @@ def test_an_answer_cut_by_its_limit_is_incomplete_and_says_why() -> None:
 
 @pytest.mark.parametrize("reason", ["stop", "length"])
 def test_a_call_that_was_cut_is_incomplete_whatever_cut_it(reason: FinishReason) -> None:
-    *_, (_, data) = stream(format_of(choice=ToolChoice(mode="auto")), [CALLS[:-2]], reason)
+    *_, (_, data) = stream(format_of(ToolChoice(mode="auto")), [CALLS[:-2]], reason)
     calls = json.loads(data)["response"]["output"]
     assert [(call["arguments"], call["status"]) for call in calls] == [('{"a": 1}', "completed"), ("{}", "completed")]
-    *_, (_, data) = stream(format_of(choice=ToolChoice(mode="auto")), [CALLS[:-3]], reason)
+    *_, (_, data) = stream(format_of(ToolChoice(mode="auto")), [CALLS[:-3]], reason)
     calls = json.loads(data)["response"]["output"]
     assert [(call["arguments"], call["status"]) for call in calls] == [('{"a": 1}', "completed"), ("{", "incomplete")]
 
 
 @pytest.mark.parametrize("choice", [None, ToolChoice(mode="auto")])
 def test_an_answer_without_tokens_is_an_empty_message(choice: ToolChoice | None) -> None:
-    *_, (_, data) = stream(format_of(choice=choice), [])
+    *_, (_, data) = stream(format_of(choice), [])
     [message] = json.loads(data)["response"]["output"]
     assert message["content"] == [{"type": "output_text", "annotations": [], "logprobs": [], "text": ""}]
 
 
 def test_words_around_calls_are_items_of_their_own_in_the_order_in_which_they_were_written() -> None:
-    *_, (_, data) = stream(format_of(choice=ToolChoice(mode="auto")), [f"Moment.{CALLS}Fertig."])
+    *_, (_, data) = stream(format_of(ToolChoice(mode="auto")), [f"Moment.{CALLS}Fertig."])
     output = json.loads(data)["response"]["output"]
     assert [item["type"] for item in output] == ["message", "function_call", "function_call", "message"]
     assert [item["id"] for item in output] == ["msg_70", "fc_71", "fc_72", "msg_73"]

@@ -52,13 +52,23 @@ def run(
     asyncio.run(with_compiler())
 
 
+OTHERS: set[int] = set()
+"""Workers of frontends that other tests have left running in this process."""
+
+
+@pytest.fixture(autouse=True)
+def _ours_only() -> None:
+    OTHERS.clear()
+    OTHERS.update(worker_pids())
+
+
 def worker_pids() -> list[int]:
-    """The workers of this process."""
+    """The workers of this process, but for those of others."""
     found = []
     for pid in children_of(os.getpid()):
         if b"frontend.guides.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
             found.append(pid)
-    return found
+    return [pid for pid in found if pid not in OTHERS]
 
 
 def test_what_is_compiled_is_what_is_sent() -> None:
