@@ -87,6 +87,14 @@ def test_stop_string_ends_the_answer_and_cancels_the_engine(
     frontend.wait_until(lambda: frontend.triton.num_cancelled == 1)
 
 
+def test_stop_strings_are_no_matter_of_the_engines(http: httpx.Client, triton: FakeTriton) -> None:
+    """Its lists of words match tokens, not text, and have leaked memory."""
+    for stop in ({}, {"stop": ["Haus", "\n\n"]}):
+        assert http.post(CHAT, json=body(seed=1, **stop)).status_code == 200
+    without, with_stop = triton.requests
+    assert with_stop == without
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_answer_cut_by_max_tokens_says_length(http: httpx.Client, triton: FakeTriton, stream: bool) -> None:
     triton.script = [HAUS]
