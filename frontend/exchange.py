@@ -122,8 +122,9 @@ class _Exchange(asyncio.Protocol):
             self._deliver()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """By either side; an answer that was complete before stays so."""
-        self._fail()
+        """By either side; an answer that was complete before stays so, also if nobody has read it yet."""
+        if not self._complete:
+            self._fail()
 
     # ---- called by the parser --------------------------------------------------------------------------------------
 

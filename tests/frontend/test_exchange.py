@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from frontend import exchange
+from frontend.errors import EngineUnavailable
 from frontend.exchange import Gathering
 
 
@@ -83,3 +84,24 @@ def test_an_exchange_that_is_cancelled_while_it_connects_ends_and_closes_its_con
             await asyncio.wait_for(closed.wait(), 2)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_an_answer_that_is_over_before_anybody_reads_is_still_there(complete: bool) -> None:
+    """A quick engine answers, errors above all, and closes before the task that asked has run again."""
+    received: list[bytes] = []
+
+    async def scenario() -> None:
+        asked = exchange._Exchange(b"", exchange.Gathering())
+        asked.data_received(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 4\r\n\r\n" + (b"boom" if complete else b"bo"))
+        asked.connection_lost(None)
+        assert await asked.status == 400
+        asked.read(lambda data: bool(received.append(data)))
+        await asked.finished
+
+    if complete:
+        asyncio.run(scenario())
+        assert received == [b"boom"]
+    else:
+        with pytest.raises(EngineUnavailable):
+            asyncio.run(scenario())
