@@ -1,11 +1,18 @@
 """What several suites share."""
 
+import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.mixtral_tokenizer import write_mixtral_tokenizer
 from tests.tiny_mixtral import TINY, tiny_tensors, write_checkpoint
+
+# The same code gets the same verdict each time; HYPOTHESIS_PROFILE=random looks for what nobody has drawn yet.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.register_profile("random")
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session")
