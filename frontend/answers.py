@@ -175,14 +175,19 @@ class StreamResponse(GeneratedResponse):
 async def _all_of(works: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run them side by side; the first that fails ends the others, which have been wound up when this returns."""
     if len(works) == 1:
-        return await works[0]
+        await works[0]
+        return
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        await asyncio.gather(*tasks)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        # Looked at also when this is cancelled: asyncio logs failures that nobody has seen.
+        failures = [failure for task in tasks if not task.cancelled() and (failure := task.exception())]
+    if failures:
+        raise failures[0]
 
 
 async def _while_client_stays(work: Coroutine[Any, Any, None], receive: Receive, timeout_s: float) -> None:
