@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from .errors import InvalidRequest, StartupError
@@ -59,7 +58,7 @@ class ChatTemplate:
         self._unquoted = Unquoted()
         try:
             self._render(_PLAIN)
-        except TemplateError as exc:
+        except Exception as exc:  # a template may fail in any way that Python can
             raise StartupError(f"the chat template renders no plain conversation: {exc}") from exc
         self._fold_system = not self._takes(_WITH_SYSTEM)
         self._alternate = not self._takes(_OUT_OF_TURN)
@@ -90,7 +89,7 @@ class ChatTemplate:
             told = fold_into_last(told)
         try:
             prompt = self._render(told, tool_use.tools if self.knows_tools else (), rendering)
-        except (TemplateError, ValueError, TypeError) as exc:
+        except Exception as exc:  # see above
             raise InvalidRequest(f"The chat template refuses these messages: {exc}", param="messages") from exc
         return prompt + answer_beginning(tool_use.choice)
 

@@ -175,3 +175,25 @@ def test_tokenizer_whose_bytes_cannot_be_told_is_refused_at_start(engine_dir: Pa
     description["decoder"] = {"type": "WordPiece", "prefix": "##", "cleanup": True}
     with pytest.raises(StartupError, match="WordPiece"):
         Tokenizer(json.dumps(description).encode())
+
+
+@pytest.mark.parametrize("source", ["{{ 1 / 0 }}", "{{ [][1].a }}", "{% if", "{{ messages.a.b }}"])
+def test_template_of_a_clients_that_fails_in_whatever_way_is_the_clients_mistake(
+    mixtral: ServedModel, source: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        mixtral.template.with_source(source)
+    assert refusal.value.param == "chat_template"
+
+
+@pytest.mark.parametrize("failure", ["{{ 1 / 0 }}", "{{ messages.a.b }}", "{{ raise_exception('no') }}"])
+def test_template_that_fails_only_on_some_conversation_is_the_clients_mistake_too(
+    mixtral: ServedModel, failure: str
+) -> None:
+    source = (
+        "{% for message in messages %}{{ message.content }}{% if 'bad' in message.content %}F{% endif %}{% endfor %}"
+    )
+    template = mixtral.template.with_source(source.replace("F", failure))
+    assert template.render([Message("user", "good")]) == "good"
+    with pytest.raises(InvalidRequest):
+        template.render([Message("user", "bad")])
