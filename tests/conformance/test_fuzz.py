@@ -1,6 +1,6 @@
 """Whatever is sent, the answer is 200 or a well-formed 4xx; nothing is in the log that should not be, nothing goes on.
 
-`HYPOTHESIS_PROFILE=random FUZZ_CASES=10000 python -m pytest tests/conformance/test_fuzz.py` tries other cases, and more.
+More, and others: `HYPOTHESIS_PROFILE=random FUZZ_CASES=10000 python -m pytest tests/conformance/test_fuzz.py`.
 """
 
 import json
