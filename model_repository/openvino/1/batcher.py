@@ -4,12 +4,14 @@ GenAI's `step` and `read` hold the GIL, and `read` on an empty handle never retu
 every `read`, and a process (Triton's stub) that does nothing else.
 """
 
+import faulthandler
 import os
 import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -17,6 +19,22 @@ from typing import Protocol
 import openvino_genai as genai
 from generation import GenerationRequest, prompt_tensor
 from openvino_genai.py_openvino_genai import GenerationHandle
+
+_SERVER_GONE_S = 10.0
+"""Talking to Triton takes microseconds."""
+
+
+@contextmanager
+def _talking_to_triton() -> Iterator[None]:
+    """End this process if Triton does not come back from a call: it was killed while it held a lock in shared memory.
+
+    Such a call waits for ever, and the main thread, which would notice that the server is gone, waits with it.
+    """
+    faulthandler.dump_traceback_later(_SERVER_GONE_S, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @dataclass(slots=True)
@@ -83,7 +101,8 @@ class Batcher:
 
     def _run(self) -> None:
         while self._admit():
-            self._drop_cancelled()
+            with _talking_to_triton():
+                self._drop_cancelled()
             self._step()
             self._on_step(len(self._active))
             time.sleep(0)  # let `submit` in: a step does not
@@ -121,9 +140,10 @@ class Batcher:
             for active in list(self._active):
                 self._end(active, f"the engine failed: {error}")
             return
-        for active in list(self._active):
-            active.progress.first_scheduled_time_ns = active.progress.first_scheduled_time_ns or started_ns
-            self._collect(active)
+        with _talking_to_triton():
+            for active in list(self._active):
+                active.progress.first_scheduled_time_ns = active.progress.first_scheduled_time_ns or started_ns
+                self._collect(active)
 
     def _collect(self, active: _Active) -> None:
         """Move what the step generated into the request's progress, and tell the client."""
