@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from frontend.generation import Engine
-from frontend.parameters import ENGINE_DEPENDENT, REFUSED, as_json
+from frontend.parameters import ENGINE_DEPENDENT, REFUSED, REFUSED_BY_RESPONSES, as_json
 from frontend.protocol.chat import ChatCompletionRequest
 from frontend.protocol.completions import CompletionRequest
 from frontend.protocol.responses import ResponsesRequest
@@ -61,9 +61,10 @@ def rows() -> Iterator[str]:
         where = [endpoint for endpoint, body in ENDPOINTS.items() if name in body.model_fields]
         places = "all" if len(where) == len(ENDPOINTS) else ", ".join(where)
         yield f"| `{name}` | {places} | {' | '.join(fates)} | {description} |"
-    for name, refused in REFUSED.items():
-        accepted = "".join(f", `{as_json(value)}`" for value in refused.neutral)
-        yield f"| `{name}` | not above | refused | refused | {refused.reason}; accepted: `null`{accepted} |"
+    for endpoint_name, refusals in (("not above", REFUSED), ("responses", REFUSED_BY_RESPONSES)):
+        for name, refused in refusals.items():
+            accepted = "".join(f", `{as_json(value)}`" for value in refused.neutral)
+            yield f"| `{name}` | {endpoint_name} | refused | refused | {refused.reason}; accepted: `null`{accepted} |"
 
 
 def table() -> str:

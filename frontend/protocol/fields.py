@@ -107,7 +107,7 @@ class SamplingFields(Body):
     """
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None, description="0 to 2, 0 is greedy; by default 0.7 for chat, 1 for completions, as vLLM 0.4 has it"
+        None, description="0 to 2, 0 is greedy; by default 0.7, and 1 for completions, as vLLM 0.4 has it"
     )
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="above 0, up to 1")
     stop: (
@@ -135,7 +135,7 @@ class SamplingFields(Body):
         | None
     ) = Field(None, description=f"-100 to 100 for each of up to {MAX_LOGIT_BIAS} token ids")
     user: str | None = Field(None, description="by OpenAI's definition")
-    metadata: dict[str, Any] | None = Field(None, description="by OpenAI's definition")
+    metadata: dict[str, Any] | None = Field(None, description="by OpenAI's definition; responses give it back")
     # vLLM's extensions
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = Field(None, description="-1 and 0 turn it off")
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = Field(None, description="above 0, up to 2")

@@ -1,6 +1,8 @@
 """POST /v1/chat/completions, /v1/completions and /v1/responses."""
 
 import secrets
+from collections.abc import Callable
+from typing import TypeVar
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -12,6 +14,7 @@ from frontend.guides import Guide
 from frontend.protocol.chat import ChatCompletion, ChatCompletionRequest
 from frontend.protocol.completions import Completion, CompletionRequest
 from frontend.protocol.responses import ResponseObject, ResponsesRequest
+from frontend.reply import Job
 from frontend.responses import responses_tool_use, to_responses_job
 from frontend.service import Service
 from frontend.structured_output import to_guide
@@ -22,6 +25,8 @@ from .documentation import documented, generates
 
 router = APIRouter()
 
+AnyRequest = TypeVar("AnyRequest", ChatCompletionRequest, CompletionRequest, ResponsesRequest)
+
 
 @router.post(
     "/v1/chat/completions",
@@ -31,13 +36,9 @@ router = APIRouter()
 )
 async def create_chat_completion(http: Request, service: ServiceOf) -> Response:
     """Answer a conversation: as one JSON body, or with `stream` as server-sent events."""
-    body, body_bytes = await read_body(http, ChatCompletionRequest, service.max_body_bytes)
-    reply = new_reply(body.model, service)
-    headers = report_ignored(body, reply, service)
-    model, seed = service.served_model, secrets.randbits(64)
-    guide = await _compiled(to_guide(body, model, tool_use_of(body)), service)
-    job = await off_loop(body_bytes, lambda: to_chat_job(body, model, reply, seed=seed, guide=guide))
-    return answer(service, job, headers)
+    return await _answer(
+        http, service, ChatCompletionRequest, to_chat_job, lambda body, model: to_guide(body, model, tool_use_of(body))
+    )
 
 
 @router.post(
@@ -48,13 +49,7 @@ async def create_chat_completion(http: Request, service: ServiceOf) -> Response:
 )
 async def create_completion(http: Request, service: ServiceOf) -> Response:
     """Continue text or token ids: as one JSON body, or with `stream` as server-sent events."""
-    body, body_bytes = await read_body(http, CompletionRequest, service.max_body_bytes)
-    reply = new_reply(body.model, service)
-    headers = report_ignored(body, reply, service)
-    model, seed = service.served_model, secrets.randbits(64)
-    guide = await _compiled(to_guide(body, model), service)
-    job = await off_loop(body_bytes, lambda: to_completion_job(body, model, reply, seed=seed, guide=guide))
-    return answer(service, job, headers)
+    return await _answer(http, service, CompletionRequest, to_completion_job, to_guide)
 
 
 @router.post(
@@ -65,15 +60,30 @@ async def create_completion(http: Request, service: ServiceOf) -> Response:
 )
 async def create_response(http: Request, service: ServiceOf) -> Response:
     """Answer a conversation in OpenAI's newer API: as one JSON body, or with `stream` as server-sent events."""
-    body, body_bytes = await read_body(http, ResponsesRequest, service.max_body_bytes)
-    reply = new_reply(body.model, service, "resp_")
+    return await _answer(
+        http,
+        service,
+        ResponsesRequest,
+        to_responses_job,
+        lambda body, model: to_guide(body, model, responses_tool_use(body)),
+        prefix="resp_",
+    )
+
+
+async def _answer(
+    http: Request,
+    service: Service,
+    body_type: type[AnyRequest],
+    to_job: Callable[..., Job],
+    guide_of: Callable[..., Guide | None],
+    prefix: str = "cmpl-",
+) -> Response:
+    """What the routes have in common; `to_job` is the endpoint's own translation."""
+    body, body_bytes = await read_body(http, body_type, service.max_body_bytes)
+    reply = new_reply(body.model, service, prefix)
     headers = report_ignored(body, reply, service)
     model, seed = service.served_model, secrets.randbits(64)
-    guide = await _compiled(to_guide(body, model, responses_tool_use(body)), service)
-    job = await off_loop(body_bytes, lambda: to_responses_job(body, model, reply, seed=seed, guide=guide))
+    wish = guide_of(body, model)
+    guide = None if wish is None else await service.guides.compile(wish)
+    job = await off_loop(body_bytes, lambda: to_job(body, model, reply, seed=seed, guide=guide))
     return answer(service, job, headers)
-
-
-async def _compiled(guide: Guide | None, service: Service) -> str | None:
-    """As the engine takes it. Raises InvalidRequest for a guide that cannot be had."""
-    return None if guide is None else await service.guides.compile(guide)
