@@ -6,7 +6,7 @@ Refuses I/O and knows no tokenizer: it works on a table from token id to bytes, 
 import codecs
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 
 from .generation import Delta, Ending, GenerationRequest, Outcome, Token, TokenChunk, Usage, finish_reason
 
@@ -119,7 +119,7 @@ class AnswerDecoder:
         if not self._one_by_one:
             self._num_completion_tokens += len(chunk.token_ids)
             return Delta(self._text.feed(chunk.token_ids), (), self._num_completion_tokens)
-        log_probs = chunk.log_probs or repeat(None)
+        log_probs = chain(chunk.log_probs, repeat(None))
         text = "".join([self._feed_one(*token) for token in zip(chunk.token_ids, log_probs, strict=False)])
         return self._delta(text, whole=False)
 

@@ -203,6 +203,12 @@ def test_a_stop_token_id_ends_the_answer_and_is_named_also_where_end_tokens_are_
     assert (decoder.outcome.ending.finish_reason, decoder.outcome.ending.stop_reason) == ("stop", 21209)
 
 
+def test_no_token_is_lost_where_the_engine_tells_fewer_log_probabilities(mixtral: ServedModel) -> None:
+    decoder = answer(mixtral)
+    delta = decoder.feed(TokenChunk([6004, 21209], [-0.5]))
+    assert (delta.text, [token.log_prob for token in delta.tokens]) == (" Ein Haus", [-0.5, None])
+
+
 def test_what_ended_the_answer_can_stay_in_it(mixtral: ServedModel) -> None:
     by_text = answer(mixtral, stop=("aus",), include_stop_str_in_output=True)
     assert text_of(by_text, [6004, 21209, 1796]) == " Ein Haus"
