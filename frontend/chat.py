@@ -19,11 +19,10 @@ from .served_model import ServedModel
 from .template import ChatTemplate, Rendering
 from .tokenizer import Tokenizer
 from .tools.calls import ToolUse
-from .tools.parser import ToolCallParser
 from .tools.wire import check_results, shield_strings, shielded, to_message, to_tool_use
 
 
-def render_prompt(messages: Sequence[ChatMessage], fields: PromptFields, model: ServedModel) -> str:
+def render_prompt(messages: Sequence[ChatMessage], fields: PromptFields, tool_use: ToolUse, model: ServedModel) -> str:
     """The prompt text of a conversation. Raises InvalidRequest with the field that is to blame."""
     shield = model.tokenizer.shield
     ours = [_to_message(message, index, model.tokenizer) for index, message in enumerate(messages)]
@@ -33,7 +32,7 @@ def render_prompt(messages: Sequence[ChatMessage], fields: PromptFields, model: 
         continue_final_message=bool(fields.continue_final_message),
         variables=shield_strings(fields.chat_template_kwargs or {}, shield),
     )
-    return _template(fields.chat_template, model).render(ours, shielded(tool_use_of(fields), shield), rendering)
+    return _template(fields.chat_template, model).render(ours, shielded(tool_use, shield), rendering)
 
 
 def tool_use_of(fields: PromptFields) -> ToolUse:
@@ -50,7 +49,7 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
     tool_use = tool_use_of(body)
     requests = to_requests(
         body,
-        [model.tokenizer.encode(render_prompt(body.messages, body, model))],
+        [model.tokenizer.encode(render_prompt(body.messages, body, tool_use, model))],
         model,
         max_tokens=_max_tokens(body),
         default_temperature=DEFAULT_TEMPERATURE,
@@ -63,14 +62,18 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
     return Job(
         id=reply.id,
         requests=requests,
-        format=_to_format(body, reply, requests, to_parsers(tool_use, model, len(requests))),
+        format=_to_format(body, reply, requests, tool_use, model),
         stream=bool(body.stream),
         with_tokens=bool(body.logprobs or body.return_token_ids),
     )
 
 
 def _to_format(
-    body: ChatCompletionRequest, reply: Reply, requests: Sequence[GenerationRequest], parsers: Sequence[ToolCallParser]
+    body: ChatCompletionRequest,
+    reply: Reply,
+    requests: Sequence[GenerationRequest],
+    tool_use: ToolUse,
+    model: ServedModel,
 ) -> ChatFormat:
     options = body.stream_options or StreamOptions()
     prompt_token_ids = requests[0].prompt_token_ids
@@ -82,8 +85,8 @@ def _to_format(
         include_usage=options.include_usage,
         continuous_usage_stats=options.continuous_usage_stats,
         prompt_token_ids=prompt_token_ids if body.return_token_ids else None,
-        tool_choice=tool_use_of(body).choice,
-        parsers=parsers,
+        tool_choice=tool_use.choice,
+        parsers=to_parsers(tool_use, model, len(requests)),
     )
 
 

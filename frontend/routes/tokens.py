@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from frontend.chat import render_prompt
+from frontend.chat import render_prompt, tool_use_of
 from frontend.parameters import check_supported, check_token_ids
 from frontend.protocol.chat import ChatCompletionRequest
 from frontend.protocol.tokens import DetokenizeAnswer, DetokenizeRequest, RenderAnswer, TokenizeAnswer, TokenizeRequest
@@ -28,7 +28,7 @@ async def tokenize(http: Request, service: ServiceOf) -> TokenizeAnswer:
             return model.tokenizer.encode_text(
                 body.prompt or "", add_special_tokens=body.add_special_tokens is not False
             )
-        return model.tokenizer.encode(render_prompt(body.messages, body, model))
+        return model.tokenizer.encode(render_prompt(body.messages, body, tool_use_of(body), model))
 
     token_ids = await off_loop(body_bytes, encode)
     return TokenizeAnswer(count=len(token_ids), max_model_len=model.engine.max_seq_len, tokens=token_ids)
@@ -57,7 +57,7 @@ async def render_chat_completion(http: Request, service: ServiceOf) -> RenderAns
     model = service.served_model
 
     def render() -> RenderAnswer:
-        prompt = render_prompt(body.messages, body, model)
+        prompt = render_prompt(body.messages, body, tool_use_of(body), model)
         return RenderAnswer(prompt=model.tokenizer.unshield(prompt), prompt_token_ids=model.tokenizer.encode(prompt))
 
     return await off_loop(body_bytes, render)
