@@ -4,21 +4,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
 
 from frontend.generation import FinishReason
 from frontend.tools.wire import FunctionToolCall, ToolChoiceField, ToolList, ToolMessageFields
 
-from .fields import Body, CompletionFields, TokenLogprob, UsageBody
-
-
-def _text_parts(content: Any) -> Any:
-    """A string is one part."""
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    if not isinstance(content, list):
-        raise PydanticCustomError("content", "Input should be a string or a list of text parts")
-    return content
+from .fields import Body, CompletionFields, TokenLogprob, UsageBody, text_parts
 
 
 class TextPart(Body):
@@ -33,7 +23,8 @@ class ChatMessage(ToolMessageFields):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: (
-        Annotated[list[TextPart], BeforeValidator(_text_parts, json_schema_input_type=str | list[TextPart])] | None
+        Annotated[list[TextPart], BeforeValidator(text_parts("text"), json_schema_input_type=str | list[TextPart])]
+        | None
     ) = None
 
 

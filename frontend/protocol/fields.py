@@ -1,6 +1,7 @@
 """What the bodies and answers of several endpoints share."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -28,6 +29,19 @@ class Body(BaseModel):
     """Strict, as a wrong type is a mistake; extra fields are kept, as clients send what other servers know."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+def text_parts(kind: str) -> Callable[[Any], Any]:
+    """Reads content: a string is one part of that `kind`."""
+
+    def read(content: Any) -> Any:
+        if isinstance(content, str):
+            return [{"type": kind, "text": content}]
+        if not isinstance(content, list):
+            raise PydanticCustomError("content", "Input should be a string or a list of text parts")
+        return content
+
+    return read
 
 
 def _string_list(stop: Any) -> Any:

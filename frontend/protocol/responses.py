@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from frontend.tools.calls import ToolChoice
 from frontend.tools.wire import MAX_TOOLS, FunctionCall, FunctionDefinition, FunctionTyped, unnamed_tool_choice
 
-from .fields import Body, SamplingFields, TokenLogprob
+from .fields import Body, SamplingFields, TokenLogprob, text_parts
 
 MAX_METADATA = 16
 """OpenAI's limit, in pairs."""
@@ -18,15 +18,6 @@ Status = Literal["in_progress", "completed", "incomplete", "failed"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 CallId = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-def _text_parts(content: Any) -> Any:
-    """A string is one part."""
-    if isinstance(content, str):
-        return [{"type": "input_text", "text": content}]
-    if not isinstance(content, list):
-        raise PydanticCustomError("content", "Input should be a string or a list of text parts")
-    return content
 
 
 class TextPart(Body):
@@ -38,7 +29,9 @@ class TextPart(Body):
     logprobs: list[Any] | None = Field(None, description="of an answer; without effect")
 
 
-_Text = Annotated[list[TextPart], BeforeValidator(_text_parts, json_schema_input_type=str | list[TextPart])]
+_Text = Annotated[
+    list[TextPart], BeforeValidator(text_parts("input_text"), json_schema_input_type=str | list[TextPart])
+]
 
 
 class Item(Body):
