@@ -12,7 +12,6 @@ from .generation import GenerationRequest
 from .messages import Message, join_texts
 from .parameters import DEFAULT_TEMPERATURE, check_supported
 from .protocol.chat import ChatCompletionRequest, ChatMessage, PromptFields
-from .protocol.fields import StreamOptions
 from .reply import Job, Reply
 from .requests import check_alternatives, check_stream_options, to_parsers, to_requests
 from .served_model import ServedModel
@@ -75,15 +74,13 @@ def _to_format(
     tool_use: ToolUse,
     model: ServedModel,
 ) -> ChatFormat:
-    options = body.stream_options or StreamOptions()
     prompt_token_ids = requests[0].prompt_token_ids
     return ChatFormat(
         reply,
         num_choices=len(requests),
         num_prompt_tokens=len(prompt_token_ids),
         logprobs=bool(body.logprobs),
-        include_usage=options.include_usage,
-        continuous_usage_stats=options.continuous_usage_stats,
+        options=body.stream_options,
         prompt_token_ids=prompt_token_ids if body.return_token_ids else None,
         tool_choice=tool_use.choice,
         parsers=to_parsers(tool_use, model, len(requests)),

@@ -8,7 +8,8 @@ import orjson
 from .errors import FrontendError
 from .generation import Delta, Ending, Outcome, Token, Usage
 from .protocol.chat import AssistantMessage, ChatChoice, ChatCompletion, ChatLogprobs
-from .reply import DONE, Answer, Reply, error_event, sse, to_logprobs, to_usage_body, usage_body
+from .protocol.fields import StreamOptions
+from .reply import Answer, Chunks, Reply, error_event, to_logprobs, usage_body
 from .tools.calls import NO_TOOLS, ToolChoice, collect, finish_reason
 from .tools.parser import ToolCallParser
 from .tools.wire import to_delta, to_wire
@@ -29,29 +30,25 @@ class ChatFormat:
         num_choices: int,
         num_prompt_tokens: int,
         logprobs: bool = False,
-        include_usage: bool = False,
-        continuous_usage_stats: bool = False,
+        options: StreamOptions | None = None,
         prompt_token_ids: Sequence[int] | None = None,
         tool_choice: ToolChoice = NO_TOOLS.choice,
         parsers: Sequence[ToolCallParser] = (),
     ) -> None:
+        options = options or StreamOptions()
         self._reply = reply
+        self._chunks = Chunks(reply, "chat.completion.chunk", options)
         self._num_choices = num_choices
         self._num_prompt_tokens = num_prompt_tokens
         self._logprobs = logprobs
-        self._include_usage = include_usage
-        self._continuous_usage_stats = continuous_usage_stats
         self._prompt_token_ids = prompt_token_ids
         self._tool_choice = tool_choice
         self._parsers = parsers
-        self._is_plain = not (logprobs or continuous_usage_stats or parsers or prompt_token_ids is not None)
-        shared = {"id": reply.id, "object": "chat.completion.chunk", "created": reply.created, "model": reply.model}
-        shared |= reply.extras
-        self._head = orjson.dumps(shared)[:-1] + b',"choices":['
-        self._tail = b'],"usage":null}' if include_usage else b"]}"
-        before = b"data: " + self._head + b'{"index":%d,"delta":{"content":'
-        self._before_text = [before.replace(b"%d", b"%d" % index) for index in range(num_choices)]
-        self._after_text = b'},"logprobs":null,"finish_reason":null}' + self._tail + b"\n\n"
+        with_more = logprobs or options.continuous_usage_stats or prompt_token_ids is not None
+        self._is_plain = not (with_more or parsers)
+        before = b"data: " + self._chunks.head
+        self._before_text = [before + b'{"index":%d,"delta":{"content":' % index for index in range(num_choices)]
+        self._after_text = b'},"logprobs":null,"finish_reason":null}' + self._chunks.tail + b"\n\n"
 
     # ---- whole -----------------------------------------------------------------------------------------------------
 
@@ -137,10 +134,7 @@ class ChatFormat:
 
     def end(self, outcomes: Sequence[Outcome]) -> bytes:
         """The chunk without choices that `include_usage` asks for, and the end mark."""
-        if not self._include_usage:
-            return DONE
-        usage = usage_body(outcomes).model_dump_json().encode()
-        return sse(self._head + b'],"usage":' + usage + b"}") + DONE
+        return self._chunks.end(outcomes)
 
     def error(self, error: FrontendError) -> bytes:
         """OpenAI's error object; nothing follows."""
@@ -162,15 +156,5 @@ class ChatFormat:
         if self._prompt_token_ids is not None and tokens:
             choice["token_ids"] = [token.token_id for token in tokens]
         choice |= {name: value for name, value in (ending or {}).items() if value is not None}
-        head = (
-            self._head
-            if not more
-            else self._head.replace(b',"choices":[', b"," + orjson.dumps(more)[1:-1] + b',"choices":[')
-        )
-        return sse(head + orjson.dumps(choice) + self._tail_with(num_completion_tokens))
-
-    def _tail_with(self, num_completion_tokens: int) -> bytes:
-        if not self._continuous_usage_stats:
-            return self._tail
         usage = Usage(num_prompt_tokens=self._num_prompt_tokens, num_completion_tokens=num_completion_tokens)
-        return b'],"usage":' + to_usage_body(usage).model_dump_json().encode() + b"}"
+        return self._chunks.chunk(choice, usage, more)

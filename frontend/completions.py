@@ -10,7 +10,7 @@ from .generation import Delta, GenerationRequest, Outcome, Token, Usage
 from .parameters import check_supported
 from .protocol.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from .protocol.fields import StreamOptions
-from .reply import DONE, Answer, Job, Reply, error_event, sse, to_usage_body, usage_body
+from .reply import Answer, Chunks, Job, Reply, error_event, usage_body
 from .requests import check_alternatives, check_stream_options, to_requests
 from .served_model import ServedModel
 
@@ -88,12 +88,8 @@ class CompletionFormat:
         self._echoes = echoes
         self._logprobs = body.logprobs is not None
         self._token_ids = bool(body.return_token_ids)
-        self._options = body.stream_options or StreamOptions()
         self._num_characters = [0] * len(requests)
-        shared = {"id": reply.id, "object": "text_completion", "created": reply.created, "model": reply.model}
-        shared |= reply.extras
-        self._head = orjson.dumps(shared)[:-1] + b',"choices":['
-        self._tail = b'],"usage":null}' if self._options.include_usage else b"]}"
+        self._chunks = Chunks(reply, "text_completion", body.stream_options or StreamOptions())
 
     def whole(self, answers: Sequence[Answer]) -> bytes:
         """The whole answer as JSON."""
@@ -145,10 +141,7 @@ class CompletionFormat:
 
     def end(self, outcomes: Sequence[Outcome]) -> bytes:
         """The chunk without choices that `include_usage` asks for, and the end mark."""
-        if not self._options.include_usage:
-            return DONE
-        usage = usage_body(outcomes, self._num_prompts).model_dump_json().encode()
-        return sse(self._head + b'],"usage":' + usage + b"}") + DONE
+        return self._chunks.end(outcomes, self._num_prompts)
 
     def error(self, error: FrontendError) -> bytes:
         """OpenAI's error object; nothing follows."""
@@ -173,14 +166,9 @@ class CompletionFormat:
             choice["logprobs"] = self._to_logprobs(index, tokens).model_dump(mode="json")
         if self._token_ids and tokens:
             choice["token_ids"] = [token.token_id for token in tokens]
-        return sse(self._head + orjson.dumps(choice | ending) + self._tail_of(index, num_completion_tokens))
-
-    def _tail_of(self, index: int, num_completion_tokens: int) -> bytes:
-        if not self._options.continuous_usage_stats:
-            return self._tail
         num_prompt_tokens = len(self._requests[index].prompt_token_ids)
         usage = Usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)
-        return b'],"usage":' + to_usage_body(usage).model_dump_json().encode() + b"}"
+        return self._chunks.chunk(choice | ending, usage)
 
     def _to_logprobs(self, index: int, tokens: Sequence[Token]) -> CompletionLogprobs:
         """OpenAI's older shape; offsets go on from chunk to chunk."""

@@ -3,15 +3,15 @@
 Refuses to run anything. A format is made for one answer and may remember what it has written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
 from .errors import FrontendError, to_body
 from .generation import Delta, GenerationRequest, Outcome, Token, Usage
-from .protocol.fields import TokenLogprob, UsageBody
+from .protocol.fields import StreamOptions, TokenLogprob, UsageBody
 
 DONE = b"data: [DONE]\n\n"
 
@@ -87,6 +87,35 @@ def sse(data: bytes) -> bytes:
 def error_event(error: FrontendError) -> bytes:
     """A stream that failed ends with this: clients raise it."""
     return sse(orjson.dumps(to_body(error)))
+
+
+class Chunks:
+    """The chunks of a stream in OpenAI's shape: what all share, rendered once, around one choice.
+
+    `head` and `tail` are what stands before and behind the choice where nothing is special.
+    """
+
+    def __init__(self, reply: Reply, object_name: str, options: StreamOptions) -> None:
+        shared = {"id": reply.id, "object": object_name, "created": reply.created, "model": reply.model}
+        self._shared = orjson.dumps(shared | reply.extras)[:-1]
+        self._options = options
+        self.head = self._shared + b',"choices":['
+        self.tail = b'],"usage":null}' if options.include_usage else b"]}"
+
+    def chunk(self, choice: Mapping[str, Any], usage: Usage, more: Mapping[str, Any] | None = None) -> bytes:
+        """One event. `usage` is told with `continuous_usage_stats`; `more` stands in front of the choices."""
+        head = self.head if not more else self._shared + b"," + orjson.dumps(more)[1:-1] + b',"choices":['
+        tail = self._usage_tail(to_usage_body(usage)) if self._options.continuous_usage_stats else self.tail
+        return sse(head + orjson.dumps(choice) + tail)
+
+    def end(self, outcomes: Sequence[Outcome], num_prompts: int = 1) -> bytes:
+        """The chunk without choices that `include_usage` asks for, and the end mark."""
+        if not self._options.include_usage:
+            return DONE
+        return sse(self.head + self._usage_tail(usage_body(outcomes, num_prompts))) + DONE
+
+    def _usage_tail(self, usage: UsageBody) -> bytes:
+        return b'],"usage":' + usage.model_dump_json().encode() + b"}"
 
 
 def usage_body(outcomes: Sequence[Outcome], num_prompts: int = 1) -> UsageBody:
