@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
 from typing import Any
 from urllib.parse import unquote
@@ -42,7 +43,10 @@ def json_schema(rules: Rules, schema: Any) -> str:
     """
     check_schema(schema)
     root = {key: value for key, value in schema.items() if key != "$id"} if isinstance(schema, dict) else schema
-    return _Translator(rules, root).expression(root, "#", 0)
+    translator = _Translator(rules, root)
+    name = translator.expression(root, "#", 0)
+    translator.check_progress()
+    return name
 
 
 def check_schema(schema: Any) -> None:
@@ -65,6 +69,10 @@ class _Translator:
         self._root = root
         self._names: dict[str, str] = {}
         self._unfolded = 0
+        self._rule: str | None = None
+        """The rule that is being written, as long as it speaks of the same value."""
+        self._same_value: dict[str, set[str]] = {}
+        """The rules that a rule leads to without a step into an object or an array."""
 
     def expression(self, schema: Any, path: str, depth: int) -> str:
         """The name of the rule for `schema`."""
@@ -72,18 +80,35 @@ class _Translator:
             return json_text.value(self._rules)
         key = json.dumps(schema)
         if key in self._names:
-            return self._names[key]
+            return self._led_to(self._names[key])
         self._unfolded += 1
         if depth > MAX_DEPTH or self._unfolded > MAX_SCHEMAS:
             raise _at(path, GuideProblem("the schema is nested too deeply, or unfolds into too many"))
         mark, known = self._rules.mark(), dict(self._names)
         name = self._names[key] = self._rules.allocate(path.rpartition("/")[2].replace("#", "answer"))
+        outer, self._rule = self._rule, name
         try:
-            return self._rules.define(name, self._body(schema, path, depth))
+            self._rules.define(name, self._body(schema, path, depth))
         except GuideProblem as problem:
             self._rules.forget_since(mark)
             self._names = known
+            self._same_value.pop(name, None)
             raise _at(path, problem) from problem.__cause__
+        finally:
+            self._rule = outer
+        return self._led_to(name)
+
+    def _led_to(self, name: str) -> str:
+        if self._rule is not None:
+            self._same_value.setdefault(self._rule, set()).add(name)
+        return name
+
+    def check_progress(self) -> None:
+        """Raises GuideProblem if a schema applies itself to the value that it is asked about (core, 9.4.1)."""
+        try:
+            TopologicalSorter(self._same_value).prepare()
+        except CycleError:
+            raise _at("#", GuideProblem("`$ref` leads back to where it began, without a step into the value")) from None
 
     def _body(self, schema: Any, path: str, depth: int) -> str:
         if schema is False:
@@ -112,7 +137,11 @@ class _Translator:
 
     def _typed(self, kind: str, schema: Schema, path: str, depth: int) -> str:
         def member(subschema: Any, place: str) -> str:
-            return self.expression(subschema, f"{path}/{place}", depth + 1)
+            outer, self._rule = self._rule, None
+            try:
+                return self.expression(subschema, f"{path}/{place}", depth + 1)
+            finally:
+                self._rule = outer
 
         match kind:
             case "object":

@@ -215,3 +215,25 @@ def test_a_schema_that_unfolds_without_end_is_refused() -> None:
     assert "nested too deeply" in refusal(schema)
     pairs = {"anyOf": [{"minimum": number} for number in range(30)]}
     assert "unfolds into too many" in refusal({"allOf": [pairs, pairs, pairs]})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"anyOf": [{"type": "string"}, {"$ref": "#"}]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/b"}]}, "b": {"$ref": "#"}}},
+        {
+            "anyOf": [{"type": "object", "properties": {"p": {"$ref": "#/$defs/a"}}}, {"$ref": "#/$defs/a"}],
+            "$defs": {"a": {"anyOf": [{"type": "string"}, {"$ref": "#"}]}},
+        },
+    ],
+)
+def test_a_schema_that_applies_itself_to_the_same_value_is_refused_as_no_validator_comes_to_an_end(schema: Any) -> None:
+    with pytest.raises(RecursionError):
+        Draft202012Validator(schema).is_valid(0)
+    assert refusal(schema) == "#: `$ref` leads back to where it began, without a step into the value"
+
+
+def test_a_schema_may_apply_itself_to_parts_of_the_value() -> None:
+    tree = {"anyOf": [{"type": "null"}, {"type": "array", "items": {"$ref": "#"}}]}
+    assert accepted(tree, None, [], [[None], []], 1) == [None, [], [[None], []]]
