@@ -42,6 +42,11 @@ def read_tensor_parallel_size(config_pbtxt: Path) -> int:
     return _parameter(_parse(config_pbtxt), config_pbtxt, "tensor_parallel_size")
 
 
+def read_tokens_per_block(config_pbtxt: Path) -> int:
+    """Of the KV cache: `tokens_per_block`. Raises RepositoryError as `read_limits` does."""
+    return _parameter(_parse(config_pbtxt), config_pbtxt, "tokens_per_block")
+
+
 def check_context(limits: Limits, config_pbtxt: Path, checkpoint: Checkpoint) -> None:
     """Raises RepositoryError for a context that is longer than the model's positions."""
     positions = checkpoint.config.max_position_embeddings

@@ -19,6 +19,7 @@ from .engine_dir import read_engine_dir, served_names
 from .errors import StartupError
 from .guides import GuideCompiler
 from .layers import with_layers
+from .metrics import Metrics
 from .request_ids import log_handler
 from .served_model import ServedModel
 from .server import Server, tls_context, uvicorn_config
@@ -37,7 +38,12 @@ async def serve(settings: Settings) -> None:
     tokenizer = Tokenizer(files.tokenizer_json)
     template = ChatTemplate(files.chat_template, files.special_tokens)
     end_tokens = tokenizer.end_tokens(files.special_tokens, files.eos_token_ids)
-    async with open_triton(settings.triton_url, settings.model, startup_timeout_s=settings.startup_timeout_s) as triton:
+    async with open_triton(
+        settings.triton_url,
+        settings.model,
+        startup_timeout_s=settings.startup_timeout_s,
+        with_cached_tokens=settings.enable_prompt_tokens_details,
+    ) as triton:
         served_model = ServedModel(
             template=template,
             tokenizer=tokenizer,
@@ -52,11 +58,13 @@ async def serve(settings: Settings) -> None:
             triton=triton,
             admission=Admission(triton.engine.max_batch_size, settings.max_queue_length),
             guides=GuideCompiler(vocabulary_of(served_model)),
+            metrics=Metrics(),
             max_body_bytes=settings.max_body_bytes,
             request_timeout_s=settings.request_timeout_s,
             reject_unknown_parameters=settings.reject_unknown_parameters,
             started=int(time.time()),
             engine_versions=files.versions,
+            triton_metrics_url=settings.triton_metrics_url,
             system_fingerprint=files.fingerprint if settings.system_fingerprint else None,
         )
         app = with_layers(

@@ -52,13 +52,14 @@ class GeneratedResponse(Response):
         self._job = job
         self._decoders = [_decoder(request, service, job) for request in job.requests]
         self._caller = ""
+        self._begin = time.monotonic()
         self._started = False
         self._shortest_send: Send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._shortest_send = shortest_send(scope, send)
         self._caller = scope.get("state", {}).get("caller", "")
-        begin, ended = time.monotonic(), "failed"
+        ended = "failed"
         try:
             await _while_client_stays(self._answer(send), receive, self._service.request_timeout_s)
             ended = ", ".join({outcome.ending.finish_reason for outcome in self._outcomes})
@@ -73,7 +74,7 @@ class GeneratedResponse(Response):
                 _log.exception("%s", self._job.id)
             await self._shortest_send({"type": "http.response.body", "body": self._job.format.error(error)})
         finally:
-            self._report(ended, time.monotonic() - begin)
+            self._report(ended, time.monotonic() - self._begin)
 
     async def _answer(self, send: Send) -> None:
         raise NotImplementedError
@@ -97,15 +98,19 @@ class GeneratedResponse(Response):
             await _all_of([self._generate_one(index, places, take) for index in range(len(self._job.requests))])
 
     async def _generate_one(self, index: int, places: Reservation, take: Take) -> None:
-        decoder = self._decoders[index]
+        decoder, request = self._decoders[index], self._job.requests[index]
 
         def on_chunks(chunks: Sequence[TokenChunk]) -> bool:
-            take(index, [decoder.feed(chunk) for chunk in chunks])
+            deltas = [decoder.feed(chunk) for chunk in chunks]
+            if clock.first_token_at is None:
+                clock.arrived(deltas[-1].num_completion_tokens)
+            take(index, deltas)
             return decoder.is_complete
 
-        async with places.slot():
-            await self._service.triton.generate(self._job.requests[index], on_chunks)
-        take(index, [decoder.finish()])
+        with self._service.metrics.generation(decoder, self._begin) as clock:
+            async with places.slot():
+                await self._service.triton.generate(request, on_chunks)
+            take(index, [decoder.finish()])
         self._ended(index)
 
     def _ended(self, index: int) -> None:

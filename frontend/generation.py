@@ -61,12 +61,14 @@ class GenerationRequest:
 class TokenChunk(NamedTuple):
     """Tokens that an engine has generated since its last chunk: none, one or several; never the end token.
 
-    `log_probs` has one natural logarithm for each of them, or nothing if they were not asked for. A tuple, because one
-    is made for every token of every stream, and a frozen dataclass takes three times as long.
+    `log_probs` has one natural logarithm for each of them, or nothing if they were not asked for; `num_cached_tokens`
+    is the prompt's, as in Usage. A tuple, because one is made for every token of every stream, and a frozen dataclass
+    takes three times as long.
     """
 
     token_ids: Sequence[int]
     log_probs: Sequence[float] = ()
+    num_cached_tokens: int | None = None
 
 
 class Token(NamedTuple):
@@ -90,10 +92,14 @@ class Delta(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one request. The end token is not delivered and not counted."""
+    """Tokens of one request. The end token is not delivered and not counted.
+
+    `num_cached_tokens` of the prompt were in the engine's KV cache; None where nobody asked.
+    """
 
     num_prompt_tokens: int
     num_completion_tokens: int
+    num_cached_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +122,15 @@ class Outcome:
 class Engine:
     """What the loaded engine says of itself: limits in requests and tokens, and the names of the inputs it takes.
 
-    `honours` are the fields of SamplingParams that it has an input for.
+    `honours` are the fields of SamplingParams that it has an input for. `tokens_per_block` is of its KV cache, where
+    each request is to tell how many blocks it found there, else None.
     """
 
     max_batch_size: int
     max_seq_len: int
     inputs: frozenset[str]
     honours: frozenset[str]
+    tokens_per_block: int | None = None
 
 
 def finish_reason(*, stop_matched: bool, num_completion_tokens: int, max_tokens: int) -> FinishReason:

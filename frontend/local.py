@@ -152,6 +152,7 @@ def _frontend_argv(given: argparse.Namespace, engine_dir: Path) -> list[str]:
         "--engine-dir": engine_dir,
         "--model": given.model,
         "--triton-url": f"http://127.0.0.1:{given.triton_port}",
+        "--triton-metrics-url": f"http://127.0.0.1:{given.metrics_port}/metrics",
         "--host": given.host,
         "--port": given.port,
         "--shutdown-timeout-s": given.shutdown_timeout_s,

@@ -223,7 +223,8 @@ def _undeclared(body: BaseModel, path: str = "") -> Iterator[tuple[str, str, Any
     """(path, name, value) of every field that no wire type declares, at any depth. Places in lists are left out."""
     for name, value in (body.model_extra or {}).items():
         yield path + name, name, value
-    for name in type(body).model_fields:
+    given = body.model_fields_set
+    for name in [name for name in type(body).model_fields if name in given]:
         value = getattr(body, name)
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, BaseModel):

@@ -11,7 +11,7 @@ import orjson
 
 from .errors import FrontendError, to_body
 from .generation import Delta, GenerationRequest, Outcome, Token, Usage
-from .protocol.fields import StreamOptions, TokenLogprob, UsageBody
+from .protocol.fields import PromptTokensDetails, StreamOptions, TokenLogprob, UsageBody
 
 DONE = b"data: [DONE]\n\n"
 
@@ -121,20 +121,25 @@ class Chunks:
 def usage_body(outcomes: Sequence[Outcome], num_prompts: int = 1) -> UsageBody:
     """All tokens of an answer. The answers to one prompt count it once, as vLLM does."""
     per_prompt = max(1, len(outcomes) // num_prompts)
+    of_prompts = [outcome.usage for outcome in outcomes[::per_prompt]]
+    cached = [usage.num_cached_tokens for usage in of_prompts if usage.num_cached_tokens is not None]
     return to_usage_body(
         Usage(
-            num_prompt_tokens=sum(outcome.usage.num_prompt_tokens for outcome in outcomes[::per_prompt]),
+            num_prompt_tokens=sum(usage.num_prompt_tokens for usage in of_prompts),
             num_completion_tokens=sum(outcome.usage.num_completion_tokens for outcome in outcomes),
+            num_cached_tokens=sum(cached) if cached else None,
         )
     )
 
 
 def to_usage_body(usage: Usage) -> UsageBody:
-    """OpenAI's three numbers."""
+    """OpenAI's three numbers, and the fourth where it is known."""
+    cached = usage.num_cached_tokens
     return UsageBody(
         prompt_tokens=usage.num_prompt_tokens,
         total_tokens=usage.num_prompt_tokens + usage.num_completion_tokens,
         completion_tokens=usage.num_completion_tokens,
+        prompt_tokens_details=None if cached is None else PromptTokensDetails(cached_tokens=cached),
     )
 
 

@@ -10,7 +10,7 @@ import orjson
 
 from .errors import FrontendError
 from .generation import Delta, Outcome, Token, Usage
-from .protocol.responses import IncompleteDetails, ItemStatus, ResponseError, ResponseUsage
+from .protocol.responses import IncompleteDetails, InputTokensDetails, ItemStatus, ResponseError, ResponseUsage
 from .reply import Answer
 from .responses_items import Events, FunctionCall, Message
 from .tools.calls import TextDelta, ToolCallOpened, ToolEvent
@@ -137,6 +137,7 @@ def to_usage(usage: Usage) -> ResponseUsage:
     """Responses' words for tokens."""
     return ResponseUsage(
         input_tokens=usage.num_prompt_tokens,
+        input_tokens_details=InputTokensDetails(cached_tokens=usage.num_cached_tokens or 0),
         output_tokens=usage.num_completion_tokens,
         total_tokens=usage.num_prompt_tokens + usage.num_completion_tokens,
     )

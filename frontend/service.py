@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .admission import Admission
 from .guides import GuideCompiler
+from .metrics import Metrics
 from .served_model import ServedModel
 from .triton import TritonClient
 
@@ -16,7 +17,8 @@ from .triton import TritonClient
 class Service:
     """One served model. `started` is in seconds since 1970; `engine_versions` are by package.
 
-    `system_fingerprint` is None where answers are not to tell it.
+    `triton_metrics_url` is empty where Triton's metrics are out of reach. `system_fingerprint` is None where answers
+    are not to tell it.
     """
 
     model_names: tuple[str, ...]
@@ -24,9 +26,11 @@ class Service:
     triton: TritonClient
     admission: Admission
     guides: GuideCompiler
+    metrics: Metrics
     max_body_bytes: int
     request_timeout_s: float
     reject_unknown_parameters: bool
     started: int
     engine_versions: Mapping[str, str]
+    triton_metrics_url: str = ""
     system_fingerprint: str | None = None

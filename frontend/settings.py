@@ -56,6 +56,9 @@ class Settings:
     engine_dir: Annotated[Path, "published engine directory: tokenizer files and manifest.json", Path]
     model: Annotated[str, "name of the Triton model", str] = "openvino"
     triton_url: Annotated[str, "where Triton serves HTTP", str] = "http://127.0.0.1:8001"
+    triton_metrics_url: Annotated[
+        str, "where Triton serves its metrics, for the KV cache's in /metrics (default: not told)", str
+    ] = ""
     host: Annotated[str, "address to listen on", str] = "127.0.0.1"
     port: Annotated[int, "port to listen on", int] = 8000
     served_model_name: Annotated[
@@ -86,6 +89,9 @@ class Settings:
     ] = False
     allow_chat_template: Annotated[
         bool, "let requests bring a chat template of their own: trust those who call, as it is a program", _yes
+    ] = False
+    enable_prompt_tokens_details: Annotated[
+        bool, "tell in `usage` how much of the prompt was in the KV cache; needs an engine that says so", _yes
     ] = False
     system_fingerprint: Annotated[bool, "tell in answers which engine gave them", _yes] = False
     startup_timeout_s: Annotated[float, "how long to wait for Triton and its model at start", float] = 120.0

@@ -62,24 +62,41 @@ _ENGINE_ERRORS: Sequence[tuple[str, type[FrontendError], str]] = (
 """What an engine's message contains, as its errors have no codes that tell them apart."""
 
 
-def read_engine(config: Mapping[str, Any]) -> Engine:
-    """What a model's config from Triton says. Raises StartupError if the frontend cannot work with such a model."""
+_CACHE_USE_INPUT, _CACHE_USE_OUTPUT = "return_perf_metrics", "kv_cache_reused_blocks"
+"""TensorRT-LLM answers the one with the other since 0.19, in every response of a stream."""
+
+
+def read_engine(config: Mapping[str, Any], *, with_cached_tokens: bool = False) -> Engine:
+    """What a model's config from Triton says. Raises StartupError if the frontend cannot work with such a model.
+
+    `with_cached_tokens`: requests are to tell how much of their prompt was in the KV cache.
+    """
     inputs = frozenset(tensor["name"] for tensor in config.get("input", []))
     missing = [name for name in _REQUIRED_INPUTS if name not in inputs]
     if not inputs.intersection(_SEED_NAMES):
         missing.append(_SEED_NAMES[0])
     if missing:
         raise StartupError(f"Triton model {config.get('name')} does not declare the inputs {', '.join(missing)}")
-    try:
-        max_seq_len = int(config["parameters"]["max_seq_len"]["string_value"])
-    except (KeyError, ValueError):
-        raise StartupError(f"Triton model {config.get('name')} has no number as parameter max_seq_len") from None
+    outputs = frozenset(tensor["name"] for tensor in config.get("output", []))
+    if with_cached_tokens and not (_CACHE_USE_INPUT in inputs and _CACHE_USE_OUTPUT in outputs):
+        raise StartupError(
+            f"enable_prompt_tokens_details: Triton model {config.get('name')} does not tell what it had cached"
+            f" (output {_CACHE_USE_OUTPUT} for input {_CACHE_USE_INPUT})"
+        )
     return Engine(
         max_batch_size=max(1, int(config.get("max_batch_size", 0))),
-        max_seq_len=max_seq_len,
+        max_seq_len=_parameter(config, "max_seq_len"),
         inputs=inputs,
         honours=frozenset(field for field, names in _OPTIONAL_INPUTS.items() if inputs.intersection(names)),
+        tokens_per_block=_parameter(config, "tokens_per_block") if with_cached_tokens else None,
     )
+
+
+def _parameter(config: Mapping[str, Any], key: str) -> int:
+    try:
+        return int(config["parameters"][key]["string_value"])
+    except (KeyError, ValueError):
+        raise StartupError(f"Triton model {config.get('name')} has no number as parameter {key}") from None
 
 
 def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]:
@@ -102,6 +119,8 @@ def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]
             tensors[name] = value
     if params.guide is not None:
         tensors["guided_decoding_guide_type"] = _GUIDE_TYPE
+    if engine.tokens_per_block is not None:
+        tensors[_CACHE_USE_INPUT] = True
     if params.temperature == 0:
         tensors["runtime_top_k"] = 1
     else:
@@ -111,11 +130,12 @@ def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]
 
 
 class EventParser:
-    """Server-sent events, cut anywhere, to chunks of tokens."""
+    """Server-sent events, cut anywhere, to chunks of tokens. `tokens_per_block` is the engine's."""
 
-    def __init__(self, *, with_log_probs: bool) -> None:
+    def __init__(self, *, with_log_probs: bool, tokens_per_block: int | None = None) -> None:
         self._rest = b""
         self._with_log_probs = with_log_probs
+        self._tokens_per_block = tokens_per_block
         self._num_log_probs = 0
 
     def feed(self, data: bytes) -> list[TokenChunk]:
@@ -129,12 +149,21 @@ class EventParser:
         if "error" in response:
             raise to_error(str(response["error"]))
         token_ids = _as_list(response["output_ids"])
-        if not self._with_log_probs:
+        if not self._with_log_probs and self._tokens_per_block is None:
             return TokenChunk(token_ids)
-        # Of all tokens so far, each time.
+        return TokenChunk(token_ids, self._new_log_probs(response), self._num_cached_tokens(response))
+
+    def _new_log_probs(self, response: Mapping[str, Any]) -> list[float]:
+        """The response has those of all tokens so far."""
+        if not self._with_log_probs:
+            return []
         log_probs = _as_list(response["output_log_probs"])[self._num_log_probs :]
         self._num_log_probs += len(log_probs)
-        return TokenChunk(token_ids, log_probs)
+        return log_probs
+
+    def _num_cached_tokens(self, response: Mapping[str, Any]) -> int | None:
+        num_blocks = response.get(_CACHE_USE_OUTPUT)
+        return None if num_blocks is None or self._tokens_per_block is None else num_blocks * self._tokens_per_block
 
 
 def _as_list(tensor: Any) -> list[Any]:

@@ -20,15 +20,19 @@ class TextDecoder:
 
     def __init__(self, token_bytes: Mapping[int, bytes]) -> None:
         self._token_bytes = token_bytes
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = b""
 
     def feed(self, token_ids: Iterable[int]) -> str:
         """The text that these tokens complete."""
-        return self._utf8.decode(b"".join([self._token_bytes.get(token_id, b"") for token_id in token_ids]))
+        data = self._held + b"".join([self._token_bytes.get(token_id, b"") for token_id in token_ids])
+        # What codecs' own incremental decoder does, less a call of Python for every token.
+        text, num_decoded = codecs.utf_8_decode(data, "replace")
+        self._held = data[num_decoded:]
+        return text
 
     def finish(self) -> str:
         """U+FFFD for a character that was never completed."""
-        return self._utf8.decode(b"", final=True)
+        return self._held.decode(errors="replace")
 
 
 class StopStrings:
@@ -104,6 +108,7 @@ class AnswerDecoder:
         self._stop = StopStrings(params.stop, include=params.include_stop_str_in_output)
         self._trail = TokenTrail() if with_tokens else None
         self._one_by_one = bool(params.stop or self._end_ids or with_tokens)
+        self._num_cached_tokens: int | None = None
         self._num_completion_tokens = 0
         self._num_decoded = 0
         self._num_released = 0
@@ -116,6 +121,9 @@ class AnswerDecoder:
 
     def feed(self, chunk: TokenChunk) -> Delta:
         """What to hand on now; tokens behind the end are dropped."""
+        if chunk.num_cached_tokens is not None:
+            # Engines count blocks, of which the last may be used in part, and work out the last token in any case.
+            self._num_cached_tokens = min(chunk.num_cached_tokens, self._num_prompt_tokens - 1)
         if not self._one_by_one:
             self._num_completion_tokens += len(chunk.token_ids)
             return Delta(self._text.feed(chunk.token_ids), (), self._num_completion_tokens)
@@ -158,7 +166,11 @@ class AnswerDecoder:
             num_completion_tokens=self._num_completion_tokens,
             max_tokens=self._max_tokens,
         )
-        usage = Usage(num_prompt_tokens=self._num_prompt_tokens, num_completion_tokens=self._num_completion_tokens)
+        usage = Usage(
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_completion_tokens=self._num_completion_tokens,
+            num_cached_tokens=self._num_cached_tokens,
+        )
         return Outcome(ending=Ending(finish_reason=reason, stop_reason=self._stop_reason), usage=usage)
 
     @property

@@ -56,7 +56,9 @@ class TritonClient:
         await post(self._generate_url, body, self._gathering, lambda status: self._reader(status, request, on_chunks))
 
     def _reader(self, status: int, request: GenerationRequest, on_chunks: OnChunks) -> OnBody:
-        events = EventParser(with_log_probs=bool(request.sampling_params.logprobs))
+        events = EventParser(
+            with_log_probs=bool(request.sampling_params.logprobs), tokens_per_block=self.engine.tokens_per_block
+        )
         feed = events.feed if status == 200 else ErrorParser(status).feed
 
         def on_body(data: bytes) -> bool:
@@ -70,14 +72,20 @@ class TritonClient:
 
 
 @asynccontextmanager
-async def open_triton(url: str, model: str, *, startup_timeout_s: float) -> AsyncIterator[TritonClient]:
-    """Wait for the model, read what it declares, and close the control connection in the end. Raises StartupError."""
+async def open_triton(
+    url: str, model: str, *, startup_timeout_s: float, with_cached_tokens: bool = False
+) -> AsyncIterator[TritonClient]:
+    """Wait for the model, read what it declares, and close the control connection in the end. Raises StartupError.
+
+    `with_cached_tokens`: generations tell how much of their prompt was in the KV cache.
+    """
     url = url.rstrip("/")
     if not url.startswith("http://"):
         raise StartupError(f"triton_url is {url}; accepted: http://HOST:PORT, on loopback or an internal network")
     async with InferenceServerClient(url.removeprefix("http://"), conn_timeout=_HEALTH_TIMEOUT_S) as control:
         await _wait_until_ready(control, url, model, startup_timeout_s)
-        yield TritonClient(control, url, model, read_engine(await control.get_model_config(model)))
+        engine = read_engine(await control.get_model_config(model), with_cached_tokens=with_cached_tokens)
+        yield TritonClient(control, url, model, engine)
 
 
 async def _wait_until_ready(control: InferenceServerClient, url: str, model: str, timeout_s: float) -> None:

@@ -8,6 +8,7 @@ from build_engine.limits import Limits
 from build_engine.mixtral import MixtralConfig
 
 from .converted import lookup
+from .plan import TOKENS_PER_BLOCK
 from .toolchain import VERSION
 
 CONFIG = "config.json"
@@ -50,4 +51,5 @@ def expected_engine(config: MixtralConfig, limits: Limits, tp_size: int) -> dict
         # The builder switches it off by itself for some combinations; then KV reuse and chunked context are gone.
         "build_config.plugin_config.use_paged_context_fmha": True,
         "build_config.plugin_config.remove_input_padding": True,
+        "build_config.plugin_config.tokens_per_block": TOKENS_PER_BLOCK,
     }

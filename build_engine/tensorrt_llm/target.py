@@ -13,7 +13,13 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import CheckpointError, ConversionError, HostError, RepositoryError
-from build_engine.limits import Limits, check_context, read_limits, read_tensor_parallel_size
+from build_engine.limits import (
+    Limits,
+    check_context,
+    read_limits,
+    read_tensor_parallel_size,
+    read_tokens_per_block,
+)
 from build_engine.progress import progress
 from build_engine.publish import is_published, make_manifest, only_build, staged
 
@@ -77,6 +83,7 @@ def open_job(checkpoint: Checkpoint, model_dir: Path) -> Job:
     check_context(limits, config_pbtxt, checkpoint)
     _check_batch(limits, config_pbtxt)
     _check_step(limits, config_pbtxt)
+    _check_block(config_pbtxt)
     if problem := split_problem(checkpoint.config, tp_size):
         raise CheckpointError(f"{config_pbtxt}: {problem}")
     if checkpoint.config.tie_word_embeddings:
@@ -268,6 +275,12 @@ def _check_step(limits: Limits, config_pbtxt: Path) -> None:
             f"{config_pbtxt}: max_num_tokens is {limits.max_num_tokens}; accepted: {TOKENS_PER_BLOCK} to {most},"
             " which is max_batch_size times max_seq_len"
         )
+
+
+def _check_block(config_pbtxt: Path) -> None:
+    """The plan reckons with the builder's default too."""
+    if (found := read_tokens_per_block(config_pbtxt)) != TOKENS_PER_BLOCK:
+        raise RepositoryError(f"{config_pbtxt}: tokens_per_block is {found}; accepted: {TOKENS_PER_BLOCK}")
 
 
 def _check_no_stray_weights(checkpoint: Checkpoint) -> None:

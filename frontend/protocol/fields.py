@@ -188,12 +188,19 @@ class CompletionFields(SamplingFields):
     return_token_ids: bool | None = Field(None, description="vLLM's: `prompt_token_ids` and `token_ids` in the answer")
 
 
+class PromptTokensDetails(BaseModel):
+    """How much of the prompt was in the KV cache."""
+
+    cached_tokens: int
+
+
 class UsageBody(BaseModel):
-    """Tokens, in the order that vLLM 0.4 names them."""
+    """Tokens, in the order that vLLM 0.4 names them; the details, where the operator wants them told, are newer."""
 
     prompt_tokens: int
     total_tokens: int
     completion_tokens: int
+    prompt_tokens_details: PromptTokensDetails | None = Field(None, exclude_if=lambda details: details is None)
 
 
 class TokenLogprob(BaseModel):

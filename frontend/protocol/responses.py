@@ -217,7 +217,7 @@ OutputItem = OutputMessage | OutputFunctionCall
 
 
 class InputTokensDetails(BaseModel):
-    """Neither engine tells what it had cached."""
+    """`cached_tokens` is 0 where the operator does not have the engine tell."""
 
     cached_tokens: int = 0
     cache_write_tokens: int = 0

@@ -7,7 +7,8 @@ from fastapi import Depends, Request
 from frontend.service import Service
 
 
-def _service(http: Request) -> Service:
+async def _service(http: Request) -> Service:
+    """A coroutine, because FastAPI runs a plain function in a thread, for each request."""
     service: Service = http.app.state.service
     return service
 

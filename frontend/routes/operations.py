@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 from fastapi import APIRouter
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from frontend.errors import FrontendError, QueueFull
 from frontend.generation import GenerationRequest, SamplingParams
+from frontend.kv_cache import fetch_kv_cache
+from frontend.metrics_text import to_text
 from frontend.service import Service
 
 from .dependencies import ServiceOf
@@ -55,6 +58,15 @@ async def generate(service: ServiceOf) -> Response:
     that the engine generates. So a busy server, its queue full or not, is healthy, and one that hangs is not.
     """
     return _up(await _generates(service))
+
+
+@router.get("/metrics", response_class=PlainTextResponse, responses=READS)
+async def metrics(service: ServiceOf) -> Response:
+    """For Prometheus, under the names of vLLM 0.4's metrics."""
+    url = service.triton_metrics_url
+    kv_cache = await fetch_kv_cache(url, service.triton.model) if url else None
+    text = to_text(service.metrics, service.admission, kv_cache, service.model_names[0])
+    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 @router.get("/version", responses=READS)

@@ -1,6 +1,6 @@
 """Tokens per second through HTTP beside the same engine called directly, and the frontend's CPU time per token.
 
-`make bench`, or `python -m tests.benchmarks.serving [--rounds N]`, with an engine published in model_repository. Direct
+`make bench`, or `python -m tests.benchmarks.serving`, with an engine published in model_repository. Direct
 means: GenAI's pipeline in a process of its own, opened with the Triton model's own settings, all requests added at
 once. HTTP means: `python -m frontend.local` with the product's configuration, and a client in its own process. The two
 take turns, so that a ratio compares neighbours in time; every request has a prompt of its own, so that no prefix is
@@ -34,10 +34,12 @@ from frontend.tokenizer import Tokenizer
 
 MODEL_DIR = Path("model_repository/openvino")
 PORT, TRITON_PORT, METRICS_PORT = 18800, 18801, 18802
-STREAMS = (1, 8, 32)
+ROUNDS = {1: 9, 8: 7, 32: 3}
+"""By the number of streams: the fewer there are, the sooner a round is over, and the more noise there is in one."""
+CPU_ROUNDS = 3
 CPU_STREAMS = 64
-CPU_TOKENS = 128
-"""Per answer: about as long as those in the log of the server that this one replaces."""
+CPU_TOKENS = 157
+"""Per answer: as many as in the log of the vLLM server that this one replaces."""
 WORDS = ("house", "river", "stone", "green", "letter", "music", "seven", "bread", "window", "garden", "paper", "bridge")
 
 
@@ -136,7 +138,7 @@ class Child:
         return float(self._pipe.recv())
 
 
-def measure(rounds: int, num_tokens: int) -> None:
+def measure(num_tokens: int) -> None:
     """Print one line per number of streams, then the frontend's CPU time."""
     ports = {"--port": PORT, "--triton-port": TRITON_PORT, "--metrics-port": METRICS_PORT}
     command = [sys.executable, "-m", "frontend.local", "--runtime-dir", ".cache/bench"]
@@ -146,12 +148,12 @@ def measure(rounds: int, num_tokens: int) -> None:
         direct, client = Child(direct_engine), Child(http_client)
         direct.receive()
         model = _wait_for_model(server)
-        _print_conditions(model, rounds, num_tokens)
+        _print_conditions(model, num_tokens)
         client.run(model, prompts(4, 1), 8)
         direct.run(prompts(4, 1), 8)
-        for streams in STREAMS:
+        for streams, rounds in ROUNDS.items():
             _compare(streams, rounds, num_tokens, model, direct, client)
-        _frontend_cpu(server, rounds, model, client)
+        _frontend_cpu(server, model, client)
     finally:
         server.terminate()
         server.wait()
@@ -166,18 +168,19 @@ def _compare(streams: int, rounds: int, num_tokens: int, model: str, direct: Chi
                 direct_rates.append(streams * num_tokens / direct.run(texts, num_tokens))
             else:
                 http_rates.append(streams * num_tokens / client.run(model, texts, num_tokens))
-    ratio = statistics.median(http / straight for http, straight in zip(http_rates, direct_rates, strict=True))
+    ratios = [http / straight for http, straight in zip(http_rates, direct_rates, strict=True)]
     print(
         f"{streams:3} streams: {statistics.median(http_rates):6.1f} tokens/s through HTTP, "
-        f"{statistics.median(direct_rates):6.1f} direct, ratio {ratio:.2f}",
+        f"{statistics.median(direct_rates):6.1f} direct, ratio {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f} in {rounds} rounds)",
         flush=True,
     )
 
 
-def _frontend_cpu(server: "subprocess.Popen[bytes]", rounds: int, model: str, client: Child) -> None:
+def _frontend_cpu(server: "subprocess.Popen[bytes]", model: str, client: Child) -> None:
     (frontend,) = [child for child in psutil.Process(server.pid).children() if "frontend" in child.cmdline()]
     costs = []
-    for number in range(rounds):
+    for number in range(CPU_ROUNDS):
         before = frontend.cpu_times()
         client.run(model, prompts(CPU_STREAMS, 90_000 + number), CPU_TOKENS)
         after = frontend.cpu_times()
@@ -185,7 +188,7 @@ def _frontend_cpu(server: "subprocess.Popen[bytes]", rounds: int, model: str, cl
         costs.append(1e6 * spent_s / (CPU_STREAMS * CPU_TOKENS))
     print(
         f"{CPU_STREAMS:3} streams of {CPU_TOKENS} tokens: {statistics.median(costs):.0f} us of the frontend's CPU time "
-        f"per streamed token, requests included ({min(costs):.0f} to {max(costs):.0f} in {rounds} rounds)"
+        f"per streamed token, requests included ({min(costs):.0f} to {max(costs):.0f} in {CPU_ROUNDS} rounds)"
     )
 
 
@@ -199,17 +202,16 @@ def _wait_for_model(server: "subprocess.Popen[bytes]") -> str:
     raise SystemExit("the server did not start; run: python -m frontend.local")
 
 
-def _print_conditions(model: str, rounds: int, num_tokens: int) -> None:
+def _print_conditions(model: str, num_tokens: int) -> None:
     cores, load = psutil.cpu_count(), psutil.getloadavg()[0]
-    print(f"{model}\n{num_tokens} tokens per stream, medians of {rounds} rounds, {cores} cores, load {load:.1f} before")
+    print(f"{model}\n{num_tokens} tokens per stream, medians of all rounds, {cores} cores, load {load:.1f} before")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.serving")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     arguments = parser.parse_args()
-    measure(arguments.rounds, arguments.tokens)
+    measure(arguments.tokens)
 
 
 if __name__ == "__main__":

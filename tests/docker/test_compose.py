@@ -76,7 +76,7 @@ def test_a_container_takes_no_more_than_its_limits(name: str) -> None:
 def test_what_serves_sees_the_model_repository_read_only(name: str) -> None:
     mounts = [mount for mount in SERVICES[name]["volumes"] if "model_repository" in mount]
     assert mounts == ([] if name == "prometheus" else ["../model_repository:/model_repository:ro"])
-    assert ("./access:/access:ro" in SERVICES[name]["volumes"]) == (name in FRONTENDS)
+    assert ("./access:/access:ro" in SERVICES[name]["volumes"]) == (name in {*FRONTENDS, "prometheus"})
     writable = [mount for mount in SERVICES[name]["volumes"] if not mount.endswith(":ro")]
     assert writable == (["prometheus:/prometheus"] if name == "prometheus" else [])
 
@@ -166,9 +166,16 @@ def test_no_secret_is_in_a_command_or_an_environment(file: str) -> None:
     assert not [word for word in ("token=", "password", "api_keys", "apikey", "secret:", "hf_token") if word in text]
 
 
-def test_what_is_mounted_into_prometheus_scrapes_triton() -> None:
-    (job,) = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"]
-    assert job["static_configs"] == [{"targets": ["triton:8002"]}]
+def test_prometheus_scrapes_triton_and_the_frontend_by_the_names_they_have() -> None:
+    jobs = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"]
+    targets = {job["job_name"]: job["static_configs"] for job in jobs}
+    assert targets == {"triton": [{"targets": ["triton:8002"]}], "frontend": [{"targets": ["frontend:8000"]}]}
+
+
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_a_frontend_has_one_name_for_both_engines_and_knows_triton_s_metrics(name: str) -> None:
+    assert SERVICES[name]["networks"] == {"inference": {"aliases": ["frontend"]}, "edge": {}}
+    assert SERVICES[name]["environment"]["FRONTEND_TRITON_METRICS_URL"] == "http://triton:8002/metrics"
 
 
 def test_measuring_opens_grpc_on_the_closed_network_only() -> None:

@@ -25,6 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max_beam_width", type=int, default=1)
     parser.add_argument("--max_num_tokens", type=int, default=8192)
     parser.add_argument("--opt_num_tokens", type=int)
+    parser.add_argument("--tokens_per_block", type=int, default=32)
     parser.add_argument("--kv_cache_type", type=str.upper, choices=["CONTINUOUS", "PAGED", "DISABLED"])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--log_level", default="info")
@@ -78,7 +79,11 @@ def to_build_config(arguments: argparse.Namespace, fault: str | None) -> dict[st
         "max_beam_width": arguments.max_beam_width,
         "max_num_tokens": arguments.max_num_tokens,
         "kv_cache_type": arguments.kv_cache_type,
-        "plugin_config": {**plugins, "gemm_plugin": "float16" if arguments.gemm_plugin == "auto" else None},
+        "plugin_config": {
+            **plugins,
+            "gemm_plugin": "float16" if arguments.gemm_plugin == "auto" else None,
+            "tokens_per_block": arguments.tokens_per_block,
+        },
     }
 
 

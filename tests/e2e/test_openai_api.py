@@ -15,6 +15,7 @@ from mistral_common.protocol.instruct.messages import SystemMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from prometheus_client.parser import text_string_to_metric_families
 from tokenizers import Tokenizer
 
 from tests.e2e.conftest import MAX_BATCH_SIZE, MAX_SEQ_LEN, SEED_MODEL, Server, running, wait_for
@@ -275,6 +276,19 @@ def test_conversations_that_the_checkpoints_template_refuses_follow_mistral_comm
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == len(prompt)
     assert text_of(answer) == decoded(tokenizer, reference.greedy(prompt, 8))
+
+
+def test_metrics_have_vllms_names_and_triton_s_kv_cache(server: Server, client: openai.OpenAI) -> None:
+    client.chat.completions.create(model=SEED_MODEL, messages=[{"role": "user", "content": "Hi"}], max_tokens=3)
+    samples = {
+        sample.name: sample
+        for family in text_string_to_metric_families(httpx.get(f"{server.api}/metrics").text)
+        for sample in family.samples
+    }
+    assert samples["vllm:generation_tokens_total"].value >= 3
+    assert samples["vllm:gpu_cache_usage_perc"].labels == {"model_name": SEED_MODEL}
+    num_blocks = samples["vllm:cache_config_info"].labels["num_gpu_blocks"]
+    assert int(num_blocks) == server.gauge("nv_trt_llm_kv_cache_block_metrics", "max")
 
 
 def test_an_unknown_model_is_404(client: openai.OpenAI) -> None:

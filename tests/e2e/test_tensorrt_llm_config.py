@@ -34,7 +34,8 @@ def gpu_repository(cpu_model: Path, repository: Path, names: dict[str, str]) -> 
     """The CPU model's files under the GPU model's config; `names` replaces names of inputs by those of older releases.
 
     Of the config, the backend is another, the tiny model's context is shorter, and the CPU model's own parameters are
-    added. Its code reads the inputs under their present names, so it gets the same replacement.
+    added. Its code reads the inputs under their present names, so it gets the same replacement, and it says of the
+    cache what only TensorRT-LLM does: that one block was found.
     """
     model = repository / "tensorrt_llm"
     shutil.copytree(cpu_model / "1", model / "1", ignore=shutil.ignore_patterns("__pycache__"))
@@ -51,6 +52,11 @@ def gpu_repository(cpu_model: Path, repository: Path, names: dict[str, str]) -> 
         assert code.count(f'"{name}"') == 1
         code = code.replace(f'"{name}"', f'"{older}"')
     generation.write_text(code)
+    outputs = model / "1" / "model.py"
+    times = "outputs |= {name: np.array([[value]], np.int64) for name, value in times.items()}"
+    blocks = 'outputs["kv_cache_reused_blocks"] = np.array([[1]], np.int32)'
+    assert outputs.read_text().count(times) == 1
+    outputs.write_text(outputs.read_text().replace(times, f"{times}; {blocks}"))
     (model / "config.pbtxt").write_text(text_format.MessageToString(config))
     return repository
 
@@ -66,7 +72,8 @@ def gpu_contract(
     names: dict[str, str], model_repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     repository = gpu_repository(model_repository / "openvino", tmp_path_factory.mktemp("gpu_repository"), names)
-    with running(repository, tmp_path_factory.mktemp("run"), "--model", "tensorrt_llm") as started:
+    options = "--model", "tensorrt_llm", "--enable-prompt-tokens-details"
+    with running(repository, tmp_path_factory.mktemp("run"), *options) as started:
         yield started
 
 
@@ -97,6 +104,7 @@ def test_triton_serves_the_tensors_that_the_gpu_host_declares(gpu_contract: Serv
 def test_the_answer_is_the_one_of_the_cpu_model(gpu_contract: Server, server: Server) -> None:
     ours, theirs = chat(gpu_contract), chat(server)
     assert ours["choices"] == theirs["choices"]
+    assert ours["usage"].pop("prompt_tokens_details") == {"cached_tokens": 32}
     assert ours["usage"] == theirs["usage"]
     assert ours["model"] == SEED_MODEL
     assert ours["usage"]["prompt_tokens"] > 0

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from frontend.app import create_app
 from frontend.engine_dir import read_engine_dir
 from frontend.guides import GuideCompiler
 from frontend.layers import with_layers
+from frontend.metrics import Metrics
 from frontend.served_model import ServedModel
 from frontend.service import Service
 from frontend.structured_output import vocabulary_of
@@ -59,10 +60,14 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
 
 @dataclass
 class Running:
-    """A frontend that serves, and the engine behind it; at `guarded_url` it wants API_KEY and knows pages of ORIGIN."""
+    """A frontend that serves, and the engine behind it.
+
+    At `guarded_url` it wants API_KEY and knows pages of ORIGIN; at `telling_url` usage has the details of the prompt.
+    """
 
     url: str
     guarded_url: str
+    telling_url: str
     triton: FakeTriton
     admission: Admission
     kill_triton: Callable[[], None]
@@ -166,21 +171,32 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
     runner = web.AppRunner(fake.application(), shutdown_timeout=0.1)
     await runner.setup()
     port = await _listen(runner, 0)
-    async with open_triton(f"http://127.0.0.1:{port}", fake.model, startup_timeout_s=5) as client:
+    triton_url = f"http://127.0.0.1:{port}"
+    async with (
+        open_triton(triton_url, fake.model, startup_timeout_s=5) as client,
+        open_triton(triton_url, fake.model, startup_timeout_s=5, with_cached_tokens=True) as telling_client,
+    ):
         service = Service(
             model_names=(MODEL, "mixtral"),
             served_model=model,
             triton=client,
             admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH),
             guides=GuideCompiler(vocabulary_of(model)),
+            metrics=Metrics(),
             max_body_bytes=MAX_BODY_BYTES,
             request_timeout_s=REQUEST_TIMEOUT_S,
             reject_unknown_parameters=False,
             started=1_700_000_000,
             engine_versions={"openvino": "2026.1"},
+            triton_metrics_url=f"{triton_url}/metrics",
         )
+        telling = with_layers(create_app(replace(service, triton=telling_client)))
         guarded = with_layers(create_app(service), read_api_keys(None, [API_KEY]), CallerLimits(), [ORIGIN])
-        async with _uvicorn(with_layers(create_app(service))) as url, _uvicorn(guarded) as guarded_url:
+        async with (
+            _uvicorn(with_layers(create_app(service))) as url,
+            _uvicorn(guarded) as guarded_url,
+            _uvicorn(telling) as telling_url,
+        ):
 
             def in_loop(work: Callable[[], object]) -> None:
                 asyncio.run_coroutine_threadsafe(_call(work), loop).result(5)
@@ -189,6 +205,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
                 Running(
                     url=url,
                     guarded_url=guarded_url,
+                    telling_url=telling_url,
                     triton=fake,
                     admission=service.admission,
                     kill_triton=lambda: in_loop(lambda: _kill(runner)),

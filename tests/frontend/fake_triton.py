@@ -6,8 +6,9 @@ after the first response is an event under status 200, and a client that leaves 
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
@@ -16,7 +17,7 @@ REQUIRED = {"input_ids", "input_lengths", "request_output_len"}
 OPTIONAL = {
     "end_id", "pad_id", "temperature", "runtime_top_k", "runtime_top_p", "repetition_penalty", "presence_penalty",
     "frequency_penalty", "min_tokens", "seed", "return_log_probs", "streaming", "embedding_bias",
-    "guided_decoding_guide_type", "guided_decoding_guide",
+    "guided_decoding_guide_type", "guided_decoding_guide", "return_perf_metrics",
 }  # fmt: skip
 
 
@@ -55,13 +56,19 @@ Script = Sequence[Step] | Callable[[dict[str, Any]], Sequence[Step]]
 
 @dataclass
 class FakeTriton:
-    """`script` has the steps of all requests from now on, or makes them of a request's tensors."""
+    """`script` has the steps of all requests from now on, or makes them of a request's tensors.
+
+    `metrics` is what its metrics port would say; None: nothing, with status 500.
+    """
 
     model: str = "openvino"
     max_batch_size: int = 4
     max_seq_len: int = 4096
     inputs: set[str] = field(default_factory=lambda: REQUIRED | OPTIONAL)
+    tokens_per_block: int = 32
     script: Script = field(default_factory=lambda: [Events([[28705]])])
+    num_reused_blocks: int = 0
+    metrics: str | None = None
     ready: bool = True
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -72,7 +79,17 @@ class FakeTriton:
     def reset(self) -> None:
         """As new, for the next test."""
         fresh = FakeTriton()
-        for name in ("script", "ready", "requests", "headers", "most_running", "num_cancelled"):
+        names = (
+            "script",
+            "num_reused_blocks",
+            "metrics",
+            "ready",
+            "requests",
+            "headers",
+            "most_running",
+            "num_cancelled",
+        )
+        for name in names:
             setattr(self, name, getattr(fresh, name))
 
     def application(self) -> web.Application:
@@ -81,6 +98,7 @@ class FakeTriton:
         app.router.add_get(f"/v2/models/{self.model}/ready", self._ready)
         app.router.add_get(f"/v2/models/{self.model}/config", self._config)
         app.router.add_post(f"/v2/models/{self.model}/generate_stream", self._generate_stream)
+        app.router.add_get("/metrics", self._metrics)
         return app
 
     async def _ready(self, request: web.Request) -> web.Response:
@@ -89,14 +107,20 @@ class FakeTriton:
     async def _config(self, request: web.Request) -> web.Response:
         return web.json_response(self.config())
 
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(status=500) if self.metrics is None else web.Response(text=self.metrics)
+
     def config(self) -> dict[str, Any]:
         """What Triton tells of the model."""
         return {
             "name": self.model,
             "max_batch_size": self.max_batch_size,
             "input": [{"name": name} for name in sorted(self.inputs)],
-            "output": [{"name": "output_ids"}, {"name": "sequence_length"}],
-            "parameters": {"max_seq_len": {"string_value": str(self.max_seq_len)}},
+            "output": [{"name": name} for name in ("output_ids", "sequence_length", "kv_cache_reused_blocks")],
+            "parameters": {
+                "max_seq_len": {"string_value": str(self.max_seq_len)},
+                "tokens_per_block": {"string_value": str(self.tokens_per_block)},
+            },
         }
 
     async def _generate_stream(self, request: web.Request) -> web.StreamResponse:
@@ -110,21 +134,21 @@ class FakeTriton:
         self.most_running = max(self.most_running, self.num_running)
         try:
             steps = self.script(tensors) if callable(self.script) else self.script
-            return await self._play(request, steps, with_log_probs=bool(tensors.get("return_log_probs")))
+            return await self._play(request, steps, tensors)
         except (ConnectionError, asyncio.CancelledError):
             self.num_cancelled += 1
             raise
         finally:
             self.num_running -= 1
 
-    async def _play(self, request: web.Request, steps: Sequence[Step], *, with_log_probs: bool) -> web.StreamResponse:
+    async def _play(self, request: web.Request, steps: Sequence[Step], asked: Mapping[str, Any]) -> web.StreamResponse:
         if isinstance(steps[0], Refusal):
             return web.json_response({"error": steps[0].message}, status=steps[0].status)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         for step in steps:
             if isinstance(step, Events):
-                await self._write(response.write, step, with_log_probs=with_log_probs)
+                await self._write(response.write, step, asked)
             elif isinstance(step, Endless):
                 while True:
                     await response.write(self._event([step.token_id]))
@@ -134,18 +158,23 @@ class FakeTriton:
         await response.write_eof()
         return response
 
-    async def _write(self, write: Callable[[bytes], Awaitable[None]], step: Events, *, with_log_probs: bool) -> None:
+    async def _write(self, write: Callable[[bytes], Awaitable[None]], step: Events, asked: Mapping[str, Any]) -> None:
         so_far: list[int] = []
         events = []
         for response in step.responses:
             so_far += [] if isinstance(response, str) else response
-            events.append(self._event(response, so_far if with_log_probs else None))
+            outputs: dict[str, Any] = {}
+            if asked.get("return_log_probs"):
+                outputs["output_log_probs"] = _flat([log_prob_of(token_id) for token_id in so_far])
+            if asked.get("return_perf_metrics"):
+                outputs["kv_cache_reused_blocks"] = self.num_reused_blocks
+            events.append(self._event(response, outputs))
         data = b"".join(events)
         for at in range(0, len(data), step.bytes_per_write):
             await write(data[at : at + step.bytes_per_write])
             await asyncio.sleep(step.pause_s)
 
-    def _event(self, response: list[int] | str, so_far: list[int] | None = None) -> bytes:
+    def _event(self, response: list[int] | str, outputs: Mapping[str, Any] = MappingProxyType({})) -> bytes:
         if isinstance(response, str):
             content: dict[str, Any] = {"error": response}
         else:
@@ -154,9 +183,8 @@ class FakeTriton:
                 "model_version": "1",
                 "output_ids": _flat(response),
                 "sequence_length": len(response),
+                **outputs,
             }
-            if so_far is not None:
-                content["output_log_probs"] = _flat([log_prob_of(token_id) for token_id in so_far])
         return b"data: " + json.dumps(content).encode() + b"\n\n"
 
 

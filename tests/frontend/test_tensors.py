@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.errors import ContextLengthExceeded, EngineFailed, EngineUnavailable, StartupError
-from frontend.generation import EndTokens, Engine, GenerationRequest, SamplingParams
+from frontend.generation import EndTokens, Engine, GenerationRequest, SamplingParams, TokenChunk
 from frontend.tensors import EventParser, encode_request, read_engine
 from tests.frontend.fake_triton import OPTIONAL, REQUIRED, FakeTriton
 
@@ -97,7 +97,8 @@ def config(**changes: Any) -> dict[str, Any]:
         "name": "openvino",
         "max_batch_size": 8,
         "input": [{"name": name} for name in ENGINE.inputs],
-        "parameters": {"max_seq_len": {"string_value": "8192"}},
+        "output": [{"name": "output_ids"}, {"name": "kv_cache_reused_blocks"}],
+        "parameters": {"max_seq_len": {"string_value": "8192"}, "tokens_per_block": {"string_value": "32"}},
     }
     return plain | changes
 
@@ -116,6 +117,35 @@ def test_a_model_without_an_input_that_is_always_sent_is_refused_at_start(name: 
 def test_a_model_that_does_not_tell_its_context_is_refused_at_start() -> None:
     with pytest.raises(StartupError, match="max_seq_len"):
         read_engine(config(parameters={}))
+
+
+def test_the_engine_is_asked_what_it_had_cached_only_where_that_is_to_be_told() -> None:
+    assert "return_perf_metrics" not in tensors(read_engine(config()))
+    assert tensors(read_engine(config(), with_cached_tokens=True))["return_perf_metrics"] is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output": [{"name": "output_ids"}]}, "does not tell what it had cached"),
+        ({"input": [{"name": name} for name in ENGINE.inputs - {"return_perf_metrics"}]}, "does not tell what it had"),
+        ({"parameters": {"max_seq_len": {"string_value": "8192"}}}, "no number as parameter tokens_per_block"),
+    ],
+)
+def test_an_engine_that_cannot_tell_what_it_had_cached_is_refused_at_start(
+    changes: dict[str, Any], message: str
+) -> None:
+    read_engine(config(**changes))
+    with pytest.raises(StartupError, match=message):
+        read_engine(config(**changes), with_cached_tokens=True)
+
+
+def test_cached_tokens_are_those_of_the_blocks_that_were_found() -> None:
+    parser = EventParser(with_log_probs=False, tokens_per_block=32)
+    response = {"output_ids": 7, "sequence_length": 1, "kv_cache_reused_blocks": 3}
+    assert parser.feed(event(response)) == [TokenChunk([7], [], 96)]
+    del response["kv_cache_reused_blocks"]
+    assert parser.feed(event(response)) == [TokenChunk([7], [], None)]
 
 
 def event(response: dict[str, Any]) -> bytes:

@@ -209,6 +209,17 @@ def test_no_token_is_lost_where_the_engine_tells_fewer_log_probabilities(mixtral
     assert (delta.text, [token.log_prob for token in delta.tokens]) == (" Ein Haus", [-0.5, None])
 
 
+@pytest.mark.parametrize(("told", "counted"), [(None, None), (0, 0), (2, 2), (32, 2)])
+def test_of_the_prompt_all_but_its_last_token_can_have_been_cached(
+    mixtral: ServedModel, told: int | None, counted: int | None
+) -> None:
+    """An engine counts blocks; the prompt has 3 tokens."""
+    decoder = answer(mixtral)
+    for token_id in (6004, 21209):
+        decoder.feed(TokenChunk([token_id], (), told))
+    assert decoder.outcome.usage.num_cached_tokens == counted
+
+
 def test_what_ended_the_answer_can_stay_in_it(mixtral: ServedModel) -> None:
     by_text = answer(mixtral, stop=("aus",), include_stop_str_in_output=True)
     assert text_of(by_text, [6004, 21209, 1796]) == " Ein Haus"

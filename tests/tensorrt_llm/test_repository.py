@@ -106,6 +106,7 @@ def test_every_number_has_a_comment() -> None:
         ({"tensor_parallel_size": 3}, "tensor_parallel_size is 3; accepted: 1, 2, 4 or 8"),
         ({"tensor_parallel_size": 4}, "tensor_parallel_size 4 does not divide num_key_value_heads 2"),
         ({"max_seq_len": 8193}, "max_seq_len is 8193; accepted: at most 8192"),
+        ({"tokens_per_block": 64}, "tokens_per_block is 64; accepted: 32"),
         ({"max_num_tokens": 0}, "parameter max_num_tokens is '0'; accepted: a positive integer"),
         ({"max_num_tokens": 131073}, "max_num_tokens is 131073; accepted: 32 to 131072, which is max_batch_size times"),
         ({"max_num_tokens": 31}, "max_num_tokens is 31; accepted: 32 to 131072, which is max_batch_size times"),

@@ -1,0 +1,62 @@
+"""How full the engine's KV cache is, which Triton tells among its metrics and nowhere else.
+
+Refuses to fail: metrics are of use without it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT_S = 2.0
+_FAMILY, _KIND = "nv_trt_llm_kv_cache_block_metrics", "kv_cache_block_type"
+"""TensorRT-LLM's, with which the CPU engine has its own told too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvCache:
+    """`usage` is the share of the blocks that are in use, 0 to 1."""
+
+    num_blocks: int
+    tokens_per_block: int
+    usage: float
+
+
+async def fetch_kv_cache(metrics_url: str, model: str) -> KvCache | None:
+    """None where Triton cannot be asked, or does not say."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_TIMEOUT_S)) as session,
+            session.get(metrics_url, raise_for_status=True) as response,
+        ):
+            return read_kv_cache(await response.text(), model)
+    except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as exc:
+        _log.warning("Triton's metrics at %s cannot be read: %r", metrics_url, exc)
+        return None
+
+
+def read_kv_cache(triton_metrics: str, model: str) -> KvCache | None:
+    """From the text of Triton's metrics; None if something is missing. Raises ValueError for text of another kind."""
+    blocks = _blocks(triton_metrics, model)
+    if not blocks.keys() >= {"max", "used", "tokens_per"}:
+        return None
+    num_blocks = int(blocks["max"])
+    return KvCache(
+        num_blocks=num_blocks,
+        tokens_per_block=int(blocks["tokens_per"]),
+        usage=blocks["used"] / num_blocks if num_blocks else 0.0,
+    )
+
+
+def _blocks(triton_metrics: str, model: str) -> Mapping[str, float]:
+    return {
+        sample.labels.get(_KIND, ""): sample.value
+        for family in text_string_to_metric_families(triton_metrics)
+        for sample in family.samples
+        if sample.name == _FAMILY and sample.labels.get("model") == model
+    }
