@@ -15,7 +15,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .admission import Reservation
-from .errors import DeadlineExceeded, FrontendError, InvalidRequest, to_body, to_frontend_error
+from .client_stays import ClientLeft, while_client_stays
+from .errors import FrontendError, InvalidRequest, to_body, to_frontend_error
 from .generation import Delta, GenerationRequest, Outcome, TokenChunk
 from .reply import Answer, Job
 from .sender import Sender, shortest_send
@@ -28,31 +29,31 @@ Take = Callable[[int, Sequence[Delta]], None]
 """Takes what the generation at a place has grown by; the first time tells that the engine has begun."""
 
 
-class ClientLeft(Exception):
-    """The client closed the connection: there is nobody to answer."""
+def answer(service: Service, job: Job, headers: dict[str, str], begin: float) -> Response:
+    """The response that runs a job, as the client wants it. Raises InvalidRequest if no idle server could take it.
 
-
-def answer(service: Service, job: Job, headers: dict[str, str]) -> Response:
-    """The response that runs a job, as the client wants it. Raises InvalidRequest if no idle server could take it."""
+    The request arrived at `begin`, by the monotonic clock: its time runs from there.
+    """
     if len(job.requests) > service.admission.capacity:
         raise InvalidRequest(
             f"{len(job.requests)} answers are asked for; this server takes {service.admission.capacity} at a time.",
             param="n",
         )
-    return StreamResponse(service, job, headers) if job.stream else WholeResponse(service, job, headers)
+    kind = StreamResponse if job.stream else WholeResponse
+    return kind(service, job, headers, begin)
 
 
 class GeneratedResponse(Response):
     """Runs the generations of one job and sends what comes of them; ends them when the client leaves or time is up."""
 
-    def __init__(self, service: Service, job: Job, headers: dict[str, str]) -> None:
+    def __init__(self, service: Service, job: Job, headers: dict[str, str], begin: float) -> None:
         super().__init__(headers=headers)
         del self.headers["content-length"]
         self._service = service
         self._job = job
         self._decoders = [_decoder(request, service, job) for request in job.requests]
         self._caller = ""
-        self._begin = time.monotonic()
+        self._begin = begin
         self._started = False
         self._shortest_send: Send
 
@@ -61,7 +62,7 @@ class GeneratedResponse(Response):
         self._caller = scope.get("state", {}).get("caller", "")
         ended = "failed"
         try:
-            await _while_client_stays(self._answer(send), receive, self._service.request_timeout_s)
+            await while_client_stays(self._answer(send), receive, self._begin + self._service.request_timeout_s)
             ended = ", ".join({outcome.ending.finish_reason for outcome in self._outcomes})
         except ClientLeft:
             ended = "499 client left"
@@ -193,29 +194,6 @@ async def _all_of(works: Sequence[Coroutine[Any, Any, None]]) -> None:
         failures = [failure for task in tasks if not task.cancelled() and (failure := task.exception())]
     if failures:
         raise failures[0]
-
-
-async def _while_client_stays(work: Coroutine[Any, Any, None], receive: Receive, timeout_s: float) -> None:
-    """Run `work` to its end, but no longer than `timeout_s` and no longer than the client listens.
-
-    Raises ClientLeft, DeadlineExceeded and whatever `work` raises; `work` has been wound up in each case.
-    """
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
-    try:
-        await asyncio.wait({working, leaving}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientLeft if leaving.done() else DeadlineExceeded("The answer took longer than this server allows.")
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.wait({working, leaving})
-    working.result()
-
-
-async def _disconnect(receive: Receive) -> None:
-    """Return when the client has closed the connection; the body has been read before."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def error_response(error: FrontendError) -> Response:

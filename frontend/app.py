@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from .answers import error_response
+from .client_stays import ClientLeft
 from .errors import FrontendError, MethodNotAllowed, NotFound, to_frontend_error
 from .protocol.chat import ChatCompletionRequest
 from .protocol.completions import CompletionRequest
@@ -44,6 +45,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(router)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_exception_handler(ClientLeft, _answer_nobody)
     app.add_exception_handler(FrontendError, _answer_error)
     app.add_exception_handler(Exception, _answer_error)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -64,8 +66,8 @@ async def _answer_http_exception(http: Request, exc: Exception) -> Response:
 
 
 async def _answer_nobody(http: Request, exc: Exception) -> Response:
-    """The client left while it was sending its body. 499 is nginx's word for that."""
-    _log.info("%s %s: 499, the client left while it was sending its body", http.method, http.url.path)
+    """The client left before its request was one that can be answered. 499 is nginx's word for that."""
+    _log.info("%s %s: 499, the client left", http.method, http.url.path)
     return Response(status_code=499)
 
 

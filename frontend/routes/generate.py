@@ -1,6 +1,7 @@
 """POST /v1/chat/completions, /v1/completions and /v1/responses."""
 
 import secrets
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,6 +10,7 @@ from starlette.responses import Response
 
 from frontend.answers import answer
 from frontend.chat import to_chat_job, tool_use_of
+from frontend.client_stays import while_client_stays
 from frontend.completions import to_completion_job
 from frontend.guides import Guide
 from frontend.protocol.chat import ChatCompletion, ChatCompletionRequest
@@ -79,11 +81,15 @@ async def _answer(
     prefix: str = "cmpl-",
 ) -> Response:
     """What the routes have in common; `to_job` is the endpoint's own translation."""
+    begin = time.monotonic()
     body, body_bytes = await read_body(http, body_type, service.max_body_bytes)
     reply = new_reply(body.model, service, prefix)
     headers = report_ignored(body, reply, service)
     model, seed = service.served_model, secrets.randbits(64)
     wish = guide_of(body, model)
-    guide = None if wish is None else await service.guides.compile(wish)
+    guide = None
+    if wish is not None:
+        compiling = service.guides.compile(wish)
+        guide = await while_client_stays(compiling, http.receive, begin + service.request_timeout_s)
     job = await off_loop(body_bytes, lambda: to_job(body, model, reply, seed=seed, guide=guide))
-    return answer(service, job, headers)
+    return answer(service, job, headers, begin)

@@ -38,8 +38,6 @@ ROUNDS = {1: 9, 8: 7, 32: 3}
 """By the number of streams: the fewer there are, the sooner a round is over, and the more noise there is in one."""
 CPU_ROUNDS = 3
 CPU_STREAMS = 64
-CPU_TOKENS = 157
-"""Per answer: as many as in the log of the vLLM server that this one replaces."""
 WORDS = ("house", "river", "stone", "green", "letter", "music", "seven", "bread", "window", "garden", "paper", "bridge")
 
 
@@ -153,7 +151,7 @@ def measure(num_tokens: int) -> None:
         direct.run(prompts(4, 1), 8)
         for streams, rounds in ROUNDS.items():
             _compare(streams, rounds, num_tokens, model, direct, client)
-        _frontend_cpu(server, model, client)
+        _frontend_cpu(server, num_tokens, model, client)
     finally:
         server.terminate()
         server.wait()
@@ -177,17 +175,17 @@ def _compare(streams: int, rounds: int, num_tokens: int, model: str, direct: Chi
     )
 
 
-def _frontend_cpu(server: "subprocess.Popen[bytes]", model: str, client: Child) -> None:
+def _frontend_cpu(server: "subprocess.Popen[bytes]", num_tokens: int, model: str, client: Child) -> None:
     (frontend,) = [child for child in psutil.Process(server.pid).children() if "frontend" in child.cmdline()]
     costs = []
     for number in range(CPU_ROUNDS):
         before = frontend.cpu_times()
-        client.run(model, prompts(CPU_STREAMS, 90_000 + number), CPU_TOKENS)
+        client.run(model, prompts(CPU_STREAMS, 90_000 + number), num_tokens)
         after = frontend.cpu_times()
         spent_s = after.user + after.system - before.user - before.system
-        costs.append(1e6 * spent_s / (CPU_STREAMS * CPU_TOKENS))
+        costs.append(1e6 * spent_s / (CPU_STREAMS * num_tokens))
     print(
-        f"{CPU_STREAMS:3} streams of {CPU_TOKENS} tokens: {statistics.median(costs):.0f} us of the frontend's CPU time "
+        f"{CPU_STREAMS:3} streams of {num_tokens} tokens: {statistics.median(costs):.0f} us of the frontend's CPU time "
         f"per streamed token, requests included ({min(costs):.0f} to {max(costs):.0f} in {CPU_ROUNDS} rounds)"
     )
 

@@ -1,5 +1,6 @@
 """What a client sees when something goes wrong, and what happens in the engine when a client leaves."""
 
+import asyncio
 import json
 import threading
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from frontend.guides import GuideCompiler
 from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, Running, body, error_of
 from tests.frontend.fake_triton import Death, Endless, Events, FakeTriton, Refusal
 
@@ -79,6 +81,38 @@ def test_answer_that_takes_too_long_is_ended_and_cancelled(frontend: Running, ht
     assert response.status_code == (200 if stream else 504)
     assert '"code":"timeout"' in response.text
     frontend.wait_until(lambda: frontend.triton.num_cancelled == 1)
+
+
+@pytest.fixture
+def endless_compile(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Guides are compiled for ever; what happened to whoever waited for one."""
+    ended = []
+
+    async def compile_for_ever(*_: object) -> str:
+        try:
+            return await asyncio.Future()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    monkeypatch.setattr(GuideCompiler, "compile", compile_for_ever)
+    return ended
+
+
+def test_the_time_of_an_answer_runs_while_its_guide_is_compiled(
+    http: httpx.Client, triton: FakeTriton, endless_compile: list[str]
+) -> None:
+    assert error_of(http.post(CHAT, json=body(guided_regex="a")), 504)["code"] == "timeout"
+    assert (endless_compile, triton.requests) == (["cancelled"], [])
+
+
+def test_a_client_that_leaves_while_its_guide_is_compiled_is_not_waited_for(
+    frontend: Running, http: httpx.Client, endless_compile: list[str]
+) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        http.post(CHAT, json=body(guided_regex="a"), timeout=0.3)
+    frontend.wait_until(lambda: endless_compile == ["cancelled"], within_s=1)
+    assert not frontend.triton.requests
 
 
 def test_no_more_than_max_batch_size_are_in_the_engine_and_past_the_queue_the_answer_is_429(

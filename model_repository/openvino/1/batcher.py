@@ -7,6 +7,7 @@ every `read`, and a process (Triton's stub) that does nothing else.
 import faulthandler
 import os
 import queue
+import signal
 import threading
 import time
 import traceback
@@ -28,13 +29,14 @@ _SERVER_GONE_S = 10.0
 def _talking_to_triton() -> Iterator[None]:
     """End this process if Triton does not come back from a call: it was killed while it held a lock in shared memory.
 
-    Such a call waits for ever, and the main thread, which would notice that the server is gone, waits with it.
+    Such a call waits for ever, and the main thread, which would notice that the server is gone, waits with it. The
+    signal of a timer ends a process that holds its own GIL, and costs microseconds.
     """
-    faulthandler.dump_traceback_later(_SERVER_GONE_S, exit=True)
+    signal.setitimer(signal.ITIMER_REAL, _SERVER_GONE_S)
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @dataclass(slots=True)
@@ -79,6 +81,7 @@ class Batcher:
         self._arrivals: queue.SimpleQueue[tuple[GenerationRequest, Client] | None] = queue.SimpleQueue()
         self._active: list[_Active] = []
         self._request_ids = count()
+        faulthandler.register(signal.SIGALRM, chain=True)  # say where it was, then end as by default
         self._thread = threading.Thread(target=self._run_or_die, name="batcher", daemon=True)
         self._thread.start()
 
