@@ -8,7 +8,7 @@ from frontend.service import Service
 
 
 async def _service(http: Request) -> Service:
-    """A coroutine, because FastAPI runs a plain function in a thread, for each request."""
+    """A coroutine, because FastAPI runs a plain function in a thread, for every request."""
     service: Service = http.app.state.service
     return service
 

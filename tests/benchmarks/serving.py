@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ ROUNDS = {1: 9, 8: 7, 32: 3}
 """By the number of streams: the fewer there are, the sooner a round is over, and the more noise there is in one."""
 CPU_ROUNDS = 3
 CPU_STREAMS = 64
+CPU_TOKENS = 157
+"""Per answer: as many as in the log of the vLLM server that this one replaces. A request costs as much as 30 tokens."""
 WORDS = ("house", "river", "stone", "green", "letter", "music", "seven", "bread", "window", "garden", "paper", "bridge")
 
 
@@ -136,8 +138,8 @@ class Child:
         return float(self._pipe.recv())
 
 
-def measure(num_tokens: int) -> None:
-    """Print one line per number of streams, then the frontend's CPU time."""
+def measure(compared: Mapping[int, int], num_tokens: int) -> None:
+    """Print one line per number of streams, each with its rounds, then the frontend's CPU time."""
     ports = {"--port": PORT, "--triton-port": TRITON_PORT, "--metrics-port": METRICS_PORT}
     command = [sys.executable, "-m", "frontend.local", "--runtime-dir", ".cache/bench"]
     command += [str(part) for option in ports.items() for part in option]
@@ -149,9 +151,9 @@ def measure(num_tokens: int) -> None:
         _print_conditions(model, num_tokens)
         client.run(model, prompts(4, 1), 8)
         direct.run(prompts(4, 1), 8)
-        for streams, rounds in ROUNDS.items():
+        for streams, rounds in compared.items():
             _compare(streams, rounds, num_tokens, model, direct, client)
-        _frontend_cpu(server, num_tokens, model, client)
+        _frontend_cpu(server, model, client)
     finally:
         server.terminate()
         server.wait()
@@ -175,17 +177,17 @@ def _compare(streams: int, rounds: int, num_tokens: int, model: str, direct: Chi
     )
 
 
-def _frontend_cpu(server: "subprocess.Popen[bytes]", num_tokens: int, model: str, client: Child) -> None:
+def _frontend_cpu(server: "subprocess.Popen[bytes]", model: str, client: Child) -> None:
     (frontend,) = [child for child in psutil.Process(server.pid).children() if "frontend" in child.cmdline()]
     costs = []
     for number in range(CPU_ROUNDS):
         before = frontend.cpu_times()
-        client.run(model, prompts(CPU_STREAMS, 90_000 + number), num_tokens)
+        client.run(model, prompts(CPU_STREAMS, 90_000 + number), CPU_TOKENS)
         after = frontend.cpu_times()
         spent_s = after.user + after.system - before.user - before.system
-        costs.append(1e6 * spent_s / (CPU_STREAMS * num_tokens))
+        costs.append(1e6 * spent_s / (CPU_STREAMS * CPU_TOKENS))
     print(
-        f"{CPU_STREAMS:3} streams of {num_tokens} tokens: {statistics.median(costs):.0f} us of the frontend's CPU time "
+        f"{CPU_STREAMS:3} streams of {CPU_TOKENS} tokens: {statistics.median(costs):.0f} us of the frontend's CPU time "
         f"per streamed token, requests included ({min(costs):.0f} to {max(costs):.0f} in {CPU_ROUNDS} rounds)"
     )
 
@@ -207,9 +209,10 @@ def _print_conditions(model: str, num_tokens: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.serving")
+    parser.add_argument("--only-cpu", action="store_true", help="measure the frontend's CPU time alone")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     arguments = parser.parse_args()
-    measure(arguments.tokens)
+    measure({} if arguments.only_cpu else ROUNDS, arguments.tokens)
 
 
 if __name__ == "__main__":
