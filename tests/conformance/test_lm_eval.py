@@ -1,4 +1,4 @@
-"""lm-eval's requests, as `_create_payload` of its models/openai_completions.py makes them, and what it reads of answers.
+"""lm-eval's requests, as `_create_payload` in models/openai_completions.py makes them, and what it reads in answers.
 
 Its tasks that generate work through both routes. Those that compare log probabilities of given answers want those of
 the prompt, which neither engine tells: the refusal names the parameter, and no score is wrong.
