@@ -54,7 +54,11 @@ class Rate:
 
 
 class Metrics:
-    """Names and meanings are those of vLLM's metrics; times in seconds. One generation is what vLLM calls a request."""
+    """Names and meanings are those of vLLM's metrics; times in seconds. One generation is what vLLM calls a request.
+
+    The tokens of an answer are taken to have followed one another evenly: sums and counts are exact, and a pause in the
+    middle of an answer is not seen.
+    """
 
     def __init__(self) -> None:
         self.num_finished: Counter[FinishReason] = Counter()
@@ -78,7 +82,7 @@ class Metrics:
     @contextmanager
     def generation(self, decoder: AnswerDecoder, begin: float) -> "Iterator[GenerationClock]":
         """Follow one generation; its request arrived at `begin`, by the monotonic clock. A failure is no answer."""
-        clock = GenerationClock(decoder, begin)
+        clock = GenerationClock(decoder, begin, self.time_to_first_token)
         self._running.add(clock)
         try:
             yield clock
@@ -92,17 +96,17 @@ class Metrics:
         now = time.monotonic()
         self.num_finished[clock.finish_reason] += 1
         self.e2e_request_latency.observe(now - clock.begin)
-        if clock.first_token_at is not None:
-            self.time_to_first_token.observe(clock.first_token_at - clock.begin)
-            if following := clock.num_completion_tokens - 1:
-                self.time_per_output_token.observe((now - clock.first_token_at) / following, following)
+        following = clock.num_completion_tokens - 1
+        if clock.first_token_at is not None and following:
+            self.time_per_output_token.observe((now - clock.first_token_at) / following, following)
 
 
 class GenerationClock:
     """What is known of one generation; `Metrics.generation` makes it."""
 
-    def __init__(self, decoder: AnswerDecoder, begin: float) -> None:
+    def __init__(self, decoder: AnswerDecoder, begin: float, time_to_first_token: Histogram) -> None:
         self._decoder = decoder
+        self._time_to_first_token = time_to_first_token
         self.begin = begin
         self.first_token_at: float | None = None
 
@@ -110,6 +114,7 @@ class GenerationClock:
         """The answer has that many tokens by now; needed until there is one."""
         if num_tokens:
             self.first_token_at = time.monotonic()
+            self._time_to_first_token.observe(self.first_token_at - self.begin)
 
     @property
     def finish_reason(self) -> FinishReason:

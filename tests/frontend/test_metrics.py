@@ -169,4 +169,5 @@ def test_tokens_count_while_they_come_and_after_a_failure() -> None:
         assert (metrics.num_prompt_tokens, metrics.num_generation_tokens) == (7, 2)
         raise ConnectionError
     assert (metrics.num_prompt_tokens, metrics.num_generation_tokens) == (7, 2)
+    assert metrics.time_to_first_token.buckets[-1] == ("+Inf", 1)
     assert not metrics.num_finished
