@@ -104,7 +104,9 @@ def test_triton_serves_the_tensors_that_the_gpu_host_declares(gpu_contract: Serv
 def test_the_answer_is_the_one_of_the_cpu_model(gpu_contract: Server, server: Server) -> None:
     ours, theirs = chat(gpu_contract), chat(server)
     assert ours["choices"] == theirs["choices"]
-    assert ours["usage"].pop("prompt_tokens_details") == {"cached_tokens": 32}
+    # Of the block of 32 tokens that was found, no more than the prompt has, less its last token.
+    assert ours["usage"].pop("prompt_tokens_details") == {"cached_tokens": theirs["usage"]["prompt_tokens"] - 1}
+    assert theirs["usage"]["prompt_tokens"] <= 32
     assert ours["usage"] == theirs["usage"]
     assert ours["model"] == SEED_MODEL
     assert ours["usage"]["prompt_tokens"] > 0
