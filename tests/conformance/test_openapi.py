@@ -48,6 +48,7 @@ STATUSES = {
     "GET /health/ready": ["200", "503"],
     "GET /health/live": ["200"],
     "GET /health/generate": ["200", "401", "500", "503"],
+    "GET /metrics": ["200", "401", "500"],
 }
 """Of each operation, those that it can have."""
 
