@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from build_engine.tensorrt_llm.commands import BACKEND, CONVERTER, Toolchain
+from build_engine.tensorrt_llm.gpus import GPUS
+
 from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .errors import BuildError, BuildInterrupted, HostError, ToolFailed
-from .interrupts import interruptible
 from .mixtral import engine_bytes
 from .progress import track
-from .tensorrt_llm.gpus import GPUS
-from .tensorrt_llm.toolchain import BACKEND, CONVERTER, Toolchain
+from .signals import interruptible
 
 MODEL_REPOSITORY = Path("model_repository")
 
@@ -120,22 +121,23 @@ def _build(arguments: argparse.Namespace) -> None:
 
 
 def _build_openvino(checkpoint: Checkpoint, model_dir: Path, _: argparse.Namespace) -> bool:
-    from . import openvino_target  # a GPU host has no OpenVINO, and `inspect` does not wait for its import
+    # A GPU host has no OpenVINO, and `inspect` does not wait for its import.
+    from build_engine.openvino.build import build
 
-    return openvino_target.build(checkpoint, model_dir)
+    return build(checkpoint, model_dir)
 
 
 def _build_tensorrt_llm(checkpoint: Checkpoint, model_dir: Path, arguments: argparse.Namespace) -> bool:
-    from .tensorrt_llm import target
+    from build_engine.tensorrt_llm.build import build, open_job
 
-    return target.build(target.open_job(checkpoint, model_dir), _toolchain(arguments), arguments.work_dir)
+    return build(open_job(checkpoint, model_dir), _toolchain(arguments), arguments.work_dir)
 
 
 _BUILDERS = {"openvino": _build_openvino, "tensorrt_llm": _build_tensorrt_llm}
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from .tensorrt_llm.report import report
+    from build_engine.tensorrt_llm.plan_report import report
 
     gpu = GPUS[arguments.gpu]
     if arguments.memory_gib is not None:
@@ -144,11 +146,11 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    from .tensorrt_llm import target
+    from build_engine.tensorrt_llm.build import examine_host, open_job
 
     checkpoint = open_checkpoint(arguments.checkpoint.absolute())
-    job = target.open_job(checkpoint, arguments.model_repository / "tensorrt_llm")
-    findings = target.examine_host(job, _toolchain(arguments), arguments.work_dir)
+    job = open_job(checkpoint, arguments.model_repository / "tensorrt_llm")
+    findings = examine_host(job, _toolchain(arguments), arguments.work_dir)
     _print("\n".join(map(str, findings)))
     if failures := sum(finding.level == "failure" for finding in findings):
         raise HostError(f"this host cannot build the engine: {failures} failure(s) above")

@@ -16,8 +16,8 @@ from typing import Any
 
 from .checkpoint import Checkpoint
 from .errors import RepositoryError
-from .interrupts import uninterrupted
-from .limits import Limits
+from .model_config import Limits
+from .signals import uninterrupted
 
 MANIFEST = "manifest.json"
 _FORMAT = 2

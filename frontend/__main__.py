@@ -11,24 +11,25 @@ import time
 
 import uvloop
 
-from .access import CallerLimits
-from .admission import Admission
-from .api_keys import read_api_keys
-from .app import create_app
+from frontend.openai.structured_output import vocabulary_of
+from frontend.server.admission import Admission
+from frontend.server.app import create_app
+from frontend.server.metrics import Metrics
+from frontend.server.middleware.api_keys import read_api_keys
+from frontend.server.middleware.auth import CallerLimits
+from frontend.server.middleware.request_ids import log_handler
+from frontend.server.middleware.stack import with_layers
+from frontend.server.service import Service
+from frontend.server.uvicorn import Server, tls_context, uvicorn_config
+from frontend.text.chat_template import ChatTemplate
+from frontend.text.served_model import ServedModel
+from frontend.text.tokenizer import Tokenizer
+from frontend.triton.client import open_triton
+
 from .engine_dir import read_engine_dir, served_names
 from .errors import StartupError
-from .guides import GuideCompiler
-from .layers import with_layers
-from .metrics import Metrics
-from .request_ids import log_handler
-from .served_model import ServedModel
-from .server import Server, tls_context, uvicorn_config
-from .service import Service
+from .guided_decoding import GuideCompiler
 from .settings import Settings
-from .structured_output import vocabulary_of
-from .template import ChatTemplate
-from .tokenizer import Tokenizer
-from .triton import open_triton
 
 
 async def serve(settings: Settings) -> None:

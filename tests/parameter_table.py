@@ -11,11 +11,11 @@ from pydantic import BaseModel
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from frontend.generation import Engine
-from frontend.parameters import ENGINE_DEPENDENT, REFUSED, REFUSED_BY_RESPONSES, as_json
-from frontend.protocol.chat import ChatCompletionRequest
-from frontend.protocol.completions import CompletionRequest
-from frontend.protocol.responses import ResponsesRequest
-from frontend.tensors import read_engine
+from frontend.openai.chat.types import ChatCompletionRequest
+from frontend.openai.completions.types import CompletionRequest
+from frontend.openai.responses.types import ResponsesRequest
+from frontend.openai.sampling import ENGINE_DEPENDENT, REFUSED, REFUSED_BY_RESPONSES, as_json
+from frontend.triton.tensors import read_engine
 
 ROOT = Path(__file__).parents[1]
 ENDPOINTS: Mapping[str, type[BaseModel]] = {

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from build_engine.awq import Float32
-from build_engine.demo.mixtral import Config, Layer, attention_output, gated, rms_norm
+
+from .mixtral import Config, Layer, attention_output, gated, rms_norm
 
 
 @dataclass(frozen=True, slots=True)

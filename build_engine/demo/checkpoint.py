@@ -13,14 +13,15 @@ from typing import TypeAlias
 import numpy as np
 
 from build_engine.awq import Float16, Float32
-from build_engine.demo.calibrate import observe
-from build_engine.demo.config import text_files
-from build_engine.demo.shards import Tensor, write_shards
-from build_engine.demo.source import Source, find_source, read_source
-from build_engine.demo.texts import read_documents
-from build_engine.demo.tokenizer import to_tokenizer
-from build_engine.demo.upcycle import MixtralLayer, upcycle_layer
 from build_engine.errors import CheckpointError
+
+from .calibrate import observe
+from .config import text_files
+from .shards import Tensor, write_shards
+from .source import Source, find_source, read_source
+from .texts import read_documents
+from .tokenizer import to_tokenizer
+from .upcycle import MixtralLayer, upcycle_layer
 
 Progress: TypeAlias = Callable[[Iterable[int]], Iterable[int]]
 

@@ -2,10 +2,10 @@
 
 import json
 
-from build_engine.demo.mixtral import EXPERTS_PER_TOKEN
-from build_engine.demo.source import Source
-from build_engine.demo.tokenizer import tokenizer_files
-from build_engine.demo.upcycle import GROUP_SIZE, NUM_EXPERTS
+from .mixtral import EXPERTS_PER_TOKEN
+from .source import Source
+from .tokenizer import tokenizer_files
+from .upcycle import GROUP_SIZE, NUM_EXPERTS
 
 
 def text_files(source: Source) -> dict[str, str]:

@@ -11,12 +11,13 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from build_engine.awq import Float32, dequantize
-from build_engine.demo.mixtral import Attention, Config, Decoder, Expert, Layer, token_losses
-from build_engine.demo.rounding import round_to_nearest
-from build_engine.demo.source import find_source, read_source
-from build_engine.demo.texts import read_documents
-from build_engine.demo.upcycle import GROUP_SIZE
 from build_engine.errors import CheckpointError
+
+from .mixtral import Attention, Config, Decoder, Expert, Layer, token_losses
+from .rounding import round_to_nearest
+from .source import find_source, read_source
+from .texts import read_documents
+from .upcycle import GROUP_SIZE
 
 Read = Callable[[str], Float32]
 

@@ -7,8 +7,9 @@ activations get finer steps. Source: arXiv:2306.00978, section 3.2; AutoAWQ 0.2,
 import numpy as np
 
 from build_engine.awq import Float32
-from build_engine.demo.calibrate import Activations
-from build_engine.demo.rounding import round_to_nearest
+
+from .calibrate import Activations
+from .rounding import round_to_nearest
 
 RATIOS = np.arange(0.1, 0.8, 0.1, dtype=np.float32)
 # The loss compares ratios; every third output channel tells as much as all of them.

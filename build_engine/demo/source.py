@@ -14,8 +14,9 @@ from gguf import GGUFReader, ReaderTensor
 from gguf.quants import dequantize as dequantize_gguf
 
 from build_engine.awq import Float32
-from build_engine.demo.mixtral import Attention, Config, Decoder, Expert, Layer
 from build_engine.errors import CheckpointError
+
+from .mixtral import Attention, Config, Decoder, Expert, Layer
 
 SOURCE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -8,7 +8,7 @@ import json
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from build_engine.demo.source import Vocabulary
+from .source import Vocabulary
 
 CONTROL = 3
 

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from build_engine.awq import Float32
-from build_engine.demo.calibrate import LayerActivations
-from build_engine.demo.mixtral import Config, Expert, Layer
-from build_engine.demo.rounding import AwqLinear, Grid, round_with_feedback, search_grid, to_awq
-from build_engine.demo.scaling import (
+
+from .calibrate import LayerActivations
+from .mixtral import Config, Expert, Layer
+from .rounding import AwqLinear, Grid, round_with_feedback, search_grid, to_awq
+from .scaling import (
     fold_into_norm,
     per_value_channel,
     rescale,

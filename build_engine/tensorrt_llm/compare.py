@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from build_engine.awq import Float16, Uint8
 
-from .converted import PackedLinear
+from .awq_linear import AwqLinear
 from .layout import Int64, source_positions
-from .source import AwqLinear
+from .trtllm_checkpoint import PackedLinear
 
 # Rows of a converted matrix that are compared value by value. A wrong layout shows in any of them, a single wrong value
 # in the counts; 32 keep a Mixtral-8x7B's 832 matrices to some minutes on one core.

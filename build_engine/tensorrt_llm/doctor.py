@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from build_engine.limits import Limits
 from build_engine.mixtral import MixtralConfig
+from build_engine.model_config import Limits
 
+from .commands import IMAGE, VERSION, Toolchain, build_command, convert_command, flags_of
 from .gpus import refusal
 from .host import HostFacts, InstalledGpu
 from .plan import GIB, RUNTIME_BYTES, host_bytes, kv_tokens, weight_bytes
-from .toolchain import IMAGE, VERSION, Toolchain, build_command, convert_command, flags_of
 
 Level = Literal["ok", "warning", "failure"]
 

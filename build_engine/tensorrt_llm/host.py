@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .toolchain import Toolchain
+from .commands import Toolchain
 
 _QUERY = "index,name,compute_cap,memory.total,memory.free"
 _HELP_TIMEOUT_S = 300.0

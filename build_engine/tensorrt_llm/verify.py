@@ -16,11 +16,11 @@ from build_engine.checkpoint import Checkpoint
 from build_engine.errors import ConversionError
 from build_engine.mixtral import MixtralConfig
 
+from .awq_linear import AwqLinear, read_linear, side_by_side
 from .compare import Candidates, explain, grid_difference, value_difference
-from .converted import PackedLinear, RankFile, check_config, open_ranks
 from .gpus import is_interleaved
 from .layout import ROTARY_FREQUENCIES, ROTARY_TABLE, rotary_frequencies
-from .source import AwqLinear, read_linear, side_by_side
+from .trtllm_checkpoint import PackedLinear, RankFile, check_config, open_ranks
 
 _GATE, _UP, _DOWN = "w1", "w3", "w2"
 # Of cosines and sines, whose angles in float32 are off by some thousandths at position 32767.

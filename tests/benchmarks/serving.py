@@ -28,9 +28,9 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from frontend.engine_dir import read_engine_dir
-from frontend.messages import Message
-from frontend.template import ChatTemplate
-from frontend.tokenizer import Tokenizer
+from frontend.text.chat_template import ChatTemplate
+from frontend.text.messages import Message
+from frontend.text.tokenizer import Tokenizer
 
 MODEL_DIR = Path("model_repository/openvino")
 PORT, TRITON_PORT, METRICS_PORT = 18800, 18801, 18802

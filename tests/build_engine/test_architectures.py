@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from build_engine.openvino_ir import MODEL_XML
+from build_engine.openvino.weights import MODEL_XML
 from tests.build_engine.workplace import SMALL, CheckpointDir, Repository
 from tests.reference_mixtral import ReferenceMixtral
 from tests.tiny_mixtral import tiny_tensors, write_checkpoint

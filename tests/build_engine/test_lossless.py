@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from build_engine.__main__ import main
-from build_engine.openvino_ir import MODEL_XML
+from build_engine.openvino.weights import MODEL_XML
 from tests.build_engine.workplace import SMALL, CheckpointDir, Repository
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]

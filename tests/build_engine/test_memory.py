@@ -52,7 +52,7 @@ print(int(status["VmHWM"].split()[0]) * 1024)
 BUILD = "import sys; from build_engine.__main__ import main; print(main(sys.argv[1:]))" + PEAK
 GRAPH = (
     "import json, sys; from build_engine.mixtral import to_mixtral_config;"
-    "from build_engine.openvino_graph import MixtralGraph;"
+    "from build_engine.openvino.graph import MixtralGraph;"
     "graph = MixtralGraph(to_mixtral_config(json.loads(sys.argv[1]))); graph.build();"
     "print(len(graph.placeholders))" + PEAK
 )

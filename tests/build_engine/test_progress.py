@@ -14,7 +14,7 @@ import pytest
 from build_engine import progress
 from build_engine.checkpoint import open_checkpoint
 from build_engine.mixtral import engine_bytes
-from build_engine.openvino_ir import write_ir
+from build_engine.openvino.weights import write_ir
 from tests.build_engine.workplace import CheckpointDir, Repository, start
 
 LINE = re.compile(r"weights: \d+ % of [\d.]+[kM]?B, [\d.]+[kMG]?B/s, \d+ s left")

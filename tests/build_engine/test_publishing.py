@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from build_engine import openvino_ir
 from build_engine.__main__ import main
+from build_engine.openvino import weights
 from tests.build_engine.workplace import FAKE_ENGINE, CheckpointDir, Repository, start
 
 Succeed = Callable[[list[str]], str]
@@ -18,18 +18,18 @@ Refuse = Callable[[list[str]], str]
 # A build that says when it is in the middle of its weights, and stays there.
 PAUSED_BUILD = """
 import sys, time
-from build_engine import openvino_ir
+from build_engine.openvino import weights
 from build_engine.__main__ import main
 
-encode_weight = openvino_ir.encode_weight
+encode_weight = weights.encode_weight
 
-def pause_at_the_norm(weights, name):
+def pause_at_the_norm(source, name):
     if name == "model.norm.weight":
         print("paused", flush=True)
         time.sleep(60)
-    return encode_weight(weights, name)
+    return encode_weight(source, name)
 
-openvino_ir.encode_weight = pause_at_the_norm
+weights.encode_weight = pause_at_the_norm
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -107,7 +107,7 @@ def test_a_library_that_catches_exceptions_does_not_swallow_an_interrupt(
             pytest.fail("the interrupt was caught")
         return []
 
-    monkeypatch.setattr(openvino_ir, "encode_weight", careless)
+    monkeypatch.setattr(weights, "encode_weight", careless)
     assert refuse(repository.build(checkpoint)) == "interrupted by SIGINT; nothing was published"
 
 
@@ -158,13 +158,13 @@ def test_the_old_engine_stays_until_the_new_one_is_complete(
 ) -> None:
     repository.hold_fake_engine()
     seen = []
-    encode_weight = openvino_ir.encode_weight
+    encode_weight = weights.encode_weight
 
-    def watching(weights: openvino_ir.Weights, name: str) -> Any:
+    def watching(source: weights.Weights, name: str) -> Any:
         seen.append((repository.engine / "openvino_model.bin").read_bytes())
-        return encode_weight(weights, name)
+        return encode_weight(source, name)
 
-    monkeypatch.setattr(openvino_ir, "encode_weight", watching)
+    monkeypatch.setattr(weights, "encode_weight", watching)
     succeed(repository.build(checkpoint))
     assert len(seen) > 10
     assert set(seen) == {FAKE_ENGINE}

@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from frontend.parameters import REFUSED
-from frontend.protocol.chat import ChatCompletionRequest
-from frontend.protocol.completions import CompletionRequest
-from frontend.protocol.responses import ResponsesRequest
-from frontend.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from frontend.openai.chat.types import ChatCompletionRequest
+from frontend.openai.completions.types import CompletionRequest
+from frontend.openai.responses.types import ResponsesRequest
+from frontend.openai.sampling import REFUSED
+from frontend.openai.tokenize.types import DetokenizeRequest, TokenizeRequest
 from tests.frontend.conftest import MODEL
 
 MESSAGES = [

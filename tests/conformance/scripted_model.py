@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from frontend.tokenizer import Tokenizer
-from frontend.tools.calls import TOOL_CALLS
+from frontend.text.tokenizer import Tokenizer
+from frontend.text.tools import TOOL_CALLS
 from tests.frontend.fake_triton import Events, Step
-from tests.frontend.guides.random_model import matches
+from tests.frontend.guided_decoding.random_model import matches
 
 _FIRST_BYTE_ID = 3
 """Of Mixtral's vocabulary, in which every byte is a token."""

@@ -13,7 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests.chat_models import ChatModelIntegrationTests
 
-from frontend.served_model import ServedModel
+from frontend.text.served_model import ServedModel
 from tests.conformance.scripted_model import Line, ScriptedModel
 from tests.frontend.conftest import MODEL, Running
 

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from frontend.served_model import ServedModel
+from frontend.text.served_model import ServedModel
 from tests.conformance.scripted_model import Line, ScriptedModel
 from tests.frontend.conftest import MODEL, Running
 from tests.frontend.fake_triton import Events, FakeTriton, Refusal, log_prob_of

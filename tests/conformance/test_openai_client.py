@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 from pydantic import BaseModel
 
-from frontend.served_model import ServedModel
+from frontend.text.served_model import ServedModel
 from tests.conformance.scripted_model import Line, ScriptedModel
 from tests.frontend.conftest import API_KEY, MAX_BODY_BYTES, MAX_QUEUE_LENGTH, MODEL, Running
 from tests.frontend.fake_triton import Death, Endless, Events, FakeTriton, Refusal, log_prob_of

@@ -5,8 +5,8 @@ import re
 import pytest
 import yaml
 
-from build_engine.tensorrt_llm.toolchain import IMAGE
-from frontend.access import OPEN_PATHS
+from build_engine.tensorrt_llm.commands import IMAGE
+from frontend.server.middleware.auth import OPEN_PATHS
 from frontend.settings import ENV_PREFIX, Settings
 from tests.docker.project import DOCKER, ROOT, read_compose, services, settings
 

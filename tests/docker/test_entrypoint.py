@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from frontend.tritonserver import ADMIN_APIS, UNSENDABLE_KEY, TritonSettings, triton_command
+from frontend.local.tritonserver import ADMIN_APIS, UNSENDABLE_KEY, TritonSettings, triton_command
 from tests.docker.project import ROOT, read_compose
 
 SCRIPT = ROOT / "docker" / "triton-entrypoint.sh"

@@ -8,7 +8,7 @@ import openvino as ov
 import pytest
 from numpy.typing import NDArray
 
-from build_engine.openvino_ir import MODEL_XML
+from build_engine.openvino.weights import MODEL_XML
 from tests.reference_mixtral import ReferenceMixtral
 from tests.tiny_mixtral import TINY, tiny_tensors
 

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
 
 from frontend.errors import InvalidRequest
-from frontend.guides import Choice, Guide, GuideCompiler, JsonObject, JsonSchema, Regex, Vocabulary
-from frontend.tokenizer import Tokenizer
+from frontend.guided_decoding import Choice, Guide, GuideCompiler, JsonObject, JsonSchema, Regex, Vocabulary
+from frontend.text.tokenizer import Tokenizer
 from tests.e2e.conftest import Server
-from tests.frontend.guides.schemas import json_schemas
+from tests.frontend.guided_decoding.schemas import json_schemas
 
 NUM_SCHEMAS = int(os.environ.get("SCHEMAS", "25"))
 PROMPT = [1, 733, 16289, 28793, 1824, 349, 264, 2134, 28804, 733, 28748, 16289, 28793]

@@ -1,93 +1,84 @@
-"""Who may import whom: formats do not know each other, the middle does no I/O."""
+"""Which folder may import which: only downwards, and what lies below `server` does no I/O but for `triton`."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 FRONTEND = Path(__file__).parents[2] / "frontend"
 
-MIDDLE: dict[str, set[str]] = {
-    "errors": set(),
-    "generation": set(),
-    "messages": {"tools"},
-    "settings": set(),
-    "protocol": {"generation", "tools"},
-    "engine_dir": {"errors"},
-    "template": {"errors", "messages", "tools"},
-    "tokenizer": {"errors", "generation"},
-    "text": {"generation"},
-    "metrics": {"generation", "text"},
-    "served_model": {"generation", "template", "tokenizer"},
-    "parameters": {"errors", "generation", "protocol"},
-    "reply": {"errors", "generation", "protocol"},
-    "requests": {"errors", "generation", "parameters", "protocol", "served_model", "tools"},
-    "chat_reply": {"errors", "generation", "protocol", "reply", "tools"},
-    "chat": {
-        "chat_reply", "errors", "generation", "messages", "parameters", "protocol", "reply", "requests", "served_model",
-        "template", "tokenizer", "tools",
+VALUES = {"errors", "generation", "settings", "engine_dir"}
+"""Modules beside the folders: the core values, which every folder may use."""
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "text": set(),
+    "triton": set(),
+    "guided_decoding": {"text"},
+    "openai": {"text", "guided_decoding", "openai.responses"},
+    "openai.tools": {"text", "openai"},
+    "openai.chat": {"text", "guided_decoding", "openai", "openai.tools"},
+    "openai.completions": {"text", "guided_decoding", "openai"},
+    "openai.responses": {"text", "guided_decoding", "openai", "openai.tools"},
+    "openai.tokenize": {"openai", "openai.chat"},
+    "server": {"text", "triton", "guided_decoding", "openai"},
+    "server.middleware": {"server"},
+    "server.routes": {
+        "text", "triton", "guided_decoding", "openai", "openai.chat", "openai.completions", "openai.responses",
+        "openai.tokenize", "server",
     },
-    "structured_output": {"errors", "guides", "protocol", "served_model", "tools"},
-    "completions": {"errors", "generation", "parameters", "protocol", "reply", "requests", "served_model"},
-    "responses_items": {"generation", "protocol", "reply", "tools"},
-    "responses_reply": {"errors", "generation", "protocol", "reply", "responses_items", "tools"},
-    "responses": {
-        "errors", "messages", "parameters", "protocol", "reply", "requests", "responses_reply", "served_model", "tools",
-    },
-    "tensors": {"errors", "generation"},
+    "local": set(),
 }  # fmt: skip
-RIM: dict[str, set[str]] = {
-    "admission": {"errors"},
-    "exchange": {"errors"},
-    "sender": set(),
-    "triton": {"errors", "exchange", "generation", "tensors"},
-    "kv_cache": set(),
-    "metrics_text": {"admission", "kv_cache", "metrics"},
-    "client_stays": {"errors"},
-    "service": {"admission", "guides", "metrics", "served_model", "triton"},
-    "request_ids": set(),
-    "api_keys": {"errors"},
-    "access": {"answers", "api_keys", "errors"},
-    "layers": {"access", "api_keys", "request_ids", "sender"},
-    "server": {"errors", "settings"},
-    "answers": {"admission", "client_stays", "errors", "generation", "reply", "sender", "service", "text"},
-    "routes": {
-        "answers", "chat", "client_stays", "completions", "errors", "generation", "guides", "kv_cache", "metrics_text",
-        "parameters", "protocol", "reply", "responses", "service", "structured_output",
-    },
-    "app": {"answers", "client_stays", "errors", "protocol", "routes", "service"},
-}  # fmt: skip
-"""A package stands for all its modules, and may use itself."""
+ENTRIES = {"server.app": MAY_IMPORT["server.routes"] | {"server.routes"}}
+"""The module that puts its folder's routes together; whatever else may import it, its folder may not."""
+
+PURE = [folder for folder in MAY_IMPORT if folder.startswith(("text", "openai"))]
 
 
-def trees(module: str) -> list[ast.Module]:
-    file = FRONTEND / f"{module}.py"
-    return [ast.parse(path.read_text()) for path in ([file] if file.exists() else (FRONTEND / module).glob("*.py"))]
+def modules(folder: str) -> Iterator[tuple[str, ast.Module]]:
+    """The modules that lie in a folder itself, by their dotted names without `frontend.`."""
+    for path in (FRONTEND / folder.replace(".", "/")).glob("*.py"):
+        yield f"{folder}.{path.stem}", ast.parse(path.read_text())
 
 
-def own_imports(tree: ast.Module, module: str) -> set[str]:
-    """Modules and packages of the frontend that are used, by their first name."""
-    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    inside = (FRONTEND / module).is_dir()  # a relative import stays in the package there
-    relative = {str(node.module).split(".")[0] for node in froms if node.level and not inside}
-    absolute = {str(node.module).split(".")[1] for node in froms if str(node.module).startswith("frontend.")}
-    return (relative | absolute) - {module}
+def folders_of(name: str) -> str:
+    """The folder that a module lies in: `openai.chat` of `openai.chat.types`."""
+    parts = name.split(".")
+    while parts and not (FRONTEND / "/".join(parts)).is_dir():
+        parts.pop()
+    return ".".join(parts)
 
 
-@pytest.mark.parametrize(("module", "allowed"), [*MIDDLE.items(), *RIM.items()])
-def test_module_imports_only_what_it_may(module: str, allowed: set[str]) -> None:
-    for tree in trees(module):
-        assert own_imports(tree, module) <= allowed
-
-
-@pytest.mark.parametrize("module", MIDDLE)
-def test_nothing_is_asynchronous_and_nothing_is_http_in_the_middle(module: str) -> None:
-    nodes = [node for tree in trees(module) for node in ast.walk(tree)]
-    assert not [
-        node for node in nodes if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
+def imported_folders(tree: ast.Module, folder: str) -> set[str]:
+    """Other folders of the frontend that a module uses, and modules beside the folders."""
+    names = [
+        str(node.module).removeprefix("frontend.")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not node.level and str(node.module).startswith("frontend.")
     ]
-    imported = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {
-        str(node.module).split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and not node.level
-    }
-    assert imported.isdisjoint({"fastapi", "starlette", "aiohttp", "uvicorn", "tritonclient", "asyncio"})
+    return {folders_of(name) or name for name in names} - {folder}
+
+
+def test_every_folder_has_its_rule() -> None:
+    folders = {path.parent for path in FRONTEND.rglob("*.py")} - {FRONTEND}
+    assert {".".join(folder.relative_to(FRONTEND).parts) for folder in folders} == MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_folder_imports_only_what_is_below_it(folder: str) -> None:
+    for module, tree in modules(folder):
+        allowed = ENTRIES.get(module, MAY_IMPORT[folder])
+        assert imported_folders(tree, folder) <= allowed | VALUES, module
+
+
+@pytest.mark.parametrize("folder", PURE)
+def test_nothing_is_asynchronous_and_nothing_is_http_in_the_middle(folder: str) -> None:
+    for module, tree in modules(folder):
+        nodes = list(ast.walk(tree))
+        asynchronous = ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith
+        assert not [node for node in nodes if isinstance(node, asynchronous)], module
+        imported = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {
+            str(node.module).split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and not node.level
+        }
+        assert imported.isdisjoint({"fastapi", "starlette", "aiohttp", "uvicorn", "tritonclient", "asyncio"}), module

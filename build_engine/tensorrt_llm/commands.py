@@ -1,0 +1,97 @@
+"""The programs of NVIDIA's image, found on the PATH, and the commands that the build gives them. Runs nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from build_engine.model_config import Limits
+
+IMAGE = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
+# The newest release that builds engines, and the one in IMAGE; engines are bound to it.
+VERSION = "1.2.1"
+CONVERTER = Path("/app/examples/models/core/llama/convert_checkpoint.py")
+BACKEND = Path("/opt/tritonserver/backends/tensorrtllm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolchain:
+    """Where the programs are."""
+
+    converter: Path = CONVERTER
+    backend: Path = BACKEND
+    python: str = "python3"
+    trtllm_build: str = "trtllm-build"
+    tritonserver: str = "tritonserver"
+    mpirun: str = "mpirun"
+    nvidia_smi: str = "nvidia-smi"
+
+
+def convert_command(tools: Toolchain, hf_checkpoint: Path, output_dir: Path, tp_size: int) -> list[str]:
+    """The converter reads from the checkpoint's config.json that it is AutoAWQ's.
+
+    No `--use_weight_only`: it would select the loader for NVIDIA's own AWQ. float16, because the experts' scales stay
+    float16 whatever is asked. One worker: each holds the source checkpoint in memory.
+    """
+    options = {"model_dir": hf_checkpoint, "output_dir": output_dir, "dtype": "float16"}
+    split = {"tp_size": tp_size, "moe_tp_size": tp_size, "workers": 1}
+    return [tools.python, str(tools.converter), *_flags(options | split)]
+
+
+def build_command(
+    tools: Toolchain, trtllm_checkpoint: Path, output_dir: Path, timing_cache: Path, limits: Limits, tp_size: int
+) -> list[str]:
+    """`trtllm-build`, for exactly the limits of config.pbtxt; the plugins of 4-bit linears switch themselves on."""
+    options = {
+        "checkpoint_dir": trtllm_checkpoint,
+        "output_dir": output_dir,
+        # For what is not quantised, which is lm_head.
+        "gemm_plugin": "auto",
+        "kv_cache_type": "paged",
+        # Reuse of the KV cache and chunked context need it.
+        "use_paged_context_fmha": "enable",
+        # Kernels chosen for several numbers of tokens: a longer build for faster steps.
+        "multiple_profiles": "enable",
+        "max_batch_size": limits.max_batch_size,
+        "max_num_tokens": limits.max_num_tokens,
+        "max_seq_len": limits.max_seq_len,
+        "max_beam_width": 1,
+        "workers": tp_size,
+        "input_timing_cache": timing_cache,
+        "output_timing_cache": timing_cache,
+    }
+    return [tools.trtllm_build, *_flags(options), "--monitor_memory"]
+
+
+def flags_of(command: list[str]) -> list[str]:
+    """The options that a command uses, to be looked for in its `--help`."""
+    return [argument for argument in command if argument.startswith("--")]
+
+
+def _flags(options: dict[str, object]) -> list[str]:
+    return [part for name, value in options.items() for part in (f"--{name}", str(value))]
+
+
+def serve_command(tools: Toolchain, repository: Path, tp_size: int, http_port: int, metrics_port: int) -> list[str]:
+    """Triton with the model of `repository`, on loopback; of several GPUs, one process for each under mpirun.
+
+    Rank 0 answers; the others wait in the backend for its work and open no ports. Source: launch_triton_server.py of
+    TensorRT-LLM 1.2 (leader mode).
+    """
+    options = {
+        "model-repository": repository,
+        "model-control-mode": "explicit",
+        "load-model": "tensorrt_llm",
+        "http-address": "127.0.0.1",
+        "http-port": http_port,
+        "metrics-address": "127.0.0.1",
+        "metrics-port": metrics_port,
+        "allow-grpc": "false",
+    }
+    server = [tools.tritonserver, "--disable-auto-complete-config"]
+    server += [f"--{name}={value}" for name, value in options.items()]
+    if tp_size == 1:
+        return server
+    ranks: list[str] = []
+    for rank in range(tp_size):
+        ranks += [":"] * bool(rank) + ["-n", "1", *server]
+    # The build runs as the checkout's owner, who may be root. Unbound: mpirun would tie each of two ranks to one core.
+    return [tools.mpirun, "--allow-run-as-root", "--bind-to", "none", *ranks]

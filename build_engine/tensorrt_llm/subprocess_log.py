@@ -1,0 +1,166 @@
+"""Run a program of NVIDIA's: its log shown and kept, its peak memory measured, ended with the build that started it."""
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from build_engine.errors import HostError, ToolFailed
+from build_engine.signals import uninterrupted
+
+from .known_failures import known_failure
+
+_SHOWN_LINES = 20
+# A server prints its options after the reason why it ends, a builder the tracebacks of its workers.
+_SEARCHED_LINES = 300
+_HEARTBEAT_S = 30.0
+_MEMORY_SAMPLE_S = 5.0
+_POLL_S = 1.0
+_TERMINATION_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What to run. `say` shows a line; `gpu_memory_mib` samples the fullest GPU; `keep_open` outlives us in it."""
+
+    what: str
+    command: Sequence[str]
+    log: Path
+    output: Path
+    say: Callable[[str], None]
+    gpu_memory_mib: Callable[[], int]
+    keep_open: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a finished run took; `host_mib` is of its largest process."""
+
+    seconds: float
+    host_mib: int
+    gpu_mib: int
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.0f} s, at most {self.host_mib} MiB of host and {self.gpu_mib} MiB of GPU memory"
+
+
+def run_tool(run: Run) -> Usage:
+    """Run to the end. Raises ToolFailed for any status but 0, HostError when the program cannot be started.
+
+    Whatever else interrupts the wait ends the program and its children too.
+    """
+    started = time.monotonic()
+    with run.log.open("w") as log:
+        process = _start(run)
+        try:
+            gpu_mib = _follow(run, process, log.write)
+            status, host_mib = _reap(process)
+        except BaseException:
+            with uninterrupted():
+                end_group(process)
+            raise
+    if status:
+        raise failed(run.what, run.command[0], status, run.log)
+    return Usage(seconds=time.monotonic() - started, host_mib=host_mib, gpu_mib=gpu_mib)
+
+
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """End a program that was started in a session of its own, with its children."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, signum)
+            process.wait(_TERMINATION_S)
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            pass
+        return
+
+
+def _start(run: Run) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(
+            run.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+            pass_fds=run.keep_open,
+        )
+    except OSError as error:
+        raise HostError(f"{run.what}: {run.command[0]} cannot be started ({error.strerror})") from error
+
+
+def _follow(run: Run, process: "subprocess.Popen[bytes]", write: Callable[[str], object]) -> int:
+    """Pass the output on until it ends; the most GPU memory seen, in MiB."""
+    assert process.stdout is not None, "stdout is a pipe"
+    watch = _Watch(run)
+    rest = b""
+    with process.stdout as output, selectors.DefaultSelector() as selector:
+        selector.register(output, selectors.EVENT_READ)
+        while True:
+            if selector.select(_POLL_S):
+                data = os.read(output.fileno(), 2**16)
+                *lines, rest = (rest + data).split(b"\n")
+                if not data and rest:
+                    lines.append(rest)
+                for line in lines:
+                    # Of a progress bar that redraws itself, what it shows at last.
+                    text = line.decode(errors="replace").rstrip().rpartition("\r")[2]
+                    write(text + "\n")
+                    run.say(f"{run.what} | {text}")
+                if not data:
+                    return watch.gpu_mib
+            watch.look()
+
+
+class _Watch:
+    """Measures memory now and then, and gives a sign of life while a tool is silent."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._started = self._last_sign = self._last_sample = time.monotonic()
+        self.gpu_mib = run.gpu_memory_mib()
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if now - self._last_sample > _MEMORY_SAMPLE_S:
+            self._last_sample = now
+            self.gpu_mib = max(self.gpu_mib, self._run.gpu_memory_mib())
+        if now - self._last_sign > _HEARTBEAT_S:
+            self._last_sign = now
+            self._run.say(_heartbeat(self._run, now - self._started, self.gpu_mib))
+
+
+def _heartbeat(run: Run, seconds: float, gpu_mib: int) -> str:
+    written = sum(file.stat().st_size for file in run.output.rglob("*") if file.is_file())
+    return f"{run.what}: {seconds:.0f} s, {written / 2**30:.1f} GiB written, {gpu_mib} MiB of GPU memory in use"
+
+
+def _reap(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
+    """The exit status, and the resident MiB of the largest process of the tool at its peak."""
+    _, wait_status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(wait_status)
+    return process.returncode, usage.ru_maxrss // 1024
+
+
+def failed(what: str, program: str, status: int, log: Path) -> ToolFailed:
+    """How a program ended, what is known about that, what to try, and the end of its log."""
+    ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    last_lines = log.read_text(errors="replace").splitlines()[-_SEARCHED_LINES:]
+    message = f"{what}: {Path(program).name} {ended}"
+    if failure := known_failure("\n".join(last_lines), status):
+        message += f": {failure.known}; try: {failure.remedy}"
+    return ToolFailed(f"{message}; its log is {log}", last_lines[-_SHOWN_LINES:])
+
+
+def show(line: str) -> None:
+    """For a person who waits: a line on stderr."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

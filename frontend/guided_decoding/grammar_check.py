@@ -1,0 +1,106 @@
+"""Whether a grammar that xgrammar read can be generated from: it can always end, and means what it says.
+
+Reads the syntax tree that xgrammar 0.1.25 serialises (`Grammar.serialize_json`).
+"""
+
+import json
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any
+
+from .problems import GuideProblem
+from .xgrammar import CompiledGrammar, Core, GrammarCompiler
+
+
+class _Kind(IntEnum):
+    """xgrammar's GrammarExprType, as far as it is looked at."""
+
+    CHARACTER_CLASS = 1
+    CHARACTER_CLASS_STAR = 2
+    RULE_REF = 4
+    SEQUENCE = 5
+    CHOICES = 6
+    TAG_DISPATCH = 7
+    REPEAT = 8
+
+
+def compile_grammar(core: Core, compiler: GrammarCompiler, text: str) -> CompiledGrammar:
+    """The token masks of an EBNF text whose root is the rule `root`. Raises GuideProblem."""
+    try:
+        grammar = core.Grammar.from_ebnf(text, "root")
+        _check(json.loads(grammar.serialize_json()))
+        return compiler.compile_grammar(grammar)
+    except RuntimeError as error:
+        raise GuideProblem(f"is no grammar that xgrammar compiles: {_sentence(error)}") from error
+
+
+def _sentence(error: RuntimeError) -> str:
+    """xgrammar's words without the time and the place in its source."""
+    return str(error).partition("] ")[2].partition(": ")[2].strip()[:300] or "it cannot be read"
+
+
+def _check(tree: dict[str, Any]) -> None:
+    names = [rule[0] for rule in tree["rules"]]
+    bodies = [rule[1] for rule in tree["rules"]]
+    nodes = [_node(tree, number) for number in range(len(tree["grammar_expr_data"]))]
+    for kind, data in nodes:
+        if kind in (_Kind.CHARACTER_CLASS, _Kind.CHARACTER_CLASS_STAR) and max(data[1:], default=0) > 127:
+            raise GuideProblem(
+                "has a character class with a character outside ASCII, which xgrammar 0.1.25 reads as bytes; "
+                'supported: alternatives such as ("ä" | "ö"), and [^\\x00-\\x7f] for any character outside ASCII'
+            )
+        if kind == _Kind.TAG_DISPATCH:
+            raise GuideProblem("dispatches on tags, which is not supported")
+    endless = [names[rule] for rule in _reached(tree["root_rule_id"], bodies, nodes) - _ending(bodies, nodes)]
+    if endless:
+        raise GuideProblem(f"can never end: {', '.join(sorted(endless))[:200]}")
+
+
+def _node(tree: dict[str, Any], number: int) -> tuple[int, list[int]]:
+    """Kind and operands. xgrammar writes the two arrays under each other's name."""
+    data, start = tree["grammar_expr_indptr"], tree["grammar_expr_data"][number]
+    return data[start], data[start + 2 : start + 2 + data[start + 1]]
+
+
+Nodes = list[tuple[int, list[int]]]
+
+
+def _references(number: int, nodes: Nodes) -> Iterator[int]:
+    """The rules that an expression names."""
+    pending = [number]
+    while pending:
+        kind, data = nodes[pending.pop()]
+        if kind in (_Kind.SEQUENCE, _Kind.CHOICES):
+            pending += data
+        elif kind in (_Kind.RULE_REF, _Kind.REPEAT):
+            yield data[0]
+
+
+def _reached(root: int, bodies: list[int], nodes: Nodes) -> set[int]:
+    reached, pending = {root}, [root]
+    while pending:
+        new = set(_references(bodies[pending.pop()], nodes)) - reached
+        reached |= new
+        pending += new
+    return reached
+
+
+def _ending(bodies: list[int], nodes: Nodes) -> set[int]:
+    """The rules that some finite text matches, found from those that name no others upwards."""
+    ending: set[int] = set()
+    while new := {rule for rule, body in enumerate(bodies) if rule not in ending and _ends(body, nodes, ending)}:
+        ending |= new
+    return ending
+
+
+def _ends(number: int, nodes: Nodes, ending: set[int]) -> bool:
+    match nodes[number]:
+        case _Kind.SEQUENCE, data:
+            return all(_ends(part, nodes, ending) for part in data)
+        case _Kind.CHOICES, data:
+            return any(_ends(part, nodes, ending) for part in data)
+        case _Kind.RULE_REF, data:
+            return data[0] in ending
+        case _Kind.REPEAT, data:
+            return data[1] == 0 or data[0] in ending
+    return True

@@ -1,0 +1,99 @@
+"""Strings and numbers of a JSON Schema as grammars."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from math import ceil, floor
+from typing import Any
+
+from . import json_text, numbers
+from .ebnf import Rules, elements, factored
+from .json_formats import FORMATS
+from .problems import GuideProblem, Unsatisfiable
+from .regex import UnsupportedRegex, length, to_ebnf
+
+MAX_LIMIT = 10**18
+"""Limits of numbers beyond it are refused: their digits are not exact in every JSON reader."""
+_MAX_MULTIPLES = 1000
+
+
+def string_expression(rules: Rules, schema: Mapping[str, Any]) -> str:
+    """`pattern` or `format`, or any string within `minLength` and `maxLength`."""
+    shortest, longest = schema.get("minLength", 0), schema.get("maxLength")
+    shortest, longest = int(shortest), None if longest is None else int(longest)
+    if longest is not None and shortest > longest:
+        raise Unsatisfiable(f"`minLength` {shortest} is more than `maxLength` {longest}")
+    pattern = _pattern(schema)
+    if pattern is None:
+        return json_text.string(rules, shortest, longest)
+    try:
+        least, most = length(pattern)
+        if least < shortest or (longest is not None and (most is None or most > longest)):
+            raise GuideProblem(
+                "`minLength` and `maxLength` beside a `pattern` or `format` must say no more than it does"
+            )
+        return f'"\\"" {to_ebnf(pattern, in_json=True)} "\\""'
+    except UnsupportedRegex as error:
+        raise GuideProblem(f"`pattern` {pattern!r} {error}") from error
+
+
+def _pattern(schema: Mapping[str, Any]) -> str | None:
+    if "format" not in schema:
+        return schema.get("pattern")
+    if "pattern" in schema:
+        raise GuideProblem("`pattern` and `format` together are not supported")
+    if schema["format"] not in FORMATS:
+        raise GuideProblem(f"`format` is {schema['format']!r}; supported: {', '.join(FORMATS)}")
+    return FORMATS[schema["format"]]
+
+
+def integer_expression(schema: Mapping[str, Any]) -> str:
+    """Integers within the limits; multiples of a number only in a range that can be listed."""
+    low, high = _integer_limits(schema)
+    multiple = schema.get("multipleOf", 1)
+    if low is not None and high is not None and low > high:
+        raise Unsatisfiable("no integer is within the limits")
+    if multiple == 1:
+        return numbers.integers(low, high)
+    if low is None or high is None or high - low > _MAX_MULTIPLES * max(multiple, 1) or multiple != int(multiple):
+        raise GuideProblem(f"`multipleOf` is supported for integers within limits, up to {_MAX_MULTIPLES} of them")
+    first = -(-low // int(multiple)) * int(multiple)
+    if first > high:
+        raise Unsatisfiable("no multiple is within the limits")
+    return factored(elements(str(number)) for number in range(first, high + 1, int(multiple)))
+
+
+def number_expression(schema: Mapping[str, Any]) -> str:
+    """Numbers within the limits, with up to six decimals if there are limits; multiples of an integer are integers."""
+    if "multipleOf" in schema:
+        return integer_expression(schema)
+    low, above = _stricter(schema.get("minimum"), schema.get("exclusiveMinimum"), max)
+    high, below = _stricter(schema.get("maximum"), schema.get("exclusiveMaximum"), min)
+    if low is None and high is None:
+        return json_text.NUMBER
+    try:
+        return numbers.decimals(low, high, above=above, below=below)
+    except ValueError as error:
+        raise Unsatisfiable(str(error)) from error
+
+
+def _stricter(inclusive: Any, exclusive: Any, strictest: Any) -> tuple[Decimal | None, bool]:
+    """The limit that holds, and whether it is itself excluded."""
+    limits = [_limit(limit) for limit in (exclusive, inclusive) if limit is not None]
+    if not limits:
+        return None, False
+    limit = strictest(limits)
+    return limit, exclusive is not None and _limit(exclusive) == limit
+
+
+def _limit(limit: Any) -> Decimal:
+    if abs(limit) > MAX_LIMIT:
+        raise GuideProblem(f"limits of numbers are supported up to 10^18; found {limit}")
+    return Decimal(str(limit))
+
+
+def _integer_limits(schema: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    low, above = _stricter(schema.get("minimum"), schema.get("exclusiveMinimum"), max)
+    high, below = _stricter(schema.get("maximum"), schema.get("exclusiveMaximum"), min)
+    least = None if low is None else floor(low) + 1 if above else ceil(low)
+    most = None if high is None else ceil(high) - 1 if below else floor(high)
+    return least, most

@@ -1,0 +1,300 @@
+"""JSON Schema (draft 2020-12) as a grammar of answers that are valid by it.
+
+Every keyword is followed, is an annotation, or is refused by its path. The grammar may allow less than the schema
+does, and never more: objects have their properties in the schema's order and nothing else (unless
+`additionalProperties` says so), patterns match whole strings, `format`s are checked.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from graphlib import CycleError, TopologicalSorter
+from itertools import combinations
+from typing import Any
+from urllib.parse import unquote
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from . import json_text
+from .ebnf import Rules, elements, factored, one_of
+from .json_containers import array_expression, object_expression
+from .json_scalars import integer_expression, number_expression, string_expression
+from .problems import GuideProblem, Unsatisfiable
+from .schema_disjoint import disjoint
+from .schema_keywords import ANNOTATIONS, FAMILIES, REFUSED
+from .schema_merge import NoConjunction, common_values, conjoin, types_of
+
+Schema = Mapping[str, Any]
+
+MAX_DEPTH = 64
+"""Schemas within schemas, references followed included."""
+MAX_SCHEMAS = 5000
+"""Schemas that one schema may unfold into."""
+
+
+def json_schema(rules: Rules, schema: Any) -> str:
+    """An expression for the JSON values that are valid by `schema`, whose rules join `rules`.
+
+    Raises GuideProblem, with the path in the schema as a JSON pointer.
+    """
+    check_schema(schema)
+    root = {key: value for key, value in schema.items() if key != "$id"} if isinstance(schema, dict) else schema
+    translator = _Translator(rules, root)
+    name = translator.expression(root, "#", 0)
+    translator.check_progress()
+    return name
+
+
+def check_schema(schema: Any) -> None:
+    """Raises GuideProblem for what is no JSON Schema."""
+    if isinstance(schema, bool | dict):
+        error = best_match(Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(schema))
+        if error is None:
+            return
+        found = GuideProblem(f"is not valid JSON Schema (draft 2020-12): {error.message[:200]}")
+        found.path = "#" + "".join(f"/{part}" for part in error.absolute_path)
+        raise found
+    raise GuideProblem(f"a JSON Schema is an object or a boolean; found {json.dumps(schema)[:100]}")
+
+
+class _Translator:
+    """One schema on its way into a set of rules. Equal subschemas share a rule, which also ends recursion."""
+
+    def __init__(self, rules: Rules, root: Any) -> None:
+        self._rules = rules
+        self._root = root
+        self._names: dict[str, str] = {}
+        self._unfolded = 0
+        self._rule: str | None = None
+        """The rule that is being written, as long as it speaks of the same value."""
+        self._same_value: dict[str, set[str]] = {}
+        """The rules that a rule leads to without a step into an object or an array."""
+
+    def expression(self, schema: Any, path: str, depth: int) -> str:
+        """The name of the rule for `schema`."""
+        if schema is True:
+            return json_text.value(self._rules)
+        key = json.dumps(schema)
+        if key in self._names:
+            return self._led_to(self._names[key])
+        self._unfolded += 1
+        if depth > MAX_DEPTH or self._unfolded > MAX_SCHEMAS:
+            raise _at(path, GuideProblem("the schema is nested too deeply, or unfolds into too many"))
+        mark, known = self._rules.mark(), dict(self._names)
+        name = self._names[key] = self._rules.allocate(path.rpartition("/")[2].replace("#", "answer"))
+        outer, self._rule = self._rule, name
+        try:
+            self._rules.define(name, self._body(schema, path, depth))
+        except GuideProblem as problem:
+            self._rules.forget_since(mark)
+            self._names = known
+            self._same_value.pop(name, None)
+            raise _at(path, problem) from problem.__cause__
+        finally:
+            self._rule = outer
+        return self._led_to(name)
+
+    def _led_to(self, name: str) -> str:
+        if self._rule is not None:
+            self._same_value.setdefault(self._rule, set()).add(name)
+        return name
+
+    def check_progress(self) -> None:
+        """Raises GuideProblem if a schema applies itself to the value that it is asked about (core, 9.4.1)."""
+        try:
+            TopologicalSorter(self._same_value).prepare()
+        except CycleError:
+            raise _at("#", GuideProblem("`$ref` leads back to where it began, without a step into the value")) from None
+
+    def _body(self, schema: Any, path: str, depth: int) -> str:
+        if schema is False:
+            raise Unsatisfiable("`false` accepts no value")
+        schema = self._combined(schema, depth)
+        if "enum" in schema:
+            return self._values(schema)
+        for keyword in sorted(schema.keys() & REFUSED):
+            raise GuideProblem(f"`{keyword}` is not supported")
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in schema:
+                return self._alternatives(schema, keyword, path, depth)
+        if (ref := schema.get("$ref")) is not None:
+            return self.expression(self._resolve(ref), ref, depth + 1)
+        return self._any_type(schema, path, depth)
+
+    def _any_type(self, schema: Schema, path: str, depth: int) -> str:
+        """One alternative for each type that the schema speaks of; a schema that speaks of none accepts anything."""
+        speaks_of = [kind for kind, keywords in FAMILIES.items() if schema.keys() & keywords]
+        types = types_of(schema) if "type" in schema else speaks_of
+        if not types and "type" not in schema:
+            return json_text.value(self._rules)
+        if "number" in types and "integer" in types:
+            types.remove("integer")
+        return self._any_of([partial(self._typed, kind, schema, path, depth) for kind in types])
+
+    def _typed(self, kind: str, schema: Schema, path: str, depth: int) -> str:
+        def member(subschema: Any, place: str) -> str:
+            outer, self._rule = self._rule, None
+            try:
+                return self.expression(subschema, f"{path}/{place}", depth + 1)
+            finally:
+                self._rule = outer
+
+        match kind:
+            case "object":
+                return object_expression(self._rules, schema, member)
+            case "array":
+                return array_expression(schema, member)
+            case "string":
+                return string_expression(self._rules, schema)
+            case "integer":
+                return integer_expression(schema)
+            case "number":
+                return number_expression(schema)
+            case "boolean":
+                return '("true" | "false")'
+        return '"null"'
+
+    def _combined(self, schema: Schema, depth: int) -> Schema:
+        """`schema` with its annotations gone, and `allOf` and a `$ref` that has company folded into the rest."""
+        if depth > MAX_DEPTH:
+            raise GuideProblem("`$ref` and `allOf` nest too deeply, or go round in circles")
+        folded: Any = _evaluated({key: value for key, value in schema.items() if key not in ANNOTATIONS})
+        if "const" in folded:
+            folded |= self._both_values(folded)
+            del folded["const"]
+        parts = folded.pop("allOf", [])
+        if "$ref" in folded and (folded.keys() != {"$ref"} or parts):
+            parts = [{"$ref": folded.pop("$ref")}, *parts]
+        for part in parts:
+            folded = self._conjoin(folded, part, depth)
+        if isinstance(folded, bool):
+            return {} if folded else {"enum": []}
+        return folded if folded.keys().isdisjoint({"const", "allOf"}) else self._combined(folded, depth + 1)
+
+    def _both_values(self, schema: Schema) -> dict[str, Any]:
+        value = [schema["const"]]
+        return {"enum": common_values(value, schema["enum"]) if "enum" in schema else value}
+
+    def _conjoin(self, schema: Any, part: Any, depth: int) -> Any:
+        """`schema` with `part` folded in; alternatives of both become alternatives of pairs."""
+        while isinstance(part, dict) and part:
+            part = self._combined(part, depth + 1)
+            if part.keys() != {"$ref"}:
+                break
+            part = self._resolve(part["$ref"])
+        if not isinstance(schema, dict) or not isinstance(part, dict):
+            return conjoin(schema, part)
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in schema and keyword in part:
+                pairs = [{"allOf": [one, other]} for one in schema[keyword] for other in part[keyword]]
+                self._unfolded += len(pairs)
+                schema, part = {**schema, keyword: pairs}, {key: part[key] for key in part.keys() - {keyword}}
+        try:
+            return conjoin(schema, part)
+        except NoConjunction as keyword:
+            raise GuideProblem(
+                f"`{keyword}` in two schemas that hold together (`allOf`, `$ref`) is not supported"
+            ) from None
+
+    def _resolve(self, ref: str) -> Any:
+        """The subschema that a `$ref` within this schema points at."""
+        fragment = unquote(ref.removeprefix("#"))
+        if not ref.startswith("#") or (fragment and not fragment.startswith("/")):
+            raise GuideProblem(
+                f"`$ref` {ref!r} is not supported; supported: `#` and JSON pointers such as `#/$defs/name`"
+            )
+        target = self._root
+        for part in fragment.split("/")[1:]:
+            key = part.replace("~1", "/").replace("~0", "~")
+            try:
+                target = target[int(key)] if isinstance(target, list) else target[key]
+            except (KeyError, IndexError, ValueError, TypeError):
+                raise GuideProblem(f"`$ref` {ref!r} points at nothing") from None
+        if not isinstance(target, dict | bool):
+            raise GuideProblem(f"`$ref` {ref!r} points at what is no schema")
+        return target
+
+    def _alternatives(self, schema: Schema, keyword: str, path: str, depth: int) -> str:
+        """`anyOf` and `oneOf`, whose company holds for each alternative."""
+        company = {key: value for key, value in schema.items() if key != keyword}
+        branches = [self._conjoin(company, branch, depth) if company else branch for branch in schema[keyword]]
+        if keyword == "oneOf":
+            self._check_disjoint(branches, depth)
+        branches = _listed_together(branches)
+        places = [f"{path}/{keyword}/{index}" for index in range(len(branches))]
+        return self._any_of(
+            [partial(self.expression, to, at, depth + 1) for at, to in zip(places, branches, strict=True)]
+        )
+
+    def _check_disjoint(self, branches: Sequence[Any], depth: int) -> None:
+        plain = [self._plain(branch, depth) for branch in branches]
+        for (first, one), (second, other) in combinations(enumerate(plain), 2):
+            if not disjoint(one, other, lambda schema: self._plain(schema, depth)):
+                raise GuideProblem(
+                    f"`oneOf` is supported for alternatives told apart by type, or by a required property with `const` "
+                    f"or `enum`; {first} and {second} are not. `anyOf` is supported"
+                )
+
+    def _plain(self, schema: Any, depth: int) -> Any:
+        """`schema` without `$ref` and `allOf`."""
+        folded = self._conjoin({}, schema, depth)
+        return {} if folded is True else folded
+
+    def _any_of(self, ways: Iterable[Callable[[], str]]) -> str:
+        """All alternatives that something is valid by."""
+        found, reasons = [], []
+        for way in ways:
+            try:
+                found.append(way())
+            except Unsatisfiable as reason:
+                reasons.append(reason)
+        if found:
+            return one_of(dict.fromkeys(found)) if len(found) > 1 else found[0]
+        raise reasons[0] if reasons else Unsatisfiable("no type is left that a value could have")
+
+    def _values(self, schema: Schema) -> str:
+        """`enum` and `const`: those of the values that are valid by everything that stands beside them."""
+        validator = Draft202012Validator(self._root, registry=Registry()).evolve(schema=schema)
+        try:
+            valid = [value for value in schema["enum"] if validator.is_valid(value)]
+        except (Unresolvable, re.error) as error:
+            raise GuideProblem(f"`enum` cannot be checked against the keywords beside it: {error}") from error
+        if not valid:
+            raise Unsatisfiable("none of the values of `enum` or `const` is valid")
+        texts = [json_text.dumps(value) for value in valid]
+        "".join(texts).encode()  # UnicodeEncodeError: no text
+        return factored(map(elements, dict.fromkeys(texts)))
+
+
+def _listed_together(branches: Sequence[Any]) -> list[Any]:
+    """Alternatives that only list values as one, for `factored` to see them all."""
+    values: list[Any] = []
+    others = []
+    for branch in branches:
+        rest = {key: branch[key] for key in branch if key not in ANNOTATIONS} if isinstance(branch, dict) else {}
+        if len(rest) == 1 and rest.keys() <= {"const", "enum"}:
+            values += rest.get("enum", [rest.get("const")])
+        else:
+            others.append(branch)
+    return [*others, {"enum": values}] if values else others
+
+
+def _evaluated(schema: dict[str, Any]) -> dict[str, Any]:
+    """`unevaluatedProperties` and `unevaluatedItems` as what they are where no other schema evaluates anything."""
+    for unevaluated, plain in (("unevaluatedProperties", "additionalProperties"), ("unevaluatedItems", "items")):
+        if unevaluated in schema and schema.keys().isdisjoint(_COMBINING | REFUSED - {unevaluated}):
+            schema.setdefault(plain, schema.pop(unevaluated))
+    return schema
+
+
+_COMBINING = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
+
+
+def _at(path: str, problem: GuideProblem) -> GuideProblem:
+    """The problem, with its place in the schema unless it has one."""
+    problem.path = problem.path or path
+    return problem

@@ -1,0 +1,76 @@
+"""The process that compiles guides: python -m frontend.guided_decoding.worker, started by compiler.py.
+
+Reads pickled requests and writes JSON answers, each behind its length. It ends itself when a guide takes too long, as
+no signal handler of Python's runs while xgrammar does, and when its parent is gone.
+"""
+
+import json
+import pickle
+import resource
+import signal
+import sys
+from typing import Any, BinaryIO
+
+from frontend.errors import InvalidRequest
+
+from .grammar_check import compile_grammar
+from .latency_probe import try_grammar
+from .problems import GuideProblem
+from .spec import Guide, field_of
+from .to_ebnf import blaming, to_ebnf_text
+from .worker_messages import LENGTH, GuideLimits, Vocabulary
+from .xgrammar import RAW_VOCABULARY, Core, load_core
+
+
+def main() -> None:
+    """Serve until the input ends. The first request is what all others need."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the frontend, which then closes this
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    vocabulary, limits = _receive(source)
+    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    compiler = _Compiler(load_core(), vocabulary, limits)
+    while (guide := _receive(source)) is not None:
+        signal.setitimer(signal.ITIMER_REAL, limits.time_s)  # SIGALRM ends the process
+        answer = json.dumps(compiler.answer(guide)).encode()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sink.write(LENGTH.pack(len(answer)) + answer)
+        sink.flush()
+
+
+def _receive(source: BinaryIO) -> Any:
+    """The next request; None at the end of the input."""
+    head = source.read(LENGTH.size)
+    return pickle.loads(source.read(*LENGTH.unpack(head))) if len(head) == LENGTH.size else None
+
+
+class _Compiler:
+    """Compiles for one vocabulary."""
+
+    def __init__(self, core: Core, vocabulary: Vocabulary, limits: GuideLimits) -> None:
+        self._core, self._limits = core, limits
+        self._stop_token_ids = frozenset(vocabulary.stop_token_ids)
+        self._vocab_size = max(*vocabulary.token_bytes, *vocabulary.stop_token_ids) + 1
+        tokens = [vocabulary.token_bytes.get(token_id, b"") for token_id in range(self._vocab_size)]
+        info = core.TokenizerInfo(tokens, RAW_VOCABULARY, self._vocab_size, vocabulary.stop_token_ids, False)
+        self._compiler = core.GrammarCompiler(info, 1, False, -1)
+
+    def answer(self, guide: Guide) -> dict[str, str]:
+        """The grammar, or why there is none."""
+        try:
+            text = to_ebnf_text(guide)
+            with blaming(field_of(guide)):
+                self._check(text)
+        except InvalidRequest as refusal:
+            return {"message": refusal.message, "param": refusal.param or ""}
+        return {"ebnf": text}
+
+    def _check(self, text: str) -> None:
+        if len(text.encode()) > self._limits.ebnf_bytes:
+            raise GuideProblem(f"becomes a grammar of more than {self._limits.ebnf_bytes} bytes")
+        compiled = compile_grammar(self._core, self._compiler, text)
+        try_grammar(self._core, compiled, self._vocab_size, self._stop_token_ids)
+
+
+if __name__ == "__main__":
+    main()

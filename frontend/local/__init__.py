@@ -1,0 +1,1 @@
+"""`python -m frontend.local`: Triton and the frontend on this machine, started and ended together."""

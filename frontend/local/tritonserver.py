@@ -1,0 +1,126 @@
+"""Start a real Triton Inference Server on this machine, closed to everything but inference on loopback.
+
+`tritonserver` on the PATH (NVIDIA's image) is taken as it is; else the binary in the wheel nvidia-pytriton is used,
+with its Python backend and the stub for this Python. Nothing here supervises or waits.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from .child_process import start_child
+
+# Everything that changes a running server or reads its memory. Nobody needs these here.
+ADMIN_APIS = "model-repository,shared-memory,trace,logging"
+# A header value cannot hold a newline, so no request can carry this key: the APIs are closed without a secret.
+UNSENDABLE_KEY = "closed=\n"
+
+
+class TritonUnavailable(Exception):
+    """No tritonserver can be started here; the message says what to install."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TritonSettings:
+    """Where a server listens (loopback only) and the one model that it loads."""
+
+    model_repository: Path
+    model: str
+    http_port: int
+    metrics_port: int
+    runtime_dir: Path
+
+
+def start_triton(settings: TritonSettings, log: BinaryIO) -> "subprocess.Popen[bytes]":
+    """Start tritonserver, its output going to `log`. Raises TritonUnavailable; readiness is the caller's to await."""
+    command, environment = triton_command(settings)
+    return start_child(command, environment=environment, output=log)
+
+
+def triton_command(settings: TritonSettings) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of the server."""
+    options: dict[str, object] = {
+        "model-repository": settings.model_repository,
+        "model-control-mode": "explicit",
+        "load-model": settings.model,
+        "http-address": "127.0.0.1",
+        "http-port": settings.http_port,
+        "metrics-address": "127.0.0.1",
+        "metrics-port": settings.metrics_port,
+        "allow-grpc": "false",
+        "allow-sagemaker": "false",
+        "allow-vertex-ai": "false",
+        "allow-gpu-metrics": "false",
+        "exit-timeout-secs": 5,
+        "http-restricted-api": f"{ADMIN_APIS}:{UNSENDABLE_KEY}",
+    }
+    binary, more, environment = _installation(settings.runtime_dir)
+    arguments = [f"--{name}={value}" for name, value in (options | more).items()]
+    return [str(binary), "--disable-auto-complete-config", *arguments], environment
+
+
+def _installation(runtime_dir: Path) -> tuple[Path, dict[str, object], dict[str, str]]:
+    """The binary, the options that say where its backends are, and its environment."""
+    if on_path := shutil.which("tritonserver"):
+        return Path(on_path), {}, dict(os.environ)
+    wheel = _wheel()
+    environment = _python_environment()
+    backends = _link_backends(wheel, runtime_dir / "backends")
+    return wheel / "bin" / "tritonserver", {"backend-directory": backends}, environment
+
+
+def _wheel() -> Path:
+    """Where nvidia-pytriton keeps Triton. Other builds of it, for other processors, carry none."""
+    spec = importlib.util.find_spec("pytriton")
+    wheel = Path(spec.origin).parent / "tritonserver" if spec is not None and spec.origin is not None else None
+    if wheel is None or not (wheel / "bin" / "tritonserver").exists():
+        raise TritonUnavailable(
+            "no tritonserver on the PATH, and no wheel that carries one is installed;"
+            " install it with: pip install --no-deps nvidia-pytriton"
+        )
+    return wheel
+
+
+def _link_backends(wheel: Path, backends: Path) -> Path:
+    """The wheel keeps the stubs of all Pythons apart from the backend, which looks for one beside itself."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = wheel / "python_backend_stubs" / python / "triton_python_backend_stub"
+    if not stub.exists():
+        raise TritonUnavailable(f"Triton's Python backend has no stub for Python {python}; accepted: 3.10 to 3.12")
+    files = [stub, *(wheel / "backends" / "python").iterdir()]
+    shutil.rmtree(backends, ignore_errors=True)
+    (backends / "python").mkdir(parents=True)
+    for file in files:
+        (backends / "python" / file.name).symlink_to(file)
+    return backends.absolute()
+
+
+def _python_environment() -> dict[str, str]:
+    """The stub embeds Python: it needs this one's shared library, standard library and packages."""
+    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+    library = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
+    if not _loadable(library, name):
+        raise TritonUnavailable(
+            f"{name} is missing, which Triton's Python backend needs;"
+            f" install it with: apt-get install libpython{sys.version_info.major}.{sys.version_info.minor}"
+        )
+    return {
+        **os.environ,
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(library), os.environ.get("LD_LIBRARY_PATH")])),
+        # The stub ignores PYTHONPATH, but finds a virtual environment by the first python3 on the PATH.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+    }
+
+
+def _loadable(library: Path, name: str) -> bool:
+    """Whether the loader will find the library, in Python's own directory or in the system's cache."""
+    if (library / name).exists():
+        return True
+    cache = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False)
+    return name in cache.stdout

@@ -1,0 +1,95 @@
+"""POST /v1/chat/completions."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from frontend.generation import FinishReason
+from frontend.openai.fields import Body, CompletionFields, TokenLogprob, UsageBody, text_parts
+from frontend.openai.tools.convert import FunctionToolCall, ToolChoiceField, ToolList, ToolMessageFields
+
+
+class TextPart(Body):
+    """The one kind of content part that a text model takes."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(ToolMessageFields):
+    """One message; `developer` is OpenAI's newer word for `system`."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: (
+        Annotated[list[TextPart], BeforeValidator(text_parts("text"), json_schema_input_type=str | list[TextPart])]
+        | None
+    ) = None
+
+
+class PromptFields(Body):
+    """What a prompt is made with, beside the messages."""
+
+    tools: ToolList | None = Field(
+        None, description="functions; `strict` or not, arguments fit their schema where the answer must call"
+    )
+    tool_choice: ToolChoiceField | None = Field(None, description="`none`, `auto`, `required`, or a function by name")
+    parallel_tool_calls: bool | None = Field(None, description="`false`: one call in an answer")
+    add_generation_prompt: bool | None = Field(None, description="handed to the chat template")
+    continue_final_message: bool | None = Field(
+        None, description="the answer goes on with the last message; needs `add_generation_prompt` to be `false`"
+    )
+    chat_template: str | None = Field(None, description="if the operator allows it (`--allow-chat-template`)")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="handed to the chat template")
+
+
+class ChatCompletionRequest(CompletionFields, PromptFields):
+    """The body of POST /v1/chat/completions."""
+
+    model: str = Field(description="one of the served names, else 404")
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] = Field(
+        description="roles `system`, `developer`, `user`, `assistant`, `tool`; `content` is text or text parts"
+    )
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="the newer name of `max_tokens`"
+    )
+    logprobs: bool | None = Field(None, description="of the chosen tokens")
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        None, description="0; neither engine tells the alternatives"
+    )
+
+
+class ChatLogprobs(BaseModel):
+    """OpenAI's shape for chat."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class AssistantMessage(BaseModel):
+    """What the model said, leading space included."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    tool_calls: list[FunctionToolCall] | None = None
+
+
+class ChatChoice(BaseModel):
+    """One answer; `stop_reason` is the stop string or stop token id that ended it."""
+
+    index: int
+    message: AssistantMessage
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishReason | Literal["tool_calls"]
+    stop_reason: str | int | None
+
+
+class ChatCompletion(BaseModel):
+    """A whole answer: exactly vLLM 0.4's fields in its order."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: Sequence[ChatChoice]
+    usage: UsageBody

@@ -1,0 +1,1 @@
+"""POST /v1/completions: its types, its body to a job, its answer to bytes."""

@@ -1,0 +1,62 @@
+"""POST /v1/completions, OpenAI's older API: text or token ids are continued as they are."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from frontend.generation import FinishReason
+from frontend.openai.fields import MAX_CHOICES, CompletionFields, TokenId, UsageBody, described
+
+_TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+
+
+class CompletionRequest(CompletionFields):
+    """The body of POST /v1/completions."""
+
+    model: str = Field(description="one of the served names, else 404")
+    prompt: Annotated[
+        str
+        | _TokenIds
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
+        | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_CHOICES)],
+        described(
+            "a string, a list of strings, token ids, or a list of lists of token ids; lists hold 1 to "
+            f"{MAX_CHOICES} prompts"
+        ),
+    ] = Field(description="a string, a list of strings, token ids, or a list of lists of token ids")
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
+        None, description="0: of the chosen tokens; neither engine tells the alternatives"
+    )
+    echo: bool | None = Field(None, description="the prompt in front of the text; not with `logprobs`")
+    add_special_tokens: bool | None = Field(None, description="`false` leaves out the token that begins a text")
+
+
+class CompletionLogprobs(BaseModel):
+    """OpenAI's older shape; `text_offset` counts characters of `text`."""
+
+    text_offset: list[int]
+    token_logprobs: list[float]
+    tokens: list[str]
+    top_logprobs: None = None
+
+
+class CompletionChoice(BaseModel):
+    """One continued prompt."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason
+    stop_reason: str | int | None
+
+
+class Completion(BaseModel):
+    """A whole answer, in vLLM 0.4's order."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: Sequence[CompletionChoice]
+    usage: UsageBody

@@ -1,0 +1,84 @@
+"""The generations that a body asks for: each of its prompts, `n` times. Shared by all endpoints. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from frontend.errors import InvalidRequest, UnsupportedParameter
+from frontend.generation import GenerationRequest
+from frontend.text.served_model import ServedModel
+from frontend.text.tool_parser import ToolCallParser
+from frontend.text.tools import NO_TOOLS, TOOL_CALLS, ToolUse, new_mistral_id, new_openai_id
+
+from .fields import MAX_CHOICES, CompletionFields, SamplingFields
+from .sampling import check_token_ids, to_sampling_params, truncate_prompt
+
+
+def to_requests(
+    body: SamplingFields,
+    prompts: Sequence[Sequence[int]],
+    model: ServedModel,
+    *,
+    max_tokens: int | None,
+    default_temperature: float,
+    logprobs: bool,
+    seed: int,
+    guide: str | None,
+    num_choices: int = 1,
+    tool_use: ToolUse = NO_TOOLS,
+) -> list[GenerationRequest]:
+    """`num_choices` generations for each prompt, next to one another. `seed` is for a body without one.
+
+    The answers to one prompt differ by their seeds: seed, seed + 1, ... Raises InvalidRequest naming the field.
+    """
+    if num_choices * len(prompts) > MAX_CHOICES:
+        raise InvalidRequest(f"`n` answers to each prompt are more than {MAX_CHOICES} in all.", param="n")
+    marker = model.tokenizer.control_token_id(TOOL_CALLS) if tool_use.tools else None
+    shown_token_ids = frozenset[int]() if marker is None else frozenset([marker])
+    requests = []
+    for given in prompts:
+        prompt = truncate_prompt(given, body.truncate_prompt_tokens, max_tokens, model.engine.max_seq_len)
+        if not prompt:
+            raise InvalidRequest("The prompt has no tokens.", param="prompt")
+        check_token_ids("prompt", prompt, model.vocab_size)
+        params = to_sampling_params(
+            body,
+            max_tokens=max_tokens,
+            num_prompt_tokens=len(prompt),
+            engine=model.engine,
+            vocab_size=model.vocab_size,
+            default_temperature=default_temperature,
+            logprobs=logprobs,
+            seed=seed,
+            guide=guide,
+        )
+        seeds = [(params.seed + choice) % 2**64 for choice in range(num_choices)]
+        requests += [
+            GenerationRequest(
+                prompt_token_ids=prompt,
+                sampling_params=replace(params, seed=own_seed, shown_token_ids=shown_token_ids),
+                end_tokens=model.end_tokens,
+            )
+            for own_seed in seeds
+        ]
+    return requests
+
+
+def to_parsers(tool_use: ToolUse, model: ServedModel, count: int) -> list[ToolCallParser]:
+    """One for each answer that may call; none if none may."""
+    new_id = new_mistral_id if model.template.knows_tools else new_openai_id
+    return [ToolCallParser(tool_use.choice, new_id) for _ in range(count)] if tool_use.tools else []
+
+
+def check_stream_options(body: CompletionFields) -> None:
+    """Raises InvalidRequest if there are options and no stream."""
+    if body.stream_options is not None and not body.stream:
+        raise InvalidRequest("`stream_options` needs `stream` to be true.", param="stream_options")
+
+
+def check_alternatives(param: str, count: int | None) -> None:
+    """Raises UnsupportedParameter if log probs of tokens are asked for that were not chosen."""
+    if count:
+        raise UnsupportedParameter(
+            f"`{param}` is {count}; accepted: 0. The engine tells the log probabilities of the chosen tokens only.",
+            param=param,
+        )

@@ -1,0 +1,1 @@
+"""POST /v1/responses: its types, its body to a job, its answer to bytes."""

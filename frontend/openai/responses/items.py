@@ -1,0 +1,125 @@
+"""The items of a response, written as events while they grow: a message, or the call of a function.
+
+Refuses to know when an item begins and ends: responses_reply.py does.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from frontend.generation import Token
+from frontend.openai.fields import TokenLogprob
+from frontend.openai.reply import to_logprobs
+from frontend.text.tools import ToolCallOpened
+
+from .types import ItemStatus, OutputFunctionCall, OutputMessage, OutputText
+
+
+class Events:
+    """Writes server-sent events, which carry their name twice and a number that counts from 0."""
+
+    def __init__(self) -> None:
+        self._next_number = 0
+
+    def number(self) -> int:
+        """Of the next event."""
+        number = self._next_number
+        self._next_number += 1
+        return number
+
+    def write(self, event: str, **fields: Any) -> bytes:
+        """One event."""
+        data = orjson.dumps({"type": event, "sequence_number": self.number(), **fields})
+        return b"event: %b\ndata: %b\n\n" % (event.encode(), data)
+
+
+class Message:
+    """A message of one text. What its deltas share is rendered once: one costs little more than escaping its text."""
+
+    def __init__(self, item_id: str, output_index: int, events: Events) -> None:
+        self._id = item_id
+        self._events = events
+        self._place = {"output_index": output_index}
+        self._part = {"item_id": item_id, "output_index": output_index, "content_index": 0}
+        self._texts: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        name = b"response.output_text.delta"
+        self._before_number = b'event: %b\ndata: {"type":"%b","sequence_number":' % (name, name)
+        self._before_text = b"," + orjson.dumps(self._part)[1:-1] + b',"delta":'
+
+    def begin(self) -> bytes:
+        """The item, then its one part."""
+        item = OutputMessage(id=self._id, status="in_progress", content=[]).model_dump()
+        return self._events.write("response.output_item.added", **self._place, item=item) + self._events.write(
+            "response.content_part.added", **self._part, part=OutputText(text="").model_dump()
+        )
+
+    def delta(self, text: str, tokens: Sequence[Token]) -> bytes:
+        """More text; `tokens` are those to tell the log probabilities of."""
+        logprobs = to_logprobs(tokens)
+        self._texts.append(text)
+        self._logprobs += logprobs
+        told = orjson.dumps([logprob.model_dump() for logprob in logprobs]) if logprobs else b"[]"
+        number = b"%d" % self._events.number()
+        head = self._before_number + number + self._before_text
+        return head + orjson.dumps(text) + b',"logprobs":' + told + b"}\n\n"
+
+    def end(self, status: ItemStatus) -> bytes:
+        """The text, the part and the item, each whole."""
+        part = self._text()
+        told = [logprob.model_dump() for logprob in part.logprobs]
+        return b"".join(
+            [
+                self._events.write("response.output_text.done", **self._part, text=part.text, logprobs=told),
+                self._events.write("response.content_part.done", **self._part, part=part.model_dump()),
+                self._events.write("response.output_item.done", **self._place, item=self.body(status).model_dump()),
+            ]
+        )
+
+    def body(self, status: ItemStatus) -> OutputMessage:
+        """The item so far."""
+        return OutputMessage(id=self._id, status=status, content=[self._text()])
+
+    def _text(self) -> OutputText:
+        return OutputText(text="".join(self._texts), logprobs=self._logprobs)
+
+
+class FunctionCall:
+    """The call of a function."""
+
+    def __init__(self, item_id: str, output_index: int, events: Events, opened: ToolCallOpened) -> None:
+        self._id = item_id
+        self._events = events
+        self._opened = opened
+        self._place = {"output_index": output_index}
+        self._part = {"item_id": item_id, "output_index": output_index}
+        self._arguments: list[str] = []
+
+    def begin(self) -> bytes:
+        """The item, without arguments."""
+        item = self.body("in_progress").model_dump()
+        return self._events.write("response.output_item.added", **self._place, item=item)
+
+    def delta(self, arguments: str) -> bytes:
+        """More of the arguments."""
+        self._arguments.append(arguments)
+        return self._events.write("response.function_call_arguments.delta", **self._part, delta=arguments)
+
+    def end(self, status: ItemStatus) -> bytes:
+        """The arguments and the item, each whole."""
+        item = self.body(status).model_dump()
+        arguments = item["arguments"]
+        return self._events.write(
+            "response.function_call_arguments.done", **self._part, name=self._opened.name, arguments=arguments
+        ) + self._events.write("response.output_item.done", **self._place, item=item)
+
+    def body(self, status: ItemStatus) -> OutputFunctionCall:
+        """The item so far."""
+        return OutputFunctionCall(
+            id=self._id,
+            status=status,
+            arguments="".join(self._arguments),
+            call_id=self._opened.id,
+            name=self._opened.name,
+        )

@@ -1,0 +1,295 @@
+"""POST /v1/responses, OpenAI's newer API, as far as it needs no memory: nothing is kept between requests."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, PlainValidator, Tag
+from pydantic_core import PydanticCustomError
+
+from frontend.openai.fields import Body, SamplingFields, TokenLogprob, text_parts
+from frontend.openai.tools.convert import (
+    MAX_TOOLS,
+    FunctionCall,
+    FunctionDefinition,
+    FunctionTyped,
+    unnamed_tool_choice,
+)
+from frontend.text.tools import ToolChoice
+
+MAX_METADATA = 16
+"""OpenAI's limit, in pairs."""
+
+Status = Literal["in_progress", "completed", "incomplete", "failed"]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+CallId = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class TextPart(Body):
+    """Text that a client wrote (`input_text`), or an answer that is given back (`output_text`)."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+    annotations: list[Any] | None = Field(None, description="of an answer; without effect")
+    logprobs: list[Any] | None = Field(None, description="of an answer; without effect")
+
+
+_Text = Annotated[
+    list[TextPart], BeforeValidator(text_parts("input_text"), json_schema_input_type=str | list[TextPart])
+]
+
+
+class Item(Body):
+    """What items of answers have that are given back; by their nature without effect."""
+
+    id: str | None = None
+    status: ItemStatus | None = None
+
+
+class MessageItem(Item):
+    """One message; `developer` is OpenAI's newer word for `system`."""
+
+    type: Literal["message"] | None = None
+    role: Literal["system", "developer", "user", "assistant"]
+    content: _Text
+    phase: str | None = Field(None, description="of an answer; without effect")
+
+
+class FunctionCallItem(Item, FunctionCall):
+    """What the assistant called; `arguments` is JSON text."""
+
+    type: Literal["function_call"]
+    call_id: CallId
+
+
+class FunctionCallOutputItem(Item):
+    """What the function returned."""
+
+    type: Literal["function_call_output"]
+    call_id: CallId
+    output: _Text
+
+
+_ITEMS = ("message", "function_call", "function_call_output")
+
+
+def _type_of(item: Mapping[str, Any]) -> Any:
+    """Messages and references may go without; only these have nothing but an id."""
+    return item.get("type") or ("item_reference" if "id" in item and "role" not in item else "message")
+
+
+def _known_item(item: Any) -> Any:
+    if not isinstance(item, dict):
+        raise PydanticCustomError("item", "Input should be an object")
+    found = _type_of(item)
+    if not isinstance(found, str) or found not in _ITEMS:
+        raise PydanticCustomError(
+            "item_type",
+            "Items of the type {found} are not supported; {accepted} are",
+            {"found": repr(found)[:100], "accepted": ", ".join(_ITEMS)},
+        )
+    return item
+
+
+InputItem = Annotated[
+    Annotated[MessageItem, Tag("message")]
+    | Annotated[FunctionCallItem, Tag("function_call")]
+    | Annotated[FunctionCallOutputItem, Tag("function_call_output")],
+    Discriminator(_type_of),
+    BeforeValidator(_known_item),
+]
+
+
+def _items(given: Any) -> Any:
+    """A string is what the user says."""
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    if not isinstance(given, list):
+        raise PydanticCustomError("input", "Input should be a string or a list of items")
+    return given
+
+
+class ResponseTool(FunctionDefinition, FunctionTyped):
+    """A function, flat."""
+
+
+class NamedToolChoice(Body):
+    """The form of `tool_choice` that names a function, flat."""
+
+    type: Literal["function"]
+    name: str
+
+
+def _tool_choice(value: Any) -> ToolChoice:
+    match value:
+        case {"type": "function", "name": str(name), **more} if not more:
+            return ToolChoice(mode="named", name=name)
+    return unnamed_tool_choice(value, '{"type": "function", "name": ...}')
+
+
+class TextFormat(Body):
+    """`text`, any JSON object, or JSON that a schema describes, flat."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+    description: str | None = None
+
+
+class TextOptions(Body):
+    """What the text of the answer looks like."""
+
+    format: TextFormat | None = None
+
+
+class NoOptions(Body):
+    """An object that may be there, while what it could hold is refused or reported by name."""
+
+
+class ResponsesRequest(SamplingFields):
+    """The body of POST /v1/responses."""
+
+    model: str = Field(description="one of the served names, else 404")
+    input: Annotated[
+        list[InputItem],
+        Field(min_length=1),
+        BeforeValidator(_items, json_schema_input_type=str | list[InputItem]),
+    ] = Field(description="a string, or items: messages, `function_call`, `function_call_output`")
+    instructions: str | None = Field(None, description="a system message in front of `input`")
+    tools: Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS)] | None = Field(
+        None, description="functions; `strict` or not, arguments fit their schema where the answer must call"
+    )
+    tool_choice: (
+        Annotated[
+            ToolChoice,
+            PlainValidator(_tool_choice, json_schema_input_type=Literal["none", "auto", "required"] | NamedToolChoice),
+        ]
+        | None
+    ) = Field(None, description="`none`, `auto`, `required`, or a function by name")
+    parallel_tool_calls: bool | None = Field(None, description="`false`: one call in an answer")
+    text: TextOptions | None = Field(
+        None, description="`format`: `text`, `json_object`, `json_schema`; guaranteed by guided decoding"
+    )
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="by default the answer may fill the context"
+    )
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="of built-in tools, and there are none"
+    )
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA)] | None = Field(
+        None, description="given back in the answer"
+    )
+    include: list[str] | None = Field(None, description="`message.output_text.logprobs`")
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        None, description="0; neither engine tells the alternatives"
+    )
+    stream_options: NoOptions | None = Field(None, description="nothing that could be set")
+    reasoning: NoOptions | None = Field(None, description="the model does not: nothing that could be set")
+
+
+class OutputText(BaseModel):
+    """The text of a message."""
+
+    type: Literal["output_text"] = "output_text"
+    annotations: list[Any] = []
+    logprobs: list[TokenLogprob] = []
+    text: str
+
+
+class OutputMessage(BaseModel):
+    """What the model said."""
+
+    id: str
+    type: Literal["message"] = "message"
+    status: ItemStatus
+    content: list[OutputText]
+    role: Literal["assistant"] = "assistant"
+
+
+class OutputFunctionCall(BaseModel):
+    """What the model called; `arguments` is the text that it wrote."""
+
+    id: str
+    type: Literal["function_call"] = "function_call"
+    status: ItemStatus
+    arguments: str
+    call_id: str
+    name: str
+
+
+OutputItem = OutputMessage | OutputFunctionCall
+
+
+class InputTokensDetails(BaseModel):
+    """`cached_tokens` is 0 where the operator does not have the engine tell."""
+
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+class OutputTokensDetails(BaseModel):
+    """The model does not reason."""
+
+    reasoning_tokens: int = 0
+
+
+class ResponseUsage(BaseModel):
+    """Tokens."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails = InputTokensDetails()
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails = OutputTokensDetails()
+    total_tokens: int
+
+
+class ResponseError(BaseModel):
+    """Why a stream broke off."""
+
+    code: Literal["server_error"] = "server_error"
+    message: str
+
+
+class IncompleteDetails(BaseModel):
+    """Why an answer was cut."""
+
+    reason: Literal["max_output_tokens"] = "max_output_tokens"
+
+
+class Reasoning(BaseModel):
+    """There is none."""
+
+    effort: None = None
+    summary: None = None
+
+
+class ResponseObject(BaseModel):
+    """An answer, and beside it what was asked for, defaults filled in."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: Status = "in_progress"
+    background: Literal[False] = False
+    error: ResponseError | None = None
+    incomplete_details: IncompleteDetails | None = None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    model: str
+    output: Sequence[OutputItem] = ()
+    parallel_tool_calls: bool
+    previous_response_id: None = None
+    reasoning: Reasoning = Reasoning()
+    store: Literal[False] = False
+    temperature: float
+    text: dict[str, dict[str, Any]]
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice
+    tools: Sequence[ResponseTool]
+    top_logprobs: int
+    top_p: float
+    truncation: Literal["disabled"] = "disabled"
+    usage: ResponseUsage | None = None
+    user: str | None
+    metadata: dict[str, str]

@@ -1,0 +1,1 @@
+"""POST /tokenize, /detokenize and /v1/chat/completions/render: their types."""

@@ -1,0 +1,52 @@
+"""POST /tokenize, /detokenize and /v1/chat/completions/render, as vLLM has them."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from frontend.openai.chat.types import ChatMessage, PromptFields
+from frontend.openai.fields import Body, TokenId
+
+
+class TokenizeRequest(PromptFields):
+    """A text, or a conversation as in a chat body; one of the two."""
+
+    model: str | None = None
+    prompt: str | None = None
+    add_special_tokens: bool | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "TokenizeRequest":
+        if (self.prompt is None) == (self.messages is None):
+            raise PydanticCustomError("one_of", "Send one of `prompt` and `messages`")
+        return self
+
+
+class TokenizeAnswer(BaseModel):
+    """`max_model_len` is the context in tokens."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+
+
+class DetokenizeRequest(Body):
+    """Token ids to text."""
+
+    model: str | None = None
+    tokens: Annotated[list[TokenId], Field(min_length=0)]
+
+
+class DetokenizeAnswer(BaseModel):
+    """Control tokens are written out."""
+
+    prompt: str
+
+
+class RenderAnswer(BaseModel):
+    """What a chat request would be given to the engine as."""
+
+    prompt: str
+    prompt_token_ids: list[int]

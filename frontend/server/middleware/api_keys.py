@@ -1,0 +1,86 @@
+"""API keys: read at start, kept as SHA-256 digests, compared in constant time.
+
+Refuses to hold or to log a key, and to be lenient with its file: a line that is not understood would lock somebody out,
+or let everybody in.
+"""
+
+import hmac
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from frontend.errors import InvalidApiKey, StartupError
+
+_LINE = re.compile(r"sha256:(?P<digest>[0-9a-fA-F]{64})(?:\s+(?P<name>[!-~]{1,64}))?")
+_BEARER = re.compile(rb"bearer +(?P<key>\S+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """One key. A key without a name is called by the beginning of its digest.
+
+    Keys of one name are one caller, with one line in the queue and one set of limits: so a client can change its key.
+    """
+
+    digest: bytes
+    name: str
+
+
+def read_api_keys(file: Path | None, plain: Sequence[str]) -> tuple[ApiKey, ...]:
+    """Keys of a file and plain ones together; none of either means that everybody may call.
+
+    A line of the file is `sha256:<64 hex digits>`, optionally with a name of printable ASCII behind it; empty lines and
+    lines that begin with # do not count. Raises StartupError with the number of a bad line, never with what it says.
+
+        printf 'sha256:%s alice\\n' "$(printf %s "$KEY" | sha256sum | cut -d ' ' -f 1)" >> keys
+    """
+    keys = [_api_key(sha256(key.encode()).digest(), None) for key in plain]
+    return (*(_read_file(file) if file is not None else ()), *keys)
+
+
+def _read_file(path: Path) -> tuple[ApiKey, ...]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise StartupError(f"cannot read {path}: {getattr(exc, 'strerror', None) or 'it is not UTF-8'}") from exc
+    keys: dict[bytes, ApiKey] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.startswith("#"):
+            key = _read_line(line.strip(), f"{path}, line {number}")
+            if key.digest in keys:
+                raise StartupError(f"{path}, line {number}: this key is in the file already")
+            keys[key.digest] = key
+    if not keys:
+        raise StartupError(f"{path} holds no API key; without a file everybody may call")
+    return tuple(keys.values())
+
+
+def _read_line(line: str, where: str) -> ApiKey:
+    found = _LINE.fullmatch(line)
+    if found is None:
+        # Not what it says: it may be a key that somebody forgot to hash.
+        raise StartupError(f"{where} is not an API key; accepted: sha256:<64 hex digits>, and a name behind it")
+    return _api_key(bytes.fromhex(found["digest"]), found["name"])
+
+
+def _api_key(digest: bytes, name: str | None) -> ApiKey:
+    return ApiKey(digest=digest, name=name or f"sha256:{digest.hex()[:8]}")
+
+
+def authenticate(keys: Sequence[ApiKey], authorization: bytes | None) -> str:
+    """The name of the key in an Authorization header. Compares all keys, so that time tells nothing.
+
+    Raises InvalidApiKey.
+    """
+    if authorization is None:
+        raise InvalidApiKey("No API key was given. Send it as a header: Authorization: Bearer YOUR_KEY.")
+    bearer = _BEARER.fullmatch(authorization)
+    if bearer is None:
+        raise InvalidApiKey("The Authorization header cannot be read; accepted: Authorization: Bearer YOUR_KEY.")
+    digest = sha256(bearer["key"]).digest()
+    names = [key.name for key in keys if hmac.compare_digest(key.digest, digest)]
+    if not names:
+        raise InvalidApiKey("The API key is not known here.")
+    return names[0]

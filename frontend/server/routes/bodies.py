@@ -1,0 +1,107 @@
+"""Request bodies: read within the limit, parsed, and what has no effect in them reported."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from frontend.errors import BodyTooLarge, InvalidRequest, ModelNotFound, UnsupportedMediaType, UnsupportedParameter
+from frontend.openai.reply import Reply
+from frontend.openai.sampling import ignored_params
+from frontend.server.service import Service
+
+_log = logging.getLogger(__name__)
+
+_OFF_LOOP_BYTES = 16 * 1024
+"""A body from this size on is encoded in a thread: tokenizing it would hold up every stream for milliseconds."""
+
+_MAX_NAMES_IN_HEADER = 32
+
+AnyBody = TypeVar("AnyBody", bound=BaseModel)
+Result = TypeVar("Result")
+
+
+async def read_body(http: Request, body: type[AnyBody], max_bytes: int) -> tuple[AnyBody, int]:
+    """The checked body and its size in bytes.
+
+    Raises InvalidRequest naming the field, BodyTooLarge, UnsupportedMediaType.
+    """
+    raw = await _read(http, max_bytes)
+    try:
+        return body.model_validate_json(raw), len(raw)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+        if not first["loc"]:
+            raise InvalidRequest(f"The body is not a JSON object that can be read: {first['msg']}.") from exc
+        param = _path(first, from_json(raw))
+        raise InvalidRequest(f"Invalid `{param}`: {first['msg']}.", param=param) from exc
+
+
+def _path(error: ErrorDetails, body: Any) -> str:
+    """Where in the body it is. Pydantic's place also names the type, of several, that a value was tried as."""
+    path, value, places = "", body, error["loc"]
+    for number, place in enumerate(places, 1):
+        if isinstance(place, int):
+            path += f"[{place}]"
+            value = value[place] if isinstance(value, list) else None
+        elif isinstance(value, dict) and (place in value or (number == len(places) and error["type"] == "missing")):
+            path += f".{place}"
+            value = value.get(place)
+    return path.removeprefix(".")
+
+
+async def _read(http: Request, max_bytes: int) -> bytes:
+    """The body, never more of it than allowed."""
+    content_type = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise UnsupportedMediaType(f"The body must be application/json, not {content_type}.")
+    body = bytearray()
+    async for piece in http.stream():
+        body += piece
+        if len(body) > max_bytes:
+            raise BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
+    return bytes(body)
+
+
+def new_reply(model: str, service: Service, prefix: str = "cmpl-") -> Reply:
+    """Name and time of an answer by `model`. Raises ModelNotFound."""
+    check_model(model, service)
+    return Reply(
+        id=f"{prefix}{secrets.token_hex(16)}",
+        created=int(time.time()),
+        model=model,
+        system_fingerprint=service.system_fingerprint,
+    )
+
+
+def check_model(model: str, service: Service) -> None:
+    """Raises ModelNotFound for a name that is not served."""
+    if model not in service.model_names:
+        raise ModelNotFound(model, service.model_names)
+
+
+async def off_loop(body_bytes: int, work: Callable[[], Result]) -> Result:
+    """Do it here, or in a thread if it may take long for a body of that size."""
+    return work() if body_bytes < _OFF_LOOP_BYTES else await asyncio.to_thread(work)
+
+
+def report_ignored(body: BaseModel, reply: Reply, service: Service) -> dict[str, str]:
+    """The header that tells which fields had no effect, quoted, as a client chose their names.
+
+    Raises UnsupportedParameter if the operator wants unknown fields refused.
+    """
+    ignored = ignored_params(body)
+    if not ignored:
+        return {}
+    if service.reject_unknown_parameters:
+        raise UnsupportedParameter(f"`{ignored[0][:100]}` is not known to this server.", param=ignored[0][:100])
+    names = ", ".join(quote(name[:100]) for name in ignored[:_MAX_NAMES_IN_HEADER])
+    _log.info("%s ignored parameters: %s", reply.id, names)
+    return {"x-ignored-params": names}

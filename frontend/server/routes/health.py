@@ -1,0 +1,113 @@
+"""Routes for whoever operates the server: is it alive, is it ready, does it generate, and what is it.
+
+Refuses to tell callers without a key more than up or down: access.py keeps the rest from them.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from fastapi import APIRouter
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import BaseModel
+from starlette.responses import PlainTextResponse, Response
+
+from frontend.errors import FrontendError, QueueFull
+from frontend.generation import GenerationRequest, SamplingParams
+from frontend.server.metrics_text import to_text
+from frontend.server.service import Service
+from frontend.triton.kv_cache import fetch_kv_cache
+
+from .dependencies import ServiceOf
+from .openapi import READS, UP_OR_DOWN
+
+router = APIRouter()
+
+_GENERATE_TIMEOUT_S = 10.0
+"""For one token. A step of a full CPU engine takes 2 s."""
+_POLL_INTERVAL_S = 0.05
+
+
+class Version(BaseModel):
+    """`version` is this product's, where vLLM has its own; `engine` what the engine was built with."""
+
+    version: str
+    model: str
+    engine: Mapping[str, str]
+
+
+@router.get("/health/live", response_class=Response)
+async def live() -> Response:
+    """200 as long as this process answers; no body."""
+    return Response()
+
+
+@router.get("/health", response_class=Response, responses=UP_OR_DOWN)
+@router.get("/health/ready", response_class=Response, responses=UP_OR_DOWN)
+async def ready(service: ServiceOf) -> Response:
+    """200 while Triton has the model ready, else 503; no body."""
+    return _up(await service.triton.is_ready())
+
+
+@router.get("/health/generate", response_class=Response, responses=READS | UP_OR_DOWN)
+async def generate(service: ServiceOf) -> Response:
+    """200 if the engine has generated within 10 s, else 503; no body.
+
+    Asks for one token, in line like anybody. Under load it does not wait for its turn: a token that anybody gets shows
+    that the engine generates. So a busy server, its queue full or not, is healthy, and one that hangs is not.
+    """
+    return _up(await _generates(service))
+
+
+@router.get("/metrics", response_class=PlainTextResponse, responses=READS)
+async def metrics(service: ServiceOf) -> Response:
+    """For Prometheus, under the names of vLLM 0.4's metrics."""
+    url = service.triton_metrics_url
+    kv_cache = await fetch_kv_cache(url, service.triton.model) if url else None
+    text = to_text(service.metrics, service.admission, kv_cache, service.model_names[0])
+    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+@router.get("/version", responses=READS)
+async def show_version(service: ServiceOf) -> Version:
+    """What runs here."""
+    return Version(version=version("mixtral-triton"), model=service.triton.model, engine=service.engine_versions)
+
+
+def _up(is_up: bool) -> Response:
+    return Response(status_code=200 if is_up else 503)
+
+
+async def _generates(service: Service) -> bool:
+    """Whether any output comes from the engine before the deadline or before our own request has failed."""
+    begin = time.monotonic()
+    asking = asyncio.ensure_future(_ask_for_a_token(service))
+    try:
+        while service.triton.last_output_at < begin and not asking.done():
+            await asyncio.wait({asking}, timeout=_POLL_INTERVAL_S)
+    finally:
+        asking.cancel()
+        await asyncio.wait({asking})
+    if not asking.cancelled():
+        asking.result()
+    return service.triton.last_output_at >= begin
+
+
+async def _ask_for_a_token(service: Service) -> None:
+    """Return when it is there, or will not be. What it is does not matter."""
+    end_tokens = service.served_model.end_tokens
+    params = SamplingParams(max_tokens=1, temperature=0, top_p=1, seed=0, ignore_eos=True)
+    request = GenerationRequest(prompt_token_ids=(end_tokens.end_id,), sampling_params=params, end_tokens=end_tokens)
+
+    async def ask() -> None:
+        try:
+            async with service.admission.slot("/health/generate"):
+                await service.triton.generate(request, lambda chunks: True)
+        except QueueFull:
+            await asyncio.sleep(_GENERATE_TIMEOUT_S)  # then others' tokens have to tell
+
+    try:
+        await asyncio.wait_for(ask(), _GENERATE_TIMEOUT_S)
+    except (FrontendError, asyncio.TimeoutError):
+        return

@@ -1,0 +1,33 @@
+"""GET /v1/models, whole and by name."""
+
+from fastapi import APIRouter
+
+from frontend.errors import ModelNotFound
+from frontend.openai.models import ModelCard, ModelList
+from frontend.server.service import Service
+
+from .dependencies import ServiceOf
+from .openapi import READS, failures
+
+router = APIRouter()
+
+
+@router.get("/v1/models", responses=READS)
+async def list_models(service: ServiceOf) -> ModelList:
+    """The names that `model` may have."""
+    return ModelList(data=[_model_card(name, service) for name in service.model_names])
+
+
+@router.get("/v1/models/{model:path}", responses=READS | failures(ModelNotFound))
+async def retrieve_model(model: str, service: ServiceOf) -> ModelCard:
+    """One served name; slashes are part of it."""
+    for name in service.model_names:
+        # A name that begins with a slash loses it to clients and proxies that tidy URLs.
+        if model in (name, name.removeprefix("/")):
+            return _model_card(name, service)
+    raise ModelNotFound(model, service.model_names)
+
+
+def _model_card(name: str, service: Service) -> ModelCard:
+    max_model_len = service.served_model.engine.max_seq_len
+    return ModelCard(id=name, created=service.started, owned_by="mixtral-triton", max_model_len=max_model_len)

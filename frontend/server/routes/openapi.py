@@ -1,0 +1,81 @@
+"""What OpenAPI says of the routes that FastAPI cannot find out: bodies that they read by themselves, streams, failures.
+
+Refuses to list 405 and 404 for what is no route: they belong to none.
+"""
+
+from collections.abc import Mapping
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from pydantic import BaseModel
+
+from frontend.errors import (
+    BodyTooLarge,
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    EngineFailed,
+    EngineUnavailable,
+    FrontendError,
+    InvalidApiKey,
+    InvalidRequest,
+    ModelNotFound,
+    QueueFull,
+    RateLimitExceeded,
+    UnsupportedMediaType,
+    UnsupportedParameter,
+)
+from frontend.openai.fields import ErrorBody
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def documented(body: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
+    """What OpenAPI says of a route that reads its body by itself, to keep the limits. app.py adds the schema.
+
+    An `example` without a `model` gets one that is served.
+    """
+    schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+    content = {"application/json": {"schema": schema, "example": dict(example)}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def failures(*kinds: type[FrontendError]) -> Responses:
+    """A response for each status of these."""
+    by_status = groupby(sorted(kinds, key=attrgetter("status")), key=attrgetter("status"))
+    return {
+        status: {
+            "model": ErrorBody,
+            "description": " ".join((kind.__doc__ or "").partition("\n")[0] for kind in of_status),
+        }
+        for status, of_status in by_status
+    }
+
+
+def generates(events: str) -> Responses:
+    """Of a route that generates: a whole answer or a stream, which ends with `events`."""
+    stream = {"schema": {"type": "string"}, "example": f"data: ...\n\n{events}\n\n"}
+    return _FAILURES_OF_GENERATING | {
+        200: {
+            "description": "The answer: whole, or with `stream` as server-sent events.",
+            "content": {"text/event-stream": stream},
+        }
+    }
+
+
+UP_OR_DOWN: Responses = {
+    200: {"description": "Yes. No body."},
+    503: {"description": "No. No body."},
+}
+READS: Responses = failures(InvalidApiKey, FrontendError)
+"""Of every route but the health checks that need no key."""
+
+TAKES_A_BODY: Responses = failures(
+    InvalidRequest, UnsupportedParameter, InvalidApiKey, ModelNotFound, BodyTooLarge, UnsupportedMediaType,
+    RateLimitExceeded, FrontendError,
+)  # fmt: skip
+
+_FAILURES_OF_GENERATING = TAKES_A_BODY | failures(
+    InvalidRequest, UnsupportedParameter, ContextLengthExceeded, RateLimitExceeded, QueueFull, FrontendError,
+    EngineFailed, EngineUnavailable, DeadlineExceeded,
+)  # fmt: skip

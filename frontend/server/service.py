@@ -1,0 +1,37 @@
+"""What the routes work with, put together once at start and handed down.
+
+Refuses to open or close anything: __main__ does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from frontend.guided_decoding import GuideCompiler
+from frontend.text.served_model import ServedModel
+from frontend.triton.client import TritonClient
+
+from .admission import Admission
+from .metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One served model. `started` is in seconds since 1970; `engine_versions` are by package.
+
+    `triton_metrics_url` is empty where Triton's metrics are out of reach. `system_fingerprint` is None where answers
+    are not to tell it.
+    """
+
+    model_names: tuple[str, ...]
+    served_model: ServedModel
+    triton: TritonClient
+    admission: Admission
+    guides: GuideCompiler
+    metrics: Metrics
+    max_body_bytes: int
+    request_timeout_s: float
+    reject_unknown_parameters: bool
+    started: int
+    engine_versions: Mapping[str, str]
+    triton_metrics_url: str = ""
+    system_fingerprint: str | None = None

@@ -1,0 +1,52 @@
+"""uvicorn as this product runs it, with HTTPS where there is a certificate.
+
+Refuses to ask for a password: there is nobody at the terminal of a server.
+"""
+
+import asyncio
+import ssl
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from frontend.errors import StartupError
+from frontend.settings import Settings
+
+
+class Server(uvicorn.Server):
+    """uvicorn looks ten times a second whether it should end, which costs an idle process more than all else."""
+
+    async def main_loop(self) -> None:
+        """Look once a second; `on_tick` renews the Date header at every tenth count."""
+        while not await self.on_tick(0):
+            await asyncio.sleep(1)
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """None without a certificate. Raises StartupError with what is wrong with the files."""
+    if settings.ssl_certfile is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # Without a password OpenSSL would ask the terminal for one.
+        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, settings.ssl_keyfile_password)
+    except OSError as exc:  # ssl.SSLError is one
+        files = " with ".join(str(file) for file in (settings.ssl_certfile, settings.ssl_keyfile) if file)
+        raise StartupError(f"cannot serve HTTPS with {files}: {exc.strerror or exc}") from exc
+    return context
+
+
+def uvicorn_config(app: ASGIApp, settings: Settings, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    """All that is said to uvicorn."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
+    )

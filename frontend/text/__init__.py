@@ -1,0 +1,1 @@
+"""Messages to prompt token ids, and token ids back to text and tool calls. Pure."""

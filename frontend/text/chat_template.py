@@ -1,0 +1,137 @@
+"""The checkpoint's chat template: a conversation to prompt text, in the sandbox that transformers renders it in.
+
+Refuses tokens: it returns text. What the template cannot take is found out once, at start, and put right by Mistral's
+rules; a conversation that it still refuses is the client's mistake. Tools that it does not know, or not in Mistral's
+way, are put into words.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from frontend.errors import InvalidRequest, StartupError
+
+from .messages import Message, fold_into_last, normalise
+from .tool_documents import Unquoted, message_document, tool_document
+from .tool_prompt import answer_beginning, write_out
+from .tools import NO_TOOLS, TOOL_CALLS, Tool, ToolCall, ToolUse
+
+_WITH_SYSTEM = (Message("system", "probe a"), Message("user", "probe b"))
+_OUT_OF_TURN = (Message("user", "probe a"), Message("user", "probe b"))
+_PLAIN = (Message("user", "probe a"), Message("assistant", "probe b"), Message("user", "probe c"))
+_CALLING = (
+    Message("user", "probe d"),
+    Message("assistant", "", (ToolCall(id="probe0001", name="probe_call", arguments="{}"),)),
+    Message("tool", 'probe "b"', tool_call_id="probe0001"),
+)
+_TOOL = Tool(name="probe_tool", description='probe "c"', parameters={})
+_MISTRALS_CALL = re.compile(re.escape(TOOL_CALLS) + r' ?\[\{"name": "probe_call", "arguments": \{\}')
+
+
+_OURS = frozenset({"messages", "tools", "documents", "add_generation_prompt", "continue_final_message"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """How a template is used. `variables` are for the template, by the names that it knows them by."""
+
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+PLAIN_RENDERING = Rendering()
+
+
+class ChatTemplate:
+    """Renders conversations. `special_tokens` are the names that templates use: bos_token, eos_token.
+
+    `knows_tools` is true if tools and calls are part of the template as Mistral writes them: its calls have ids of nine
+    letters and digits (`tools.calls.new_mistral_id`).
+    """
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
+        self._source = source
+        self._special_tokens: dict[str, Any] = dict(special_tokens)
+        self._unquoted = Unquoted()
+        try:
+            self._render(_PLAIN)
+        except Exception as exc:  # a template may fail in any way that Python can
+            raise StartupError(f"the chat template renders no plain conversation: {exc}") from exc
+        self._fold_system = not self._takes(_WITH_SYSTEM)
+        self._alternate = not self._takes(_OUT_OF_TURN)
+        calling = self._try(_CALLING, [_TOOL])
+        self.knows_tools = _TOOL.name in calling and _MISTRALS_CALL.search(calling) is not None
+        self._unquoted = Unquoted(results='probe "b"' in calling, descriptions='probe "c"' in calling)
+        system = _WITH_SYSTEM[0]
+        self._forgets_system = self.knows_tools and system.content not in self._try([system, *_CALLING])
+
+    def with_source(self, source: str) -> "ChatTemplate":
+        """Another template for the same vocabulary. Raises InvalidRequest if it renders no plain conversation."""
+        try:
+            return ChatTemplate(source, self._special_tokens)
+        except StartupError as exc:
+            raise InvalidRequest(f"`chat_template`: {exc}.", param="chat_template") from exc
+
+    def render(
+        self, messages: Sequence[Message], tool_use: ToolUse = NO_TOOLS, rendering: Rendering = PLAIN_RENDERING
+    ) -> str:
+        """The prompt, up to where the assistant speaks, or into its words if it must call a function.
+
+        All that a client wrote comes in shielded. Raises InvalidRequest with the template's own sentence.
+        """
+        self._check(messages, rendering)
+        told = messages if self.knows_tools else write_out(messages, tool_use)
+        told = normalise(told, fold_system=self._fold_system, alternate=self._alternate)
+        if self._forgets_system and told[-1].role != "user":
+            told = fold_into_last(told)
+        try:
+            prompt = self._render(told, tool_use.tools if self.knows_tools else (), rendering)
+        except Exception as exc:  # see above
+            raise InvalidRequest(f"The chat template refuses these messages: {exc}", param="messages") from exc
+        return prompt + answer_beginning(tool_use.choice)
+
+    def _check(self, messages: Sequence[Message], rendering: Rendering) -> None:
+        if rendering.continue_final_message and rendering.add_generation_prompt:
+            raise InvalidRequest(
+                "`continue_final_message` needs `add_generation_prompt` to be false.", param="continue_final_message"
+            )
+        if rendering.continue_final_message and (messages[-1].role != "assistant" or messages[-1].tool_calls):
+            raise InvalidRequest(
+                "`continue_final_message` needs the last message to be the assistant's words.",
+                param="continue_final_message",
+            )
+        if taken := sorted(rendering.variables.keys() & (_OURS | self._special_tokens.keys())):
+            raise InvalidRequest(f"`chat_template_kwargs` must not set `{taken[0]}`.", param="chat_template_kwargs")
+
+    def _takes(self, messages: Sequence[Message]) -> bool:
+        """True if every message is in the prompt: some templates drop what they do not know."""
+        prompt = self._try(messages)
+        return all(message.content in prompt for message in messages)
+
+    def _try(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
+        """The prompt, or nothing: a template may fail in any way that Python can."""
+        try:
+            return self._render(messages, tools)
+        except Exception:
+            return ""
+
+    def _render(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), rendering: Rendering = PLAIN_RENDERING
+    ) -> str:
+        # Annotated as a string upstream; it returns the prompts and, beside them, token spans that were not asked for.
+        documents = [message_document(message, self._unquoted) for message in messages]
+        rendered: Any = render_jinja_template(
+            conversations=[documents],
+            tools=[tool_document(tool, self._unquoted) for tool in tools] or None,
+            chat_template=self._source,
+            add_generation_prompt=rendering.add_generation_prompt,
+            continue_final_message=rendering.continue_final_message,
+            **rendering.variables,
+            **self._special_tokens,
+        )
+        prompts, _ = rendered
+        return str(prompts[0])

@@ -1,0 +1,178 @@
+"""Token ids to text, piece by piece: broken characters and possible stop strings are held back until they are decided.
+
+Refuses I/O and knows no tokenizer: it works on a table from token id to bytes, so each token costs the same.
+"""
+
+import codecs
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
+
+from frontend.generation import Delta, Ending, GenerationRequest, Outcome, Token, TokenChunk, Usage, finish_reason
+
+
+class TextDecoder:
+    """Bytes of tokens to text; a character appears when its last byte does.
+
+    The text is the same however the ids are cut, and bytes that are no UTF-8 become U+FFFD one by one as Unicode
+    recommends. An id that is not in the table (special tokens, padding of the vocabulary) has no text.
+    """
+
+    def __init__(self, token_bytes: Mapping[int, bytes]) -> None:
+        self._token_bytes = token_bytes
+        self._held = b""
+
+    def feed(self, token_ids: Iterable[int]) -> str:
+        """The text that these tokens complete."""
+        data = self._held + b"".join([self._token_bytes.get(token_id, b"") for token_id in token_ids])
+        # What codecs' own incremental decoder does, less a call of Python for every token.
+        text, num_decoded = codecs.utf_8_decode(data, "replace")
+        self._held = data[num_decoded:]
+        return text
+
+    def finish(self) -> str:
+        """U+FFFD for a character that was never completed."""
+        return self._held.decode(errors="replace")
+
+
+class StopStrings:
+    """Cut text at the stop string that is completed first; hold back whatever may still become one."""
+
+    def __init__(self, stop: Sequence[str], *, include: bool = False) -> None:
+        self._stop = stop
+        self._include = include
+        self._beginnings = {string[:length] for string in stop for length in range(1, len(string))}
+        self._longest = max(map(len, self._beginnings), default=0)
+        self._held = ""
+        self.matched: str | None = None
+
+    def feed(self, text: str) -> str:
+        """The text that is certain to be in front of any stop string; with `include` also the one that was found."""
+        if self.matched is not None:
+            return ""
+        held = self._held + text
+        # First completed, not first begun: one token at a time must give what the whole text at once gives.
+        if found := [(at + len(string), at, string) for string in self._stop if (at := held.find(string)) >= 0]:
+            behind, at, self.matched = min(found)
+            return held[: behind if self._include else at]
+        lengths = range(min(self._longest, len(held)), 0, -1)
+        keep = next((length for length in lengths if held[-length:] in self._beginnings), 0)
+        ready = len(held) - keep
+        self._held = held[ready:]
+        return held[:ready]
+
+    def finish(self) -> str:
+        """What was held back and never became a stop string."""
+        return "" if self.matched is not None else self._held
+
+
+class TokenTrail:
+    """Tokens that wait until the text they began in has left, so that none is told of whose text never will be."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, Token]] = deque()
+
+    def append(self, token: Token, *, start: int) -> None:
+        """`start` counts the answer's characters that were whole before this token."""
+        self._waiting.append((start, token))
+
+    def release(self, num_characters: int, *, whole: bool) -> list[Token]:
+        """The tokens that began in front of `num_characters`; if that is the `whole` answer, also those behind it."""
+        released = []
+        while self._waiting:
+            start, _ = self._waiting[0]
+            if not (start < num_characters or (whole and start == num_characters)):
+                break
+            released.append(self._waiting.popleft()[1])
+        return released
+
+
+class AnswerDecoder:
+    """One answer: feed it the engine's tokens, take its text, and ask it at the end why it ended and what it cost.
+
+    `with_tokens` has it tell of the tokens beside the text.
+    """
+
+    def __init__(self, request: GenerationRequest, token_bytes: Mapping[int, bytes], *, with_tokens: bool) -> None:
+        params = request.sampling_params
+        self._num_prompt_tokens = len(request.prompt_token_ids)
+        self._max_tokens = params.max_tokens
+        self._min_tokens = params.min_tokens or 0
+        self._stop_token_ids = params.stop_token_ids
+        self._end_ids = params.stop_token_ids
+        if not params.ignore_eos:
+            self._end_ids |= request.end_tokens.other_end_ids
+        self._include_stop = params.include_stop_str_in_output
+        self._token_bytes = token_bytes
+        self._text = TextDecoder(token_bytes)
+        self._stop = StopStrings(params.stop, include=params.include_stop_str_in_output)
+        self._trail = TokenTrail() if with_tokens else None
+        self._one_by_one = bool(params.stop or self._end_ids or with_tokens)
+        self._num_cached_tokens: int | None = None
+        self._num_completion_tokens = 0
+        self._num_decoded = 0
+        self._num_released = 0
+        self._end_id: int | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """True once a stop string or an end token that the engine does not watch for was seen: cancel the engine."""
+        return self._end_id is not None or self._stop.matched is not None
+
+    def feed(self, chunk: TokenChunk) -> Delta:
+        """What to hand on now; tokens behind the end are dropped."""
+        if chunk.num_cached_tokens is not None:
+            # Engines count blocks, of which the last may be used in part, and work out the last token in any case.
+            self._num_cached_tokens = min(chunk.num_cached_tokens, self._num_prompt_tokens - 1)
+        if not self._one_by_one:
+            self._num_completion_tokens += len(chunk.token_ids)
+            return Delta(self._text.feed(chunk.token_ids), (), self._num_completion_tokens)
+        log_probs = chain(chunk.log_probs, repeat(None))
+        text = "".join([self._feed_one(*token) for token in zip(chunk.token_ids, log_probs, strict=False)])
+        return self._delta(text, whole=False)
+
+    def finish(self) -> Delta:
+        """What was held back, now that no token will follow."""
+        text = self._stop.feed(self._text.finish()) + self._stop.finish()
+        return self._delta(text, whole=self._stop.matched is None)
+
+    def _delta(self, text: str, *, whole: bool) -> Delta:
+        if self._trail is None:
+            return Delta(text, (), self._num_completion_tokens)
+        self._num_released += len(text)
+        return Delta(text, self._trail.release(self._num_released, whole=whole), self._num_completion_tokens)
+
+    def _feed_one(self, token_id: int, log_prob: float | None) -> str:
+        """One token at a time, so that the count ends with the token that completes a stop string."""
+        if self.is_complete:
+            return ""
+        is_end = token_id in self._end_ids and self._num_completion_tokens >= self._min_tokens
+        if is_end:
+            self._end_id = token_id
+            if not self._include_stop:
+                return ""
+        self._num_completion_tokens += 1
+        if self._trail is not None:
+            self._trail.append(Token(token_id, self._token_bytes.get(token_id, b""), log_prob), start=self._num_decoded)
+        text = self._text.feed((token_id,))
+        self._num_decoded += len(text)
+        return text if self._num_completion_tokens < self._min_tokens else self._stop.feed(text)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Why the answer is over and what it took; the reason is meaningful once it is."""
+        reason = finish_reason(
+            stop_matched=self.is_complete,
+            num_completion_tokens=self._num_completion_tokens,
+            max_tokens=self._max_tokens,
+        )
+        usage = Usage(
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_completion_tokens=self._num_completion_tokens,
+            num_cached_tokens=self._num_cached_tokens,
+        )
+        return Outcome(ending=Ending(finish_reason=reason, stop_reason=self._stop_reason), usage=usage)
+
+    @property
+    def _stop_reason(self) -> str | int | None:
+        return self._end_id if self._end_id in self._stop_token_ids else self._stop.matched

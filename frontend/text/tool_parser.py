@@ -1,0 +1,224 @@
+"""What the model wrote, to text and calls, as it comes.
+
+Text is handed on at once, except what may still become the marker `[TOOL_CALLS]`. A call is handed on as soon as its
+name is known and its arguments begin, and these as they are written. A guided engine writes calls in one fixed form;
+without a guide, any JSON array of objects with a `name` and `arguments` is understood. Refuses to judge: the name may
+be unknown, and of the arguments' JSON only brackets and quotes are looked at, as what was sent cannot be taken back.
+
+Nothing that the model wrote is lost. What begins like a call and is none (no array, no name, arguments that are no
+object, or the answer is over first) is text, marker included; arguments that break off stay as far as they got. Only
+what says nothing is dropped: marker, separators, other keys of a call, white space around calls.
+"""
+
+import json
+import re
+from collections.abc import Callable
+
+from .json_nesting import Nesting
+from .tools import TOOL_CALLS, ArgumentsDelta, TextDelta, ToolCallOpened, ToolChoice, ToolEvent
+
+_HEAD = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]+)"\s*,\s*"arguments"\s*:\s*(?=\{)')
+_BLANK = re.compile(r"\s*")
+_SEPARATOR = re.compile(r"\s*,?\s*")
+_COLON = re.compile(r"\s*:\s*")
+
+
+class ToolCallParser:
+    """One answer to events: joined up, they are the same however its text is cut.
+
+    `choice` says how the answer begins, behind what `prompt.answer_beginning` wrote: with text (`auto`), with the array
+    of calls (`required`), or with the arguments of one call (`named`). `new_id` makes the ids of the calls.
+    """
+
+    def __init__(self, choice: ToolChoice, new_id: Callable[[], str]) -> None:
+        self._new_id = new_id
+        self._named = choice.name
+        self._events: list[ToolEvent] = []
+        self._num_calls = self._num_whole_calls = 0
+        self._held = ""
+        """What was read and not handed on; `_at` is how far into it the parser got."""
+        self._at = 0
+        self._text_has_begun = False
+        self._array_has_calls = False
+        self._nesting = Nesting()
+        begins = {"required": self._array, "named": self._named_arguments}
+        self._state: Callable[[], bool] = begins.get(choice.mode, self._text)
+
+    @property
+    def all_calls_complete(self) -> bool:
+        """True once something was called, and while no call is open."""
+        return 0 < self._num_calls == self._num_whole_calls
+
+    def feed(self, text: str) -> list[ToolEvent]:
+        """What this text makes certain."""
+        self._held += text
+        return self._run()
+
+    def finish(self) -> list[ToolEvent]:
+        """What was held back, now that no text will follow."""
+        events: list[ToolEvent] = []
+        while self._held and self._state != self._text and not (self._state == self._call and self._array_has_calls):
+            self._no_call()
+            events += self._run()
+        if self._state == self._text and self._held and not (self._num_calls and self._held.isspace()):
+            events.append(TextDelta(self._held))
+        self._held = ""
+        return events
+
+    def _run(self) -> list[ToolEvent]:
+        """Let the states read until one of them needs more text. A state returns whether the next one has a turn."""
+        while self._held and self._state():
+            pass
+        events, self._events = self._events, []
+        return events
+
+    def _text(self) -> bool:
+        """Text, up to the marker; only the last bracket may still become it, as the marker has but one, in front."""
+        marker = self._held.find(TOOL_CALLS)
+        if marker < 0:
+            bracket = self._held.rfind(TOOL_CALLS[0])
+            may_become_it = bracket >= 0 and TOOL_CALLS.startswith(self._held[bracket:])
+            self._say(bracket if may_become_it else len(self._held))
+            return False
+        self._say(marker)
+        self._at = self._held.index(TOOL_CALLS) + len(TOOL_CALLS)
+        return self._go(self._array)
+
+    def _say(self, length: int) -> None:
+        """Hand on the beginning of what is held; white space around calls stays back until it is certain to be text."""
+        text = self._held[:length]
+        if self._text_has_begun or text.strip():
+            self._text_has_begun = True
+            self._take(length)
+            if text:
+                self._events.append(TextDelta(text))
+
+    def _array(self) -> bool:
+        """The bracket that opens the array."""
+        begin = _skip(_BLANK, self._held, self._at)
+        if begin == len(self._held):
+            return False
+        if self._held[begin] != "[":
+            return self._no_call()
+        self._at = begin + 1
+        self._array_has_calls = False
+        return self._go(self._call)
+
+    def _call(self) -> bool:
+        """The brace that opens the next call, or the end of the array."""
+        begin = _skip(_SEPARATOR if self._array_has_calls else _BLANK, self._held, self._at)
+        if begin == len(self._held):
+            return False
+        if self._held[begin] == "]" and self._array_has_calls:
+            self._take(begin + 1)
+            self._text_has_begun = False
+            return self._go(self._text)
+        if self._held[begin] != "{":
+            return self._no_call()
+        if self._array_has_calls:
+            self._take(begin)
+            begin = 0
+        self._at = self._scanned = begin
+        self._nesting = Nesting()
+        return self._go(self._head)
+
+    def _head(self) -> bool:
+        """Name first, arguments second: these can be handed on as they come. Any other call is read to its end."""
+        if head := _HEAD.match(self._held, self._at):
+            self._open(head[1])
+            self._take(head.end())
+            return self._go(self._arguments)
+        end = self._nesting.end(self._held, self._scanned)
+        self._scanned = len(self._held)
+        if end is None:
+            return False
+        call = _read_call(self._held[self._at : end])
+        if call is None:
+            return self._no_call()
+        self._open(call[0])
+        self._hand_on_arguments(call[1], complete=True)
+        self._take(end)
+        return self._go(self._call)
+
+    def _named_arguments(self) -> bool:
+        """The brace that opens the arguments, where the prompt has written the rest."""
+        begin = _skip(_BLANK, self._held, self._at)
+        if begin == len(self._held):
+            return False
+        if self._held[begin] != "{":
+            return self._no_call()
+        self._open(self._named)
+        self._take(begin)
+        return self._go(self._arguments)
+
+    def _arguments(self) -> bool:
+        """As they come, to the brace that closes them."""
+        end = self._nesting.end(self._held)
+        length = len(self._held) if end is None else end
+        self._hand_on_arguments(self._held[:length], complete=end is not None)
+        self._take(length)
+        if end is None:
+            return False
+        self._nesting = Nesting(depth=1)
+        return self._go(self._text if self._named else self._tail)
+
+    def _tail(self) -> bool:
+        """The rest of a call behind its arguments."""
+        end = self._nesting.end(self._held)
+        self._take(len(self._held) if end is None else end)
+        return end is not None and self._go(self._call)
+
+    def _no_call(self) -> bool:
+        """What was taken for the beginning of a call is text, and so is what follows, up to the next marker."""
+        self._text_has_begun = True
+        self._say(max(self._at, 1))
+        return self._go(self._text)
+
+    def _open(self, name: str) -> None:
+        self._nesting = Nesting()
+        self._array_has_calls = True
+        self._events.append(ToolCallOpened(index=self._num_calls, id=self._new_id(), name=name))
+        self._num_calls += 1
+
+    def _hand_on_arguments(self, arguments: str, *, complete: bool) -> None:
+        self._events.append(ArgumentsDelta(index=self._num_calls - 1, arguments=arguments))
+        self._num_whole_calls += complete
+
+    def _take(self, length: int) -> None:
+        """What is handed on is no longer held."""
+        self._held, self._at = self._held[length:], 0
+
+    def _go(self, state: Callable[[], bool]) -> bool:
+        self._state = state
+        return True
+
+
+def _read_call(text: str) -> tuple[str, str] | None:
+    """Name and arguments of a whole call, its members in any order; no arguments are empty ones. None if it is none."""
+    try:
+        call = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    name, arguments = call.get("name"), call.get("arguments", {})
+    if not isinstance(name, str) or not name or not isinstance(arguments, dict):
+        return None
+    return name, _as_written(text, "arguments") or "{}"
+
+
+def _as_written(text: str, name: str) -> str | None:
+    """The text of the member `name` of a JSON object."""
+    decoder = json.JSONDecoder()
+    written, at = None, _skip(_BLANK, text, 1)
+    while text[at] != "}":
+        key, at = decoder.raw_decode(text, at)
+        begin = _skip(_COLON, text, at)
+        _, at = decoder.raw_decode(text, begin)
+        written = text[begin:at] if key == name else written
+        at = _skip(_SEPARATOR, text, at)
+    return written
+
+
+def _skip(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """Where the next thing begins."""
+    match = pattern.match(text, at)
+    return at if match is None else match.end()

@@ -1,0 +1,104 @@
+"""The connection to Triton: is the model there, what does it declare, and the token stream of a request.
+
+Refuses to interpret what it carries: tensors.py does. Closing its connection is how a request is cancelled, so every
+way out of `generate` closes it.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+from tritonclient.http.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from frontend.errors import StartupError
+from frontend.generation import Engine, GenerationRequest, TokenChunk
+
+from .http_stream import Gathering, OnBody, post
+from .tensors import ErrorParser, EventParser, encode_request, read_engine
+
+OnChunks = Callable[[Sequence[TokenChunk]], bool]
+"""Takes what has arrived, and must not wait; True when it wants no more."""
+
+_HEALTH_TIMEOUT_S = 2.0
+_POLL_INTERVAL_S = 0.25
+
+
+class TritonClient:
+    """One model of one Triton server.
+
+    `engine` is what it declared at start, `last_output_at` when it last answered a request with output, by the
+    monotonic clock.
+    """
+
+    def __init__(self, control: InferenceServerClient, url: str, model: str, engine: Engine) -> None:
+        self._control = control
+        self.model = model
+        self._generate_url = f"{url}/v2/models/{quote(model)}/generate_stream"
+        self._gathering = Gathering()
+        self.engine = engine
+        self.last_output_at = float("-inf")
+
+    async def is_ready(self) -> bool:
+        """True if Triton has the model loaded and says so promptly."""
+        return await _is_ready(self._control, self.model)
+
+    async def generate(self, request: GenerationRequest, on_chunks: OnChunks) -> None:
+        """Hand the tokens of a request to `on_chunks`, as many chunks at a time as have arrived, until they end.
+
+        Cancelling this cancels the request in Triton. Raises EngineUnavailable, EngineFailed,
+        ContextLengthExceeded, and whatever `on_chunks` raises.
+        """
+        body = orjson.dumps(encode_request(request, self.engine))
+        await post(self._generate_url, body, self._gathering, lambda status: self._reader(status, request, on_chunks))
+
+    def _reader(self, status: int, request: GenerationRequest, on_chunks: OnChunks) -> OnBody:
+        events = EventParser(
+            with_log_probs=bool(request.sampling_params.logprobs), tokens_per_block=self.engine.tokens_per_block
+        )
+        feed = events.feed if status == 200 else ErrorParser(status).feed
+
+        def on_body(data: bytes) -> bool:
+            chunks = feed(data)
+            if not chunks:
+                return False
+            self.last_output_at = time.monotonic()
+            return on_chunks(chunks)
+
+        return on_body
+
+
+@asynccontextmanager
+async def open_triton(
+    url: str, model: str, *, startup_timeout_s: float, with_cached_tokens: bool = False
+) -> AsyncIterator[TritonClient]:
+    """Wait for the model, read what it declares, and close the control connection in the end. Raises StartupError.
+
+    `with_cached_tokens`: generations tell how much of their prompt was in the KV cache.
+    """
+    url = url.rstrip("/")
+    if not url.startswith("http://"):
+        raise StartupError(f"triton_url is {url}; accepted: http://HOST:PORT, on loopback or an internal network")
+    async with InferenceServerClient(url.removeprefix("http://"), conn_timeout=_HEALTH_TIMEOUT_S) as control:
+        await _wait_until_ready(control, url, model, startup_timeout_s)
+        engine = read_engine(await control.get_model_config(model), with_cached_tokens=with_cached_tokens)
+        yield TritonClient(control, url, model, engine)
+
+
+async def _wait_until_ready(control: InferenceServerClient, url: str, model: str, timeout_s: float) -> None:
+    give_up = time.monotonic() + timeout_s
+    while not await _is_ready(control, model):
+        if time.monotonic() > give_up:
+            raise StartupError(f"no model `{model}` ready at {url} after {timeout_s:g} s: is Triton running?")
+        await asyncio.sleep(_POLL_INTERVAL_S)
+
+
+async def _is_ready(control: InferenceServerClient, model: str) -> bool:
+    try:
+        return bool(await control.is_model_ready(model))
+    except (aiohttp.ClientError, asyncio.TimeoutError, InferenceServerException):
+        return False

@@ -1,0 +1,190 @@
+"""The Triton model's wire format, both ways: a generation request to tensors, server-sent events to tokens.
+
+Pure, and the only place that spells tensor names (those of TensorRT-LLM's `tensorrt_llm` model). Refuses I/O and
+anything of OpenAI's.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from frontend.errors import (
+    ContextLengthExceeded,
+    EngineFailed,
+    EngineUnavailable,
+    FrontendError,
+    StartupError,
+)
+from frontend.generation import Engine, GenerationRequest, TokenChunk
+
+_log = logging.getLogger(__name__)
+
+_REQUIRED_INPUTS = (
+    "input_ids",
+    "input_lengths",
+    "request_output_len",
+    "end_id",
+    "pad_id",
+    "streaming",
+    "temperature",
+    "runtime_top_p",
+    "runtime_top_k",
+)
+
+_SEED_NAMES = ("seed", "random_seed")
+"""TensorRT-LLM renamed this and the next input after 0.19."""
+
+_MIN_TOKENS_NAMES = ("min_tokens", "min_length")
+
+_OPTIONAL_INPUTS: Mapping[str, Sequence[str]] = {
+    "top_k": ("runtime_top_k",),
+    "repetition_penalty": ("repetition_penalty",),
+    "presence_penalty": ("presence_penalty",),
+    "frequency_penalty": ("frequency_penalty",),
+    "min_tokens": _MIN_TOKENS_NAMES,
+    "seed": _SEED_NAMES,
+    "logprobs": ("return_log_probs",),
+    "logit_bias": ("embedding_bias",),
+    "guide": ("guided_decoding_guide",),
+}
+"""Field of SamplingParams to the names its input has had; sent where the field is set."""
+
+_GUIDE_TYPE = "ebnf_grammar"
+
+_ENGINE_ERRORS: Sequence[tuple[str, type[FrontendError], str]] = (
+    ("exceeds maximum input length", ContextLengthExceeded, "The messages are longer than the engine can take."),
+    ("aximum queue size", EngineUnavailable, "The engine takes no more requests. Please retry shortly."),
+    ("shutting down", EngineUnavailable, "The engine is shutting down."),
+    ("is not ready", EngineUnavailable, "The engine is not ready."),
+)
+"""What an engine's message contains, as its errors have no codes that tell them apart."""
+
+
+_CACHE_USE_INPUT, _CACHE_USE_OUTPUT = "return_perf_metrics", "kv_cache_reused_blocks"
+"""TensorRT-LLM answers the one with the other since 0.19, in every response of a stream."""
+
+
+def read_engine(config: Mapping[str, Any], *, with_cached_tokens: bool = False) -> Engine:
+    """What a model's config from Triton says. Raises StartupError if the frontend cannot work with such a model.
+
+    `with_cached_tokens`: requests are to tell how much of their prompt was in the KV cache.
+    """
+    inputs = frozenset(tensor["name"] for tensor in config.get("input", []))
+    missing = [name for name in _REQUIRED_INPUTS if name not in inputs]
+    if not inputs.intersection(_SEED_NAMES):
+        missing.append(_SEED_NAMES[0])
+    if missing:
+        raise StartupError(f"Triton model {config.get('name')} does not declare the inputs {', '.join(missing)}")
+    outputs = frozenset(tensor["name"] for tensor in config.get("output", []))
+    if with_cached_tokens and not (_CACHE_USE_INPUT in inputs and _CACHE_USE_OUTPUT in outputs):
+        raise StartupError(
+            f"enable_prompt_tokens_details: Triton model {config.get('name')} does not tell what it had cached"
+            f" (output {_CACHE_USE_OUTPUT} for input {_CACHE_USE_INPUT})"
+        )
+    return Engine(
+        max_batch_size=max(1, int(config.get("max_batch_size", 0))),
+        max_seq_len=_parameter(config, "max_seq_len"),
+        inputs=inputs,
+        honours=frozenset(field for field, names in _OPTIONAL_INPUTS.items() if inputs.intersection(names)),
+        tokens_per_block=_parameter(config, "tokens_per_block") if with_cached_tokens else None,
+    )
+
+
+def _parameter(config: Mapping[str, Any], key: str) -> int:
+    try:
+        return int(config["parameters"][key]["string_value"])
+    except (KeyError, ValueError):
+        raise StartupError(f"Triton model {config.get('name')} has no number as parameter {key}") from None
+
+
+def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]:
+    """Tensors by name, as the generate extension takes them: scalars and flat lists.
+
+    Whether the engine honours what the request asks for has been checked before.
+    """
+    params, end_tokens = request.sampling_params, request.end_tokens
+    tensors: dict[str, Any] = {
+        "input_ids": request.prompt_token_ids,
+        "input_lengths": len(request.prompt_token_ids),
+        "request_output_len": params.max_tokens,
+        "end_id": -1 if params.ignore_eos else end_tokens.end_id,
+        "pad_id": end_tokens.pad_id,
+        "streaming": True,
+    }
+    for field, names in _OPTIONAL_INPUTS.items():
+        if (value := getattr(params, field)) is not None:
+            name = next(name for name in names if name in engine.inputs)
+            tensors[name] = value
+    if params.guide is not None:
+        tensors["guided_decoding_guide_type"] = _GUIDE_TYPE
+    if engine.tokens_per_block is not None:
+        tensors[_CACHE_USE_INPUT] = True
+    if params.temperature == 0:
+        tensors["runtime_top_k"] = 1
+    else:
+        # Without top_k and top_p the engine is greedy, whatever the temperature.
+        tensors |= {"temperature": params.temperature, "runtime_top_p": params.top_p}
+    return tensors
+
+
+class EventParser:
+    """Server-sent events, cut anywhere, to chunks of tokens. `tokens_per_block` is the engine's."""
+
+    def __init__(self, *, with_log_probs: bool, tokens_per_block: int | None = None) -> None:
+        self._rest = b""
+        self._with_log_probs = with_log_probs
+        self._tokens_per_block = tokens_per_block
+        self._num_log_probs = 0
+
+    def feed(self, data: bytes) -> list[TokenChunk]:
+        """The chunks whose events are complete now. Raises what an error event stands for."""
+        *events, self._rest = (self._rest + data).split(b"\n\n")
+        return [self._decode(event) for event in events if event.startswith(b"data:")]
+
+    def _decode(self, event: bytes) -> TokenChunk:
+        """One response of the model. A list of one comes as a scalar (Triton flattens tensors)."""
+        response = orjson.loads(event[5:])
+        if "error" in response:
+            raise to_error(str(response["error"]))
+        token_ids = _as_list(response["output_ids"])
+        if not self._with_log_probs and self._tokens_per_block is None:
+            return TokenChunk(token_ids)
+        return TokenChunk(token_ids, self._new_log_probs(response), self._num_cached_tokens(response))
+
+    def _new_log_probs(self, response: Mapping[str, Any]) -> list[float]:
+        """The response has those of all tokens so far."""
+        if not self._with_log_probs:
+            return []
+        log_probs = _as_list(response["output_log_probs"])[self._num_log_probs :]
+        self._num_log_probs += len(log_probs)
+        return log_probs
+
+    def _num_cached_tokens(self, response: Mapping[str, Any]) -> int | None:
+        num_blocks = response.get(_CACHE_USE_OUTPUT)
+        return None if num_blocks is None or self._tokens_per_block is None else num_blocks * self._tokens_per_block
+
+
+def _as_list(tensor: Any) -> list[Any]:
+    return tensor if isinstance(tensor, list) else [tensor]
+
+
+class ErrorParser:
+    """The body of an answer that is no 200."""
+
+    def __init__(self, status: int) -> None:
+        self._status = status
+
+    def feed(self, data: bytes) -> list[TokenChunk]:
+        """Raises what the answer stands for; its first piece says it all."""
+        raise to_error(f"{self._status} {data.decode(errors='replace')}")
+
+
+def to_error(engine_message: str) -> FrontendError:
+    """Our error for an engine's message, which is logged whole and goes no further: it may name paths and addresses."""
+    _log.error("the engine says: %s", engine_message)
+    for part, error, message in _ENGINE_ERRORS:
+        if part in engine_message:
+            return error(message)
+    return EngineFailed("The engine could not complete the request.")

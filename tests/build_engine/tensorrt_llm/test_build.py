@@ -1,0 +1,291 @@
+"""The whole build through doubles of NVIDIA's programs: what is published, what stops it, and how it goes on."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.build_engine.tensorrt_llm.conftest import A100, GpuHost, contents
+
+STEPS = ("convert", "verify", "build")
+
+
+@pytest.mark.parametrize("tp_size", [1, 2])
+def test_the_engine_is_published_whole(host: GpuHost, tp_size: int) -> None:
+    host.configure(tensor_parallel_size=tp_size)
+    assert host.build() == 0
+    published = host.published()
+    assert set(published) == {
+        "config.json",
+        *(f"rank{rank}.engine" for rank in range(tp_size)),
+        "xgrammar_tokenizer_info.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "manifest.json",
+    }
+    manifest = json.loads(published["manifest.json"])
+    assert manifest["target"] == "tensorrt_llm"
+    assert manifest["checkpoint"]["path"] == str(host.checkpoint)
+    assert manifest["limits"] == {"max_batch_size": 256, "max_seq_len": 512, "max_num_tokens": 8192}
+    assert (manifest["tensor_parallel_size"], manifest["sm"]) == (tp_size, 90)
+    assert manifest["versions"] == {"tensorrt_llm": "1.2.1"}
+    assert manifest["files"].keys() == published.keys() - {"manifest.json"}
+    engine = json.loads(published["config.json"])["build_config"]
+    assert (engine["max_batch_size"], engine["max_seq_len"], engine["max_num_tokens"]) == (256, 512, 8192)
+    assert not any((host.work_dir / step).exists() for step in STEPS)
+
+
+def test_time_and_peak_memory_of_the_tools_are_kept_with_their_logs(host: GpuHost) -> None:
+    assert host.build() == 0
+    for step in ("convert", "build"):
+        *_, usage = (host.work_dir / f"{step}.log").read_text().splitlines()
+        # 81559 - 80994 MiB are in use on the doubles' GPUs.
+        found = re.fullmatch(rf"{step}: \d+ s, at most (\d+) MiB of host and 565 MiB of GPU memory", usage)
+        assert found, usage
+        assert int(found[1]) > 10
+
+
+def test_tokenizer_info_has_every_token_in_the_order_of_ids(host: GpuHost) -> None:
+    assert host.build() == 0
+    info = json.loads(host.published()["xgrammar_tokenizer_info.json"])
+    assert list(info) == ["encoded_vocab", "tokenizer_str", "stop_token_ids"]
+    assert info["encoded_vocab"][:4] == ["<unk>", "<s>", "</s>", "<0x00>"]
+    assert len(info["encoded_vocab"]) == 32000
+    assert json.loads(info["tokenizer_str"])["model"]["type"] == "BPE"
+    assert info["stop_token_ids"] == [2]
+
+
+def test_a_second_build_changes_nothing(host: GpuHost, capsys: pytest.CaptureFixture[str]) -> None:
+    assert host.build() == 0
+    before = host.published()
+    capsys.readouterr()
+    assert host.build() == 0
+    said = capsys.readouterr()
+    assert "nothing changed" in said.out
+    assert "convert" not in said.err
+    assert host.published() == before
+
+
+def test_other_limits_convert_nothing_anew_but_build_again(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOUBLE_FAULT", "builder_out_of_memory")
+    assert host.build() == 2
+    monkeypatch.delenv("DOUBLE_FAULT")
+    capsys.readouterr()
+    host.configure(max_num_tokens=4096)
+    assert host.build() == 0
+    said = capsys.readouterr().err
+    assert "convert: done already" in said
+    assert "verify: done already" in said
+    assert "--max_num_tokens 4096" in said
+
+
+@pytest.mark.parametrize(
+    ("fault", "messages"),
+    [
+        ("unquantized", ["the converter dropped the quantisation silently"]),
+        ("converter_killed", ["was killed by SIGKILL", "host memory ran out"]),
+        ("disk_full", ["ended with status 1: the disk is full; try: free space", "its log is"]),
+        ("builder_out_of_memory", ["GPU memory ran out", "lower max_num_tokens"]),
+        ("other_limits", ["build_config.max_batch_size is 8; accepted: 256"]),
+        ("other_version", ["engine config.json: version is '1.1.0'; accepted: '1.2.1'"]),
+        ("paged_context_off", ["build_config.plugin_config.use_paged_context_fmha is False; accepted: True"]),
+        ("rank_without_engine", ["rank0.engine: missing or empty"]),
+        ("version_mismatch", ["smoke: tritonserver ended with status 1", "build and serve in the same image"]),
+        ("token_out_of_range", ["the engine generated token 32000; accepted: 0 to 31999"]),
+        ("not_finite", ["the engine gave a log probability of nan; accepted: finite"]),
+        ("not_repeatable", ["the engine answers a greedy request in two ways", "token 10", "-1.5 and -3.0"]),
+    ],
+)
+def test_a_failure_says_what_it_is_and_publishes_nothing(
+    host: GpuHost,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: str,
+    messages: list[str],
+) -> None:
+    monkeypatch.setenv("DOUBLE_FAULT", fault)
+    assert host.build() == 2
+    said = capsys.readouterr().err
+    for message in messages:
+        assert message in said.split("build_engine: ")[-1]
+    assert not host.engine_dir.exists()
+    assert not host.engine_dir.with_name(".engine.partial").exists()
+
+
+def test_greedy_answers_may_part_at_a_near_tie(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second prompt comes from the KV cache, so other kernels run, which round otherwise."""
+    monkeypatch.setenv("DOUBLE_FAULT", "near_tie")
+    assert host.build() == 0
+    assert "smoke: 64 tokens, twice alike for 10, " in capsys.readouterr().err
+
+
+def test_the_last_lines_of_a_tool_stand_before_what_is_known(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOUBLE_FAULT", "version_mismatch")
+    assert host.build() == 2
+    *_, last_line, message = capsys.readouterr().err.splitlines()
+    assert last_line.startswith("  [TensorRT-LLM][ERROR] Serialization assertion")
+    assert message.startswith("build_engine: smoke: tritonserver ended with status 1: the engine and the library")
+
+
+def test_a_failed_build_leaves_the_engine_in_place_as_it_was(host: GpuHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert host.build() == 0
+    before = host.published()
+    host.configure(max_seq_len=256)
+    monkeypatch.setenv("DOUBLE_FAULT", "not_repeatable")
+    assert host.build() == 2
+    assert host.published() == before
+
+
+def test_a_conversion_that_did_not_pass_is_done_again(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOUBLE_FAULT", "unquantized")
+    assert host.build() == 2
+    assert (host.work_dir / "convert" / "config.json").exists()  # evidence
+    monkeypatch.delenv("DOUBLE_FAULT")
+    capsys.readouterr()
+    assert host.build() == 0
+    assert "convert: done already" not in capsys.readouterr().err
+
+
+def test_weights_laid_out_for_another_gpu_are_not_built(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOUBLE_GPUS", A100)
+    monkeypatch.setenv("DOUBLE_FAULT", "builder_out_of_memory")
+    assert host.build() == 2
+    monkeypatch.setenv("DOUBLE_GPUS", host.environment["DOUBLE_GPUS"])
+    monkeypatch.delenv("DOUBLE_FAULT")
+    capsys.readouterr()
+    assert host.build() == 2
+    said = capsys.readouterr().err
+    assert "converted on a GPU of SM 80" in said
+    assert "this GPU's (SM 90); remove that directory to convert here" in said
+    assert not host.engine_dir.exists()
+
+
+def test_preflight_stops_a_build_before_it_costs_time(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.install_tensorrt_llm("1.3.0")
+    assert host.build() == 2
+    said = capsys.readouterr().err
+    assert "tensorrt_llm: 1.3.0; accepted: 1.2.1; run in nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3" in said
+    assert "convert" not in said
+
+
+# What a build says when it is in the middle of a step, and the fault that keeps it there.
+MIDDLE = {
+    "convert": ("convert | half-way", "converter_hangs"),
+    "verify": ("verify: comparing", ""),
+    "build": ("build | half-way", "builder_hangs"),
+    "smoke": ("smoke: starting Triton", "server_hangs"),
+}
+
+
+def start(host: GpuHost, fault: str = "") -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "build_engine", *host.command("build", "--target", "tensorrt_llm")]
+    environment = {**os.environ, **host.environment, "DOUBLE_FAULT": fault}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=host.directory
+    )
+
+
+def wait_for(build: "subprocess.Popen[str]", marker: str) -> None:
+    assert build.stderr is not None
+    seen = []
+    for line in build.stderr:
+        seen.append(line)
+        if marker in line:
+            return
+    pytest.fail(f"no {marker!r} in {''.join(seen)}")
+
+
+def end_tools(version_dir: Path) -> None:
+    """What a killed build leaves running holds the lock that it inherited; end exactly those."""
+    lock = version_dir.resolve()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(descriptor.resolve() == lock for descriptor in (process / "fd").iterdir()):
+                os.kill(int(process.name), signal.SIGKILL)
+        except (OSError, ProcessLookupError):
+            continue
+
+
+@pytest.mark.parametrize("tp_size", [1, 2])
+def test_a_build_killed_at_any_step_goes_on_and_publishes_the_same_bytes(
+    host: GpuHost, tmp_path: Path, splittable_checkpoint: Path, tp_size: int
+) -> None:
+    uninterrupted = GpuHost(tmp_path / "uninterrupted", splittable_checkpoint)
+    for each in (host, uninterrupted):
+        each.configure(tensor_parallel_size=tp_size)
+    assert uninterrupted.build() == 0
+    for step, (marker, fault) in MIDDLE.items():
+        with start(host, fault) as build:
+            wait_for(build, marker)
+            build.kill()
+            end_tools(host.engine_dir.parent)
+        assert build.returncode == -signal.SIGKILL, step
+        assert not host.engine_dir.exists(), step
+    with start(host) as build:
+        assert build.stderr is not None
+        said = build.stderr.read()
+    assert build.returncode == 0, said
+    assert [step for step in STEPS if f"{step}: done already" in said] == list(STEPS)
+    assert contents(host.engine_dir) == contents(uninterrupted.engine_dir)
+    assert {path.name for path in host.engine_dir.parent.iterdir()} == {"engine", ".engine.work"}
+
+
+@pytest.mark.parametrize("step", ["convert", "build", "smoke"])
+def test_an_interrupted_build_takes_its_tools_with_it(host: GpuHost, step: str) -> None:
+    marker, fault = MIDDLE[step]
+    with start(host, fault) as build:
+        wait_for(build, marker)
+        build.send_signal(signal.SIGINT)
+        assert build.stderr is not None
+        said = build.stderr.read()
+    assert build.returncode == 2
+    assert "interrupted by SIGINT; nothing was published" in said
+    assert not host.engine_dir.exists()
+    # Nobody holds the lock any more: the next build goes through.
+    assert host.build() == 0
+
+
+def test_two_builds_at_once_are_refused(host: GpuHost, capsys: pytest.CaptureFixture[str]) -> None:
+    with start(host, "converter_hangs") as build:
+        wait_for(build, MIDDLE["convert"][0])
+        assert host.build() == 2
+        assert "another build is running" in capsys.readouterr().err
+        build.terminate()
+
+
+def test_a_disk_that_fills_while_publishing(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands for the full disk; only the publishing is left to do."""
+    monkeypatch.setenv("DOUBLE_FAULT", "version_mismatch")
+    assert host.build() == 2
+    monkeypatch.delenv("DOUBLE_FAULT")
+    capsys.readouterr()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        assert host.build() == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot be written (File too large)" in capsys.readouterr().err
+    assert {path.name for path in host.engine_dir.parent.iterdir()} == {".engine.work"}
+    assert host.build() == 0

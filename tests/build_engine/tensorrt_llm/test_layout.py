@@ -1,0 +1,134 @@
+"""The order of 4-bit weights, two independent ways, and the tensors of each rank."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from build_engine.awq import pack_int4
+from build_engine.mixtral import to_mixtral_config
+from build_engine.tensorrt_llm.awq_linear import AwqLinear
+from build_engine.tensorrt_llm.compare import value_difference
+from build_engine.tensorrt_llm.gpus import is_interleaved
+from build_engine.tensorrt_llm.layout import rank_tensors, source_positions, split_problem
+from build_engine.tensorrt_llm.trtllm_checkpoint import PackedLinear
+from tests.build_engine.tensorrt_llm.test_plan import MIXTRAL_8X7B
+from tests.doubles.staged_layout import Uint8, pack, preprocess, unpack_awq
+
+
+def closed_form(values: Uint8, *, interleaved: bool) -> Uint8:
+    """All bytes of a converted matrix, by the verifier's formula."""
+    inputs, outputs = values.shape
+    k, n = source_positions(np.arange(values.size), inputs, outputs, interleaved=interleaved)
+    return pack(values[k, n])
+
+
+# sha256 of the bytes, from an implementation that is neither of these two. K = 256, N = 64, q = (7k + 5n + kn) mod 16.
+INTERLEAVED = "58e21605a856bba1ce6b977f91d0e948e1ad026d220716e1ce59ade7b59609da"
+PLAIN = "5f4425d4173f9b2ae958c70dcd59776437c642a4624b726ccee1ec9f03af454b"
+# K = 64, N = 8, q = (k + 3n) mod 16: one tile, so both layouts coincide.
+ONE_TILE = "5280b52884c49419d6bbfab53ac3aecb496c9a9c0db061440cff4cb90bb5f6d7"
+
+K, N = np.mgrid[:256, :64]
+LARGE = ((7 * K + 5 * N + K * N) % 16).astype(np.uint8)
+SMALL = ((K[:64, :8] + 3 * N[:64, :8]) % 16).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("values", "sm", "expected"),
+    [(LARGE, 80, INTERLEAVED), (LARGE, 90, PLAIN), (SMALL, 80, ONE_TILE), (SMALL, 90, ONE_TILE)],
+)
+def test_both_ways_give_the_known_bytes(values: Uint8, sm: int, expected: str) -> None:
+    staged = preprocess(values, sm, stacked=False)
+    assert hashlib.sha256(staged.tobytes()).hexdigest() == expected
+    formula = closed_form(values, interleaved=is_interleaved(sm, expert=False))
+    assert hashlib.sha256(formula.tobytes()).hexdigest() == expected
+
+
+def test_first_bytes_are_the_known_ones() -> None:
+    for sm in (80, 90):
+        assert preprocess(LARGE, sm, stacked=False).tobytes()[:16].hex() == "8080f7f76e6ed5d54c4cb3b32a2a9191"
+
+
+@settings(deadline=None, max_examples=30)
+@given(tiles=st.integers(1, 5), octets=st.integers(1, 9), sm=st.sampled_from([80, 86, 89, 90]), expert=st.booleans())
+def test_staged_and_closed_form_agree(tiles: int, octets: int, sm: int, expert: bool) -> None:
+    values = np.random.default_rng(tiles * octets).integers(0, 16, (64 * tiles, 8 * octets), dtype=np.uint8)
+    staged = preprocess(values, sm, stacked=expert).reshape(-1)
+    assert np.array_equal(staged, closed_form(values, interleaved=is_interleaved(sm, expert=expert)))
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_every_value_is_somewhere_once(interleaved: bool) -> None:
+    k, n = source_positions(np.arange(128 * 24), 128, 24, interleaved=interleaved)
+    assert np.array_equal(np.sort(k * 24 + n), np.arange(128 * 24))
+
+
+def test_experts_keep_the_ampere_layout_on_hopper() -> None:
+    assert [is_interleaved(sm, expert=True) for sm in (80, 86, 89, 90)] == [True] * 4
+    assert [is_interleaved(sm, expert=False) for sm in (80, 86, 89, 90)] == [True, True, True, False]
+
+
+def test_two_readings_of_awq_packing_agree() -> None:
+    values = np.random.default_rng(0).integers(0, 16, (4, 32), dtype=np.uint8)
+    packed = pack_int4(values)
+    assert np.array_equal(unpack_awq(packed), values)
+    linear = AwqLinear(packed, packed[:1], np.ones((1, 32), np.float16))
+    k, n = np.mgrid[:4, :32]
+    assert np.array_equal(linear.values_at(k, n), values)
+
+
+@pytest.mark.parametrize("row", [0, 1, 500, 777, 1022, 1023])
+def test_a_flipped_value_is_found_in_any_row_of_a_matrix_that_is_only_sampled(row: int) -> None:
+    values = np.random.default_rng(1).integers(0, 16, (1024, 64), dtype=np.uint8)
+    source = AwqLinear(pack_int4(values), pack_int4(values[:8]), np.ones((8, 64), np.float16))
+    packed = preprocess(values, 80, stacked=True)
+    zero = (8 - values[:8].astype(np.float16)).astype(np.float16)
+    found = PackedLinear(packed, source.scales, zero)
+    assert value_difference(found, source, interleaved=True, seed=3) is None
+    packed[row, 5] ^= 1
+    difference = value_difference(found, source, interleaved=True, seed=3)
+    assert difference is not None
+    assert "4-bit value" in difference
+
+
+# Mixtral-8x7B on n GPUs: qkv has 4096 + 2 x 1024 columns, fc twice 14336, packed four to a float16; groups of 128.
+@pytest.mark.parametrize(
+    ("tp_size", "qkv", "dense", "fc", "proj", "head"),
+    [
+        (1, (4096, 1536), (4096, 1024), (8, 4096, 7168), (8, 14336, 1024), (32000, 4096)),
+        (2, (4096, 768), (2048, 1024), (8, 4096, 3584), (8, 7168, 1024), (16000, 4096)),
+        (4, (4096, 384), (1024, 1024), (8, 4096, 1792), (8, 3584, 1024), (8000, 4096)),
+        (8, (4096, 192), (512, 1024), (8, 4096, 896), (8, 1792, 1024), (4000, 4096)),
+    ],
+)
+def test_shapes_per_rank(
+    tp_size: int,
+    qkv: tuple[int, ...],
+    dense: tuple[int, ...],
+    fc: tuple[int, ...],
+    proj: tuple[int, ...],
+    head: tuple[int, ...],
+) -> None:
+    specs = rank_tensors(to_mixtral_config(MIXTRAL_8X7B), tp_size)
+    shapes = {name.removeprefix("transformer.layers.31."): spec.shape for name, spec in specs.items()}
+    assert shapes["attention.qkv.weight"] == qkv
+    assert shapes["attention.dense.weight"] == dense
+    assert shapes["mlp.fc.weight"] == fc
+    assert shapes["mlp.proj.weight"] == proj
+    assert shapes["lm_head.weight"] == head
+    assert shapes["attention.qkv.zero"] == (32, 6144 // tp_size)
+    assert shapes["attention.dense.weights_scaling_factor"] == (32 // tp_size, 4096)
+    assert shapes["mlp.fc.weights_scaling_factor"] == (8, 32, 28672 // tp_size)
+    assert shapes["mlp.proj.zero"] == (8, 112 // tp_size, 4096)
+    assert specs["transformer.layers.0.mlp.router.weight"].dtypes == ("F32",)
+    assert specs["transformer.vocab_embedding.weight"].shape == (32000, 4096)
+    assert len(specs) == 3 + 32 * 15
+
+
+def test_only_splits_that_the_kernels_and_the_heads_allow() -> None:
+    config = to_mixtral_config(MIXTRAL_8X7B)
+    assert [split_problem(config, tp_size) for tp_size in (1, 2, 4, 8)] == [None] * 4
+    assert split_problem(config, 3) == "tensor_parallel_size is 3; accepted: 1, 2, 4 or 8"

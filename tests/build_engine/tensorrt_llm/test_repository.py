@@ -1,0 +1,145 @@
+"""config.pbtxt of the GPU model: Triton's own schema, the same contract as the CPU model, complete and literal."""
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from google.protobuf import text_format
+from google.protobuf.json_format import MessageToDict
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from build_engine.checkpoint import Checkpoint
+from build_engine.errors import BuildError, CheckpointError
+from build_engine.model_config import Limits, read_limits, read_tensor_parallel_size
+from build_engine.tensorrt_llm.build import open_job
+from frontend.generation import EndTokens, GenerationRequest, SamplingParams
+from frontend.triton.tensors import encode_request, read_engine
+from tests.build_engine.tensorrt_llm.conftest import ROOT, GpuHost
+
+CONFIG_PBTXT = ROOT / "model_repository" / "tensorrt_llm" / "config.pbtxt"
+
+
+def parse(model: str) -> ModelConfig:
+    text = (ROOT / "model_repository" / model / "config.pbtxt").read_text()
+    return text_format.Parse(text, ModelConfig())
+
+
+def shape_of(tensor: object) -> str:
+    """Name, type, dims, reshape and flags of a tensor, as text."""
+    return text_format.MessageToString(tensor)  # type: ignore[arg-type]
+
+
+def test_limits_can_be_read() -> None:
+    assert read_limits(CONFIG_PBTXT) == Limits(max_batch_size=256, max_seq_len=32768, max_num_tokens=8192)
+    assert read_tensor_parallel_size(CONFIG_PBTXT) == 1
+
+
+def test_offers_every_tensor_of_the_cpu_model_with_type_and_shape() -> None:
+    gpu, cpu = parse("tensorrt_llm"), parse("openvino")
+    for offered, wanted in ((gpu.input, cpu.input), (gpu.output, cpu.output)):
+        assert {shape_of(tensor) for tensor in wanted} <= {shape_of(tensor) for tensor in offered}
+
+
+def test_offers_every_tensor_that_the_frontend_sends() -> None:
+    engine = read_engine(MessageToDict(parse("tensorrt_llm"), preserving_proto_field_name=True))
+    every_wish = SamplingParams(
+        max_tokens=10,
+        temperature=0.7,
+        top_p=0.9,
+        top_k=40,
+        repetition_penalty=1.1,
+        presence_penalty=0.5,
+        frequency_penalty=0.5,
+        min_tokens=3,
+        seed=42,
+    )
+    request = GenerationRequest(
+        prompt_token_ids=[1], sampling_params=every_wish, end_tokens=EndTokens(end_id=2, pad_id=2)
+    )
+    assert encode_request(request, engine).keys() <= engine.inputs
+    assert (engine.max_batch_size, engine.max_seq_len) == (256, 32768)
+
+
+def test_serves_in_flight_streams_of_one_engine() -> None:
+    config = parse("tensorrt_llm")
+    assert (config.name, config.backend) == ("tensorrt_llm", "tensorrtllm")
+    assert config.model_transaction_policy.decoupled
+    assert list(config.dynamic_batching.preferred_batch_size) == [config.max_batch_size]
+    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+    assert config.dynamic_batching.default_queue_policy.max_queue_size == 256
+    values = {key: parameter.string_value for key, parameter in config.parameters.items()}
+    assert values["gpt_model_type"] == "inflight_fused_batching"
+    assert values["batch_scheduler_policy"] == "max_utilization"
+    assert values["enable_kv_cache_reuse"] == values["enable_chunked_context"] == "true"
+    assert values["guided_decoding_backend"] == "xgrammar"
+
+
+def test_names_no_tensor_that_is_broken_upstream() -> None:
+    """One reads 4 bytes of a 1-byte tensor, the other is read under another name, the third distorts the output."""
+    inputs = {tensor.name for tensor in parse("tensorrt_llm").input}
+    assert not inputs & {"early_stopping", "runtime_top_p_min", "num_return_sequences"}
+
+
+def test_is_literal() -> None:
+    assert "${" not in CONFIG_PBTXT.read_text()
+
+
+def test_paths_point_at_what_the_build_publishes() -> None:
+    values = {key: parameter.string_value for key, parameter in parse("tensorrt_llm").parameters.items()}
+    assert values["gpt_model_path"].endswith("/tensorrt_llm/1/engine")
+    assert values["tokenizer_dir"] == values["gpt_model_path"]
+    assert values["xgrammar_tokenizer_info_path"] == values["gpt_model_path"] + "/xgrammar_tokenizer_info.json"
+
+
+def test_every_number_has_a_comment() -> None:
+    """A line with a number is preceded by a comment, or by a line that is."""
+    lines = CONFIG_PBTXT.read_text().split("parameters [")[1].splitlines()
+    for above, line in pairwise(lines):
+        if re.search(r'string_value: "[\d.]+"', line):
+            assert above.strip().startswith("#"), line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tensor_parallel_size": 3}, "tensor_parallel_size is 3; accepted: 1, 2, 4 or 8"),
+        ({"tensor_parallel_size": 4}, "tensor_parallel_size 4 does not divide num_key_value_heads 2"),
+        ({"max_seq_len": 8193}, "max_seq_len is 8193; accepted: at most 8192"),
+        ({"tokens_per_block": 64}, "tokens_per_block is 64; accepted: 32"),
+        ({"max_num_tokens": 0}, "parameter max_num_tokens is '0'; accepted: a positive integer"),
+        ({"max_num_tokens": 131073}, "max_num_tokens is 131073; accepted: 32 to 131072, which is max_batch_size times"),
+        ({"max_num_tokens": 31}, "max_num_tokens is 31; accepted: 32 to 131072, which is max_batch_size times"),
+        ({"tensor_parallel_size": 0}, "parameter tensor_parallel_size is '0'; accepted: a positive integer"),
+    ],
+)
+def test_limits_that_do_not_suit_the_checkpoint(
+    host: GpuHost, source: Checkpoint, changes: dict[str, int], message: str
+) -> None:
+    host.configure(**changes)
+    with pytest.raises(BuildError, match=re.escape(message)):
+        open_job(source, host.model_dir)
+
+
+def test_a_batch_that_triton_would_refuse_after_the_build(host: GpuHost, source: Checkpoint) -> None:
+    host.configure()
+    config_pbtxt = host.model_dir / "config.pbtxt"
+    config_pbtxt.write_text(config_pbtxt.read_text().replace("max_batch_size: 256", "max_batch_size: 64"))
+    with pytest.raises(BuildError, match="preferred_batch_size is 256; accepted: at most 64, the max_batch_size"):
+        open_job(source, host.model_dir)
+
+
+def test_a_checkpoint_without_a_head_of_its_own(host: GpuHost, source: Checkpoint) -> None:
+    tied = replace(source, config=replace(source.config, tie_word_embeddings=True))
+    with pytest.raises(CheckpointError, match="tie_word_embeddings is true"):
+        open_job(tied, host.model_dir)
+
+
+def test_weights_that_only_the_converter_would_read(host: GpuHost, source: Checkpoint) -> None:
+    directory = host.directory / "checkpoint"
+    directory.mkdir()
+    for file in source.path.iterdir():
+        (directory / file.name).symlink_to(file)
+    (directory / "adapter.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"adapter\.safetensors: not in the index"):
+        open_job(replace(source, path=directory), host.model_dir)

@@ -1,0 +1,137 @@
+"""How Triton is found and started: the one on the PATH, else the wheel's; and one sentence for whatever is missing."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from frontend.local.tritonserver import TritonSettings, TritonUnavailable, triton_command
+
+NO_SUCH_PYTHON = (3, 99)
+"""No system has its library, so tests decide what is there."""
+
+NO_TRITON = (
+    "no tritonserver on the PATH, and no wheel that carries one is installed;"
+    " install it with: pip install --no-deps nvidia-pytriton"
+)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> TritonSettings:
+    return TritonSettings(
+        model_repository=Path("models"), model="openvino", http_port=1, metrics_port=2, runtime_dir=tmp_path / "run"
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that is the whole PATH."""
+    directory = tmp_path / "path"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", str(directory))
+    return directory
+
+
+@pytest.fixture
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Python 3.99 with its shared library; the directory that holds that."""
+    major, minor = NO_SUCH_PYTHON
+    version = SimpleNamespace(major=major, minor=minor)
+    monkeypatch.setattr(
+        "frontend.local.tritonserver.sys", SimpleNamespace(version_info=version, executable="/venv/bin/python")
+    )
+    monkeypatch.setattr(
+        "frontend.local.tritonserver.sysconfig", SimpleNamespace(get_config_var=lambda _: str(tmp_path / "lib"))
+    )
+    touch(tmp_path / "lib" / "libpython3.99.so.1.0")
+    return tmp_path / "lib"
+
+
+@pytest.fixture
+def wheel(path: Path, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed wheel with Triton, its Python backend and a stub for Python 3.99; nothing on the PATH."""
+    site_packages = tmp_path / "site-packages"
+    touch(site_packages / "pytriton" / "__init__.py")
+    triton = site_packages / "pytriton" / "tritonserver"
+    touch(triton / "bin" / "tritonserver")
+    touch(triton / "backends" / "python" / "libtriton_python.so")
+    touch(triton / "python_backend_stubs" / "3.99" / "triton_python_backend_stub")
+    monkeypatch.syspath_prepend(site_packages)
+    return triton
+
+
+def touch(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+
+
+def test_a_tritonserver_on_the_path_is_taken_with_its_own_backends(
+    settings: TritonSettings, wheel: Path, path: Path
+) -> None:
+    touch(path / "tritonserver")
+    (path / "tritonserver").chmod(0o755)
+    (binary, *options), environment = triton_command(settings)
+    assert binary == str(path / "tritonserver")
+    assert not [option for option in options if option.startswith("--backend-directory")]
+    assert environment == dict(os.environ)
+
+
+def test_the_wheels_server_gets_the_stub_the_library_and_the_packages_of_this_python(
+    settings: TritonSettings, wheel: Path, python: Path, path: Path
+) -> None:
+    (binary, *options), environment = triton_command(settings)
+    backends = settings.runtime_dir / "backends"
+    assert binary == str(wheel / "bin" / "tritonserver")
+    assert f"--backend-directory={backends}" in options
+    assert sorted(file.name for file in (backends / "python").iterdir()) == [
+        "libtriton_python.so",
+        "triton_python_backend_stub",
+    ]
+    assert environment["LD_LIBRARY_PATH"].split(":")[0] == str(python)
+    assert environment["PATH"] == f"/venv/bin:{path}"
+
+
+def test_it_listens_on_loopback_only_and_its_admin_apis_are_closed(settings: TritonSettings, wheel: Path) -> None:
+    (_, *options), _ = triton_command(settings)
+    assert {"--http-address=127.0.0.1", "--metrics-address=127.0.0.1", "--allow-grpc=false"} <= set(options)
+    assert "--http-restricted-api=model-repository,shared-memory,trace,logging:closed=\n" in options
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        pytest.param(
+            "site-packages/pytriton/tritonserver/bin/tritonserver",
+            NO_TRITON,
+            id="tritonserver in the wheel",
+        ),
+        pytest.param(
+            "site-packages/pytriton/tritonserver/python_backend_stubs/3.99/triton_python_backend_stub",
+            "Triton's Python backend has no stub for Python 3.99; accepted: 3.10 to 3.12",
+            id="stub",
+        ),
+        pytest.param(
+            "lib/libpython3.99.so.1.0",
+            "libpython3.99.so.1.0 is missing, which Triton's Python backend needs;"
+            " install it with: apt-get install libpython3.99",
+            id="libpython",
+        ),
+    ],
+)
+def test_what_is_missing_is_one_sentence_that_says_what_to_do(
+    settings: TritonSettings, wheel: Path, tmp_path: Path, missing: str, sentence: str
+) -> None:
+    (tmp_path / missing).unlink()
+    with pytest.raises(TritonUnavailable) as error:
+        triton_command(settings)
+    assert str(error.value) == sentence
+
+
+def test_without_the_wheel_the_sentence_says_what_to_install(
+    settings: TritonSettings, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frontend.local.tritonserver.importlib.util.find_spec", lambda _: None)
+    with pytest.raises(TritonUnavailable) as error:
+        triton_command(settings)
+    assert str(error.value) == NO_TRITON

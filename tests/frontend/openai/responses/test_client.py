@@ -1,0 +1,229 @@
+"""OpenAI's own client uses /v1/responses unchanged, and its types take every answer."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai.types.responses import FunctionToolParam, Response, ResponseFunctionToolCall, ResponseInputParam
+from pydantic import BaseModel
+
+from frontend.text.served_model import ServedModel
+from tests.frontend.conftest import MODEL, error_of
+from tests.frontend.fake_triton import Events, FakeTriton, Step, log_prob_of
+
+RESPONSES = "/v1/responses"
+HAUS = Events([[6004], [21209]], pause_s=0.02)
+WEATHER: FunctionToolParam = {
+    "type": "function",
+    "name": "weather",
+    "description": None,
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "strict": None,
+}
+TWO_CALLS = '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Bonn"}}, {"name": "weather", "arguments": {}}]'
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"model": MODEL, "input": "Was ist ein Haus?", **fields}
+
+
+def checked(answer: dict[str, Any]) -> Response:
+    """The answer as OpenAI's types have it: no field too many, none missing, none of another type.
+
+    `store` is in OpenAI's answers and not in its types.
+    """
+    assert answer.pop("store") is False
+    return Response.model_validate(answer, strict=True, extra="forbid")
+
+
+def says(model: ServedModel, text: str) -> list[Step]:
+    """An engine that writes this, token by token."""
+    return [Events([[token_id] for token_id in model.tokenizer.encode_text(text, add_special_tokens=False)])]
+
+
+def test_answer(client: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    answer = client.responses.create(model=MODEL, input="Was ist ein Haus?", temperature=0)
+    assert (answer.output_text, answer.status) == (" Ein Haus", "completed")
+    assert answer.id.startswith("resp_")
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.input_tokens + 2
+    assert triton.requests[0]["runtime_top_k"] == 1
+
+
+FULL: dict[str, Any] = {
+    "instructions": "Kurz.", "max_output_tokens": 2, "metadata": {"a": "b"}, "user": "u", "top_p": 0.5,
+    "include": ["message.output_text.logprobs"], "tools": [WEATHER], "parallel_tool_calls": False,
+    "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}},
+    "tool_choice": "none", "truncation": "disabled", "store": False, "background": False, "max_tool_calls": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", [{}, FULL, {"tools": [WEATHER], "tool_choice": "auto"}])
+def test_answer_is_of_openais_type_in_every_field(
+    http: httpx.Client, triton: FakeTriton, fields: dict[str, Any]
+) -> None:
+    triton.script = [HAUS]
+    answer = http.post(RESPONSES, json=body(**fields)).json()
+    given_back = {name: value for name, value in fields.items() if name != "include"}
+    assert {name: answer[name] for name in given_back} == given_back
+    checked(answer)
+
+
+def test_limit_and_log_probabilities_are_told(client: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    answer = client.responses.create(**body(max_output_tokens=2, include=["message.output_text.logprobs"]))
+    assert answer.status == "incomplete"
+    assert answer.incomplete_details is not None
+    assert answer.incomplete_details.reason == "max_output_tokens"
+    [message] = answer.output
+    assert message.type == "message"
+    [part] = message.content
+    assert part.type == "output_text"
+    assert [(told.token, told.logprob) for told in part.logprobs or ()] == [
+        (" Ein", log_prob_of(6004)),
+        (" Haus", log_prob_of(21209)),
+    ]
+
+
+def test_stream(client: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    events = list(client.responses.create(**body(stream=True)))
+    assert [event.type for event in events] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    assert [event.sequence_number for event in events] == [*range(10)]
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == " Ein Haus"
+
+
+def test_stream_helper(client: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    with client.responses.stream(model=MODEL, input="Was ist ein Haus?") as stream:
+        snapshots = [event.snapshot for event in stream if event.type == "response.output_text.delta"]
+        assert snapshots == [" Ein", " Ein Haus"]
+        assert stream.get_final_response().output_text == " Ein Haus"
+
+
+class House(BaseModel):
+    """What is parsed into."""
+
+    rooms: int
+
+
+def test_parse(client: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel) -> None:
+    triton.script = says(mixtral, '{"rooms": 3}')
+    answer = client.responses.parse(model=MODEL, input="Was ist ein Haus?", text_format=House)
+    assert answer.output_parsed == House(rooms=3)
+    with client.responses.stream(model=MODEL, input="Was ist ein Haus?", text_format=House) as stream:
+        assert stream.get_final_response().output_parsed == House(rooms=3)
+    assert triton.requests[0]["guided_decoding_guide_type"] == "ebnf_grammar"
+
+
+def calls_of(items: Sequence[Any]) -> list[ResponseFunctionToolCall]:
+    return [item for item in items if isinstance(item, ResponseFunctionToolCall)]
+
+
+def test_calls_and_their_results_go_round(client: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel) -> None:
+    triton.script = says(mixtral, f"Moment. {TWO_CALLS}")
+    answer = client.responses.create(model=MODEL, input="Wetter?", tools=[WEATHER])
+    assert answer.output_text.strip() == "Moment."
+    calls = calls_of(answer.output)
+    assert [json.loads(call.arguments) for call in calls] == [{"city": "Bonn"}, {}]
+    assert all(call.id is not None and call.id.startswith("fc_") for call in calls)
+    history: ResponseInputParam = [{"role": "user", "content": "Wetter?"}]
+    history += answer.output  # type: ignore[arg-type]  # as OpenAI's guide to function calling has it
+    history += [{"type": "function_call_output", "call_id": call.call_id, "output": "sun"} for call in calls]
+    triton.script = [HAUS]
+    assert client.responses.create(model=MODEL, input=history, tools=[WEATHER]).output_text == " Ein Haus"
+    prompt = mixtral.tokenizer.decode(triton.requests[-1]["input_ids"])
+    assert TWO_CALLS in prompt
+    assert prompt.count('[TOOL_RESULTS] {"name": "weather", "content": "sun"}') == 2
+
+
+def test_calls_in_a_stream(client: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel) -> None:
+    triton.script = says(mixtral, TWO_CALLS)
+    with client.responses.stream(model=MODEL, input="Wetter?", tools=[WEATHER]) as stream:
+        types = [event.type for event in stream]
+        answer = stream.get_final_response()
+    assert types.count("response.output_item.added") == types.count("response.output_item.done") == 2
+    assert types.count("response.function_call_arguments.done") == 2
+    assert [call.arguments for call in calls_of(answer.output)] == ['{"city": "Bonn"}', "{}"]
+
+
+def test_named_function_is_called_by_its_arguments(
+    client: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel
+) -> None:
+    triton.script = says(mixtral, '{"city": "Bonn"}')
+    answer = client.responses.create(
+        model=MODEL, input="Wetter?", tools=[WEATHER], tool_choice={"type": "function", "name": "weather"}
+    )
+    [call] = calls_of(answer.output)
+    assert (call.name, call.arguments, answer.status) == ("weather", '{"city": "Bonn"}', "completed")
+
+
+def test_engine_that_fails_before_the_first_token_is_a_status(http: httpx.Client, triton: FakeTriton) -> None:
+    triton.script = [Events(["boom"])]
+    assert error_of(http.post(RESPONSES, json=body(stream=True)), 500)["type"] == "server_error"
+
+
+def test_engine_that_fails_later_is_the_last_event(client: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [Events([[6004]], pause_s=0.1), Events(["boom"])]
+    *_, last = client.responses.create(**body(stream=True))
+    assert last.type == "response.failed"
+    assert last.response.error is not None
+    assert last.response.error.code == "server_error"
+    assert "boom" not in last.response.error.message
+    assert last.response.output_text == " Ein"
+
+
+DEPTH = 190
+"""What a request can hold: its JSON is not read when it is nested deeper than 200."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_schema_as_deep_as_may_be_is_given_back(http: httpx.Client, stream: bool) -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(DEPTH):
+        schema = {"not": schema}
+    tool = {"type": "function", "name": "f", "parameters": {"type": "object", "x": schema}}
+    response = http.post(RESPONSES, json=body(tools=[tool], tool_choice="none", stream=stream))
+    assert response.status_code == 200
+    assert response.text.count('{"not":') >= DEPTH
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"store": True}, "store"),
+        ({"input": [{"role": "user"}]}, "input[0].content"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
+        ({"input": [{"type": "function_call", "call_id": "a", "name": 3}]}, "input[0].name"),
+        ({"input": 3}, "input"),
+        ({"text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "no"}}}}, "text.format.schema"),
+        ({"tools": [{**WEATHER, "parameters": {"type": "object", "properties": 3}}]}, "tools[0].parameters"),
+    ],
+)
+def test_refusals_name_the_field_by_its_path(client: openai.OpenAI, fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(**body(extra_body=fields))
+    assert caught.value.param == param
+
+
+def test_unknown_fields_are_reported_and_unknown_models_refused(http: httpx.Client) -> None:
+    response = http.post(RESPONSES, json=body(service_tier="auto"))
+    assert response.headers["x-ignored-params"] == "service_tier"
+    assert error_of(http.post(RESPONSES, json=body(model="gpt-4")), 404)["code"] == "model_not_found"

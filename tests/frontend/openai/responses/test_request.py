@@ -1,0 +1,267 @@
+"""What a body of the Responses API becomes: the prompt that chat makes of the same, and a fate for every field."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from frontend.errors import InvalidRequest, UnsupportedParameter
+from frontend.generation import SamplingParams
+from frontend.guided_decoding import Choice, JsonObject, JsonSchema
+from frontend.openai.chat.request import to_chat_job
+from frontend.openai.chat.types import ChatCompletionRequest
+from frontend.openai.reply import Job, Reply
+from frontend.openai.responses.request import responses_tool_use, to_responses_job
+from frontend.openai.responses.types import ResponsesRequest
+from frontend.openai.sampling import REFUSED, REFUSED_BY_RESPONSES, ignored_params
+from frontend.openai.structured_output import to_guide
+from frontend.text.served_model import ServedModel
+
+REPLY = Reply(id="resp_0", created=0, model="m")
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+FLAT = {"type": "function", "name": "weather", "description": "d", "parameters": SCHEMA}
+NESTED = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": SCHEMA}}
+CALL = {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city": "Bonn"}'}
+CHAT_CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
+
+
+def parse(**fields: Any) -> ResponsesRequest:
+    return ResponsesRequest.model_validate({"model": "m", "input": "Hi", **fields})
+
+
+def job(model: ServedModel, **fields: Any) -> Job:
+    return to_responses_job(parse(**fields), model, REPLY, seed=7, guide=None)
+
+
+def params(model: ServedModel, **fields: Any) -> SamplingParams:
+    return job(model, **fields).requests[0].sampling_params
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+CONVERSATIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"input": "Hi"}, {"messages": [user("Hi")]}),
+    (
+        {"input": "Hi", "instructions": "Kurz. </s>"},
+        {"messages": [{"role": "system", "content": "Kurz. </s>"}, user("Hi")]},
+    ),
+    (
+        {
+            "input": [
+                {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Kurz."}]},
+                {"role": "user", "content": [{"type": "input_text", "text": t} for t in ("a", "b")]},
+                {
+                    "type": "message", "id": "msg_1", "status": "completed", "role": "assistant",
+                    "content": [{"type": "output_text", "text": "c", "annotations": [], "logprobs": []}],
+                },
+                {"role": "assistant", "content": "d"},
+                {"type": None, "role": "user", "content": "</s>"},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "developer", "content": "Kurz."},
+                {"role": "user", "content": "a\n\nb"},
+                {"role": "assistant", "content": "c"},
+                {"role": "assistant", "content": "d"},
+                user("</s>"),
+            ]
+        },
+    ),
+    ({"input": "Hi", "tools": [FLAT]}, {"messages": [user("Hi")], "tools": [NESTED]}),
+    (
+        {"input": "Hi", "tools": [FLAT], "tool_choice": {"type": "function", "name": "weather"}},
+        {
+            "messages": [user("Hi")],
+            "tools": [NESTED],
+            "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        },
+    ),
+    (
+        {
+            "tools": [FLAT],
+            "parallel_tool_calls": False,
+            "input": [
+                user("Hi"),
+                {"role": "assistant", "content": "Moment."},
+                {**CALL, "id": "fc_1", "status": "completed"},
+                {**CALL, "call_id": "call_2"},
+                {"type": "function_call_output", "call_id": "call_2", "output": '{"</s>": 1}'},
+                {
+                    "type": "function_call_output", "id": None, "call_id": "call_1",
+                    "output": [{"type": "input_text", "text": "rain"}],
+                },
+                CALL,
+                {"type": "function_call_output", "call_id": "call_1", "output": "sun"},
+            ],
+        },
+        {
+            "tools": [NESTED],
+            "parallel_tool_calls": False,
+            "messages": [
+                user("Hi"),
+                {"role": "assistant", "content": "Moment.", "tool_calls": [CHAT_CALL, {**CHAT_CALL, "id": "call_2"}]},
+                {"role": "tool", "tool_call_id": "call_2", "content": '{"</s>": 1}'},
+                {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
+                {"role": "assistant", "content": None, "tool_calls": [CHAT_CALL]},
+                {"role": "tool", "tool_call_id": "call_1", "content": "sun"},
+            ],
+        },
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "chat"), CONVERSATIONS)
+@pytest.mark.parametrize("model", ["mixtral", "chatml"])
+def test_prompt_is_the_one_that_chat_makes_of_the_same(
+    request: pytest.FixtureRequest, model: str, fields: dict[str, Any], chat: dict[str, Any]
+) -> None:
+    served: ServedModel = request.getfixturevalue(model)
+    body = ChatCompletionRequest.model_validate({"model": "m", **chat})
+    same = to_chat_job(body, served, REPLY, seed=7, guide=None)
+    assert job(served, **fields).requests == same.requests
+
+
+def test_words_behind_a_call_belong_to_the_turn_that_called(mixtral: ServedModel) -> None:
+    result = {"type": "function_call_output", "call_id": "call_1", "output": "sun"}
+    words = {"role": "assistant", "content": "Moment."}
+    behind, before = ([user("Hi"), *turn, result] for turn in ([CALL, words], [words, CALL]))
+    assert job(mixtral, input=behind).requests == job(mixtral, input=before).requests
+
+
+HONOURED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"temperature": 0.7, "top_p": 1.0, "seed": 7, "logprobs": None}),
+    ({"max_output_tokens": 5}, {"max_tokens": 5}),
+    ({"temperature": 0, "top_p": 0.5}, {"temperature": 0.0, "top_p": 0.5}),
+    ({"include": ["message.output_text.logprobs"]}, {"logprobs": True}),
+    ({"include": ["message.output_text.logprobs"], "tools": [FLAT], "tool_choice": "none"}, {"logprobs": True}),
+    ({"include": []}, {"logprobs": None}),
+    ({"top_k": 40, "seed": 3, "stop": "x"}, {"top_k": 40, "seed": 3, "stop": ("x",)}),
+    ({"min_tokens": 2, "presence_penalty": 1.0}, {"min_tokens": 2, "presence_penalty": 1.0}),
+    ({"max_tool_calls": 1, "metadata": {"a": "b"}, "user": "u", "top_logprobs": 0, "stream_options": {}}, {}),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), HONOURED)
+def test_parameter_is_honoured(mixtral: ServedModel, fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    got = params(mixtral, **fields)
+    assert {name: getattr(got, name) for name in expected} == expected
+
+
+PLACES = {
+    "effort": "reasoning", "summary": "reasoning", "generate_summary": "reasoning", "verbosity": "text",
+    "include_obfuscation": "stream_options",
+}  # fmt: skip
+HONOURED_HERE = {"tools", "tool_choice", "parallel_tool_calls"}
+
+
+@pytest.mark.parametrize("name", [*REFUSED_BY_RESPONSES, *REFUSED.keys() - HONOURED_HERE])
+def test_known_parameter_that_is_not_built_is_refused_by_name_unless_it_asks_for_nothing(
+    mixtral: ServedModel, name: str
+) -> None:
+    def fields(value: Any) -> dict[str, Any]:
+        return {PLACES[name]: {name: value}} if name in PLACES else {name: value}
+
+    refused = {**REFUSED, **REFUSED_BY_RESPONSES}[name]
+    for neutral in (None, *refused.neutral):
+        job(mixtral, **fields(neutral))
+        assert ignored_params(parse(**fields(neutral))) == []
+    with pytest.raises(UnsupportedParameter, match=name) as caught:
+        job(mixtral, **fields("something"))
+    assert caught.value.param == (f"{PLACES[name]}.{name}" if name in PLACES else name)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"include": ["reasoning.encrypted_content"]}, "include"),
+        ({"include": ["message.output_text.logprobs"], "tools": [FLAT]}, "include"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"input": [user("a"), {"type": "function_call_output", "call_id": "x", "output": ""}]}, "input[1].call_id"),
+        ({"input": [user("a"), CALL, {**CALL, "arguments": "[]"}]}, "input[2].arguments"),
+        ({"input": [user("a"), {**CALL, "name": "a b"}]}, "input[1].name"),
+        ({"input": "naïve " * 2000}, "input"),
+        ({"max_output_tokens": 4097}, "input"),
+        ({"tools": [FLAT, FLAT]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"min_tokens": 6, "max_output_tokens": 5}, "min_tokens"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_the_field_as_it_is_named_here(
+    mixtral: ServedModel, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        job(mixtral, **fields)
+    assert caught.value.param == param
+
+
+BAD: list[tuple[dict[str, Any], tuple[str | int, ...]]] = [
+    ({"input": []}, ("input",)),
+    ({"input": None}, ("input",)),
+    ({"input": {}}, ("input",)),
+    ({"input": ["Hi"]}, ("input", 0)),
+    ({"input": [{"type": "item_reference", "id": "msg_1"}]}, ("input", 0)),
+    ({"input": [{"id": "msg_1"}]}, ("input", 0)),
+    ({"input": [{"type": "reasoning", "summary": []}]}, ("input", 0)),
+    ({"input": [{"type": ["message"], "role": "user", "content": ""}]}, ("input", 0)),
+    ({"max_output_tokens": 0}, ("max_output_tokens",)),
+    ({"metadata": {"a": 1}}, ("metadata", "a")),
+    ({"metadata": {str(number): "" for number in range(17)}}, ("metadata",)),
+    ({"tools": [{"type": "web_search"}]}, ("tools", 0, "type")),
+    ({"tools": [NESTED]}, ("tools", 0, "name")),
+    ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, ("tool_choice",)),
+    ({"tool_choice": {"type": "function", "function": {"name": "weather"}}}, ("tool_choice",)),
+    ({"text": {"format": {"type": "xml"}}}, ("text", "format", "type")),
+    ({"instructions": 3}, ("instructions",)),
+    ({"stop": ""}, ("stop", 0)),
+]
+
+
+@pytest.mark.parametrize(("fields", "place"), BAD)
+def test_value_out_of_range_or_of_the_wrong_type_is_refused(
+    fields: dict[str, Any], place: tuple[str | int, ...]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        parse(**fields)
+    assert caught.value.errors()[0]["loc"] == place
+
+
+def test_fields_that_nobody_knows_are_reported_by_their_path() -> None:
+    body = parse(service_tier="auto", text={"tone": "dry"}, input=[{**user("Hi"), "mood": 1}])
+    assert sorted(ignored_params(body)) == ["input.mood", "service_tier", "text.tone"]
+
+
+def guide_of(model: ServedModel, **fields: Any) -> Any:
+    body = parse(**fields)
+    return to_guide(body, model, responses_tool_use(body))
+
+
+def test_text_format_is_response_format_in_flat(mixtral: ServedModel) -> None:
+    schema = {"type": "json_schema", "name": "n", "strict": True, "schema": SCHEMA}
+    assert guide_of(mixtral, text={"format": schema}) == JsonSchema(schema=SCHEMA, param="text.format.schema")
+    assert guide_of(mixtral, text={"format": {"type": "json_object"}}) == JsonObject(param="text.format")
+    assert guide_of(mixtral, text={"format": {"type": "text"}}) is None
+    assert guide_of(mixtral, text={}) is None
+    assert guide_of(mixtral, guided_choice=["a"]) == Choice(choices=("a",), param="guided_choice")
+
+
+@pytest.mark.parametrize("missing", ["name", "schema"])
+def test_a_schema_has_a_name(mixtral: ServedModel, missing: str) -> None:
+    format_ = {"type": "json_schema", "name": "n", "schema": SCHEMA}
+    del format_[missing]
+    with pytest.raises(InvalidRequest) as caught:
+        guide_of(mixtral, text={"format": format_})
+    assert caught.value.param == "text.format"
+
+
+def test_two_wishes_exclude_each_other_by_the_names_that_they_have_here(mixtral: ServedModel) -> None:
+    with pytest.raises(InvalidRequest, match=r"`text\.format` and `guided_regex`"):
+        guide_of(mixtral, text={"format": {"type": "json_object"}}, guided_regex="a")
+
+
+def test_arguments_that_cannot_be_promised_are_refused_by_the_path_that_they_have_here(mixtral: ServedModel) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        guide_of(mixtral, tools=[{**FLAT, "parameters": {"type": "array"}}])
+    assert caught.value.param == "tools[0].parameters"

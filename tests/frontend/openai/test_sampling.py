@@ -1,0 +1,189 @@
+"""Every parameter is honoured, refused by name, or reported; ranges are OpenAI's and defaults vLLM 0.4's."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from frontend.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
+from frontend.generation import GenerationRequest, SamplingParams
+from frontend.openai.chat.request import to_chat_job
+from frontend.openai.chat.types import ChatCompletionRequest
+from frontend.openai.reply import Reply
+from frontend.openai.sampling import REFUSED, ignored_params
+from frontend.text.served_model import ServedModel
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
+
+def parse(**fields: Any) -> ChatCompletionRequest:
+    return ChatCompletionRequest.model_validate({"model": "m", "messages": MESSAGES, **fields})
+
+
+def request_of(model: ServedModel, **fields: Any) -> GenerationRequest:
+    """The first generation that a body asks for."""
+    reply = Reply(id="cmpl-0", created=0, model="m")
+    return to_chat_job(parse(**fields), model, reply, seed=7, guide=None).requests[0]
+
+
+def params(model: ServedModel, **fields: Any) -> SamplingParams:
+    return request_of(model, **fields).sampling_params
+
+
+def test_defaults_are_vllms_and_the_answer_may_fill_the_context(mixtral: ServedModel) -> None:
+    request = request_of(mixtral)
+    max_tokens = mixtral.engine.max_seq_len - len(request.prompt_token_ids)
+    assert request.sampling_params == SamplingParams(max_tokens=max_tokens, temperature=0.7, top_p=1.0, seed=7)
+
+
+HONOURED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"temperature": 0}, {"temperature": 0.0}),
+    ({"temperature": 1e-9}, {"temperature": 0.0}),
+    ({"temperature": None}, {"temperature": 0.7}),
+    ({"top_p": 0.1}, {"top_p": 0.1}),
+    ({"top_k": 40}, {"top_k": 40}),
+    ({"top_k": -1}, {"top_k": None}),
+    ({"top_k": 0}, {"top_k": None}),
+    ({"max_tokens": 5}, {"max_tokens": 5}),
+    ({"max_completion_tokens": 5}, {"max_tokens": 5}),
+    ({"max_completion_tokens": 5, "max_tokens": 5}, {"max_tokens": 5}),
+    ({"stop": "x"}, {"stop": ("x",)}),
+    ({"stop": ["x", "yz"]}, {"stop": ("x", "yz")}),
+    ({"stop": None}, {"stop": ()}),
+    ({"seed": 3}, {"seed": 3}),
+    ({"seed": -1}, {"seed": 2**64 - 1}),
+    ({"presence_penalty": 1.5}, {"presence_penalty": 1.5}),
+    ({"presence_penalty": 0}, {"presence_penalty": None}),
+    ({"frequency_penalty": -1.5}, {"frequency_penalty": -1.5}),
+    ({"repetition_penalty": 1.2}, {"repetition_penalty": 1.2}),
+    ({"repetition_penalty": 1.0}, {"repetition_penalty": None}),
+    ({"min_tokens": 4, "max_tokens": 5}, {"min_tokens": 4}),
+    ({"ignore_eos": True}, {"ignore_eos": True}),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), HONOURED)
+def test_parameter_is_honoured(mixtral: ServedModel, fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    got = params(mixtral, **fields)
+    assert {name: getattr(got, name) for name in expected} == expected
+
+
+BAD: list[tuple[str, Any]] = [
+    ("temperature", 2.1), ("temperature", -0.1), ("temperature", "0.5"), ("temperature", float("nan")),
+    ("top_p", 0), ("top_p", 1.1), ("max_tokens", 0), ("max_tokens", True), ("max_tokens", 1.5),
+    ("max_completion_tokens", -1),
+    ("presence_penalty", 2.1), ("frequency_penalty", -2.1), ("repetition_penalty", 0), ("top_k", -2),
+    ("min_tokens", -1),
+    ("seed", 2**64), ("seed", "1"), ("stop", ""), ("stop", ["a"] * 17), ("stop", ["a" * 257]),
+    ("stop", 3), ("stop", [3]),
+    ("messages", []), ("messages", None), ("model", 3), ("stream", "yes"), ("ignore_eos", 1), ("stream_options", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_value_out_of_range_or_of_the_wrong_type_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        parse(**{name: value})
+    assert caught.value.errors()[0]["loc"][0] == name
+
+
+ASKS: dict[str, Any] = {
+    "n": 2, "logprobs": True, "top_logprobs": 1, "logit_bias": {"1": 1}, "response_format": {"type": "json_object"},
+    "functions": [{}], "function_call": {"name": "f"},
+    "modalities": ["audio"], "best_of": 2, "use_beam_search": True, "length_penalty": 2.0, "early_stopping": True,
+    "min_p": 0.1,
+    "bad_words": ["x"], "allowed_token_ids": [1], "prompt_logprobs": 1,
+    "echo": True, "add_special_tokens": True,
+    "documents": [{}], "priority": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_known_parameter_that_is_not_built_is_refused_by_name_unless_it_asks_for_nothing(
+    mixtral: ServedModel, name: str
+) -> None:
+    for neutral in (None, *REFUSED[name].neutral):
+        params(mixtral, **{name: neutral})
+    with pytest.raises(UnsupportedParameter, match=f"`{name}`") as caught:
+        params(mixtral, **{name: ASKS.get(name, "something")})
+    assert caught.value.param == name
+
+
+def test_true_is_not_taken_for_one(mixtral: ServedModel) -> None:
+    with pytest.raises(UnsupportedParameter, match="null or 1"):
+        params(mixtral, best_of=True)
+
+
+def test_messages_as_openais_client_sends_them_back_are_accepted(mixtral: ServedModel) -> None:
+    said = {
+        "role": "assistant",
+        "content": "b",
+        "tool_calls": None,
+        "function_call": None,
+        "audio": None,
+        "refusal": None,
+    }
+    params(mixtral, messages=[*MESSAGES, said, *MESSAGES])
+
+
+def test_unknown_fields_are_accepted_and_listed_once_with_their_place() -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "a", "cache": 1}], "name": "Eva"}] * 2
+    body = parse(messages=messages, foo=1, store=True, n=1, nothing=None, user="u")
+    assert ignored_params(body) == ["foo", "store", "messages.name", "messages.content.cache"]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [("a", "a"), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "a\n\nb"), ([], "")],
+)
+def test_content_is_a_string_or_text_parts_joined_as_mistral_does(
+    mixtral: ServedModel, content: Any, text: str
+) -> None:
+    request = request_of(mixtral, messages=[{"role": "user", "content": content}])
+    assert request.prompt_token_ids == mixtral.tokenizer.encode(f"<s>[INST] {text} [/INST]")
+
+
+@pytest.mark.parametrize("content", [3, {}, [{"type": "image_url", "image_url": {"url": "x"}}], ["a"]])
+def test_content_that_is_not_text_is_refused(content: Any) -> None:
+    with pytest.raises(ValidationError):
+        parse(messages=[{"role": "user", "content": content}])
+
+
+def test_developer_is_another_word_for_system(mixtral: ServedModel) -> None:
+    prompts = [
+        request_of(mixtral, messages=[{"role": role, "content": "s"}, *MESSAGES]) for role in ("developer", "system")
+    ]
+    assert prompts[0].prompt_token_ids == prompts[1].prompt_token_ids
+
+
+def test_prompt_that_fills_the_context_is_refused_in_vllms_words(mixtral: ServedModel) -> None:
+    with pytest.raises(
+        ContextLengthExceeded, match=r"maximum context length is 4096 tokens\. However, you requested 5"
+    ):
+        params(mixtral, messages=[{"role": "user", "content": "a " * 5000}])
+
+
+def test_max_tokens_that_do_not_fit_beside_the_prompt_are_refused_with_the_numbers(mixtral: ServedModel) -> None:
+    with pytest.raises(ContextLengthExceeded) as caught:
+        params(mixtral, max_tokens=4090)
+    assert str(caught.value) == (
+        "This model's maximum context length is 4096 tokens. However, you requested 4099 tokens (9 in the messages, "
+        "4090 in the completion). Please reduce the length of the messages or completion."
+    )
+    assert params(mixtral, max_tokens=4087).max_tokens == 4087
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"min_tokens": 6, "max_tokens": 5}, "min_tokens"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+    ],
+)
+def test_parameters_that_contradict_each_other_are_refused(
+    mixtral: ServedModel, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        params(mixtral, **fields)
+    assert caught.value.param == param

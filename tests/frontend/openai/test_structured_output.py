@@ -1,0 +1,120 @@
+"""One guide from whatever a body wishes for, compiled and sent as a grammar; wishes that exclude each other refused."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from frontend.errors import InvalidRequest, UnsupportedParameter
+from frontend.guided_decoding import Choice, Grammar, Guide, JsonObject, JsonSchema, Regex
+from frontend.openai.chat.request import tool_use_of
+from frontend.openai.chat.types import ChatCompletionRequest
+from frontend.openai.structured_output import to_guide
+from frontend.text.served_model import ServedModel
+from tests.frontend.conftest import CHAT, body, error_of
+from tests.frontend.fake_triton import Events, FakeTriton
+
+SCHEMA = {"type": "object", "properties": {"a": {"enum": ["x"]}}, "required": ["a"], "additionalProperties": False}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
+JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
+
+
+def guide_of(model: ServedModel, **fields: Any) -> Guide | None:
+    parsed = ChatCompletionRequest.model_validate(body(**fields))
+    return to_guide(parsed, model, tool_use_of(parsed))
+
+
+@pytest.mark.parametrize(
+    ("fields", "guide"),
+    [
+        ({}, None),
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "json_object"}}, JsonObject(param="response_format")),
+        ({"response_format": JSON_SCHEMA}, JsonSchema(schema=SCHEMA, param="response_format.json_schema.schema")),
+        ({"guided_json": SCHEMA}, JsonSchema(schema=SCHEMA, param="guided_json")),
+        ({"guided_json": json.dumps(SCHEMA)}, JsonSchema(schema=SCHEMA, param="guided_json")),
+        ({"guided_regex": "a+"}, Regex(pattern="a+", param="guided_regex")),
+        ({"guided_choice": ["a", "b"]}, Choice(choices=("a", "b"), param="guided_choice")),
+        ({"guided_grammar": 'root ::= "a"'}, Grammar(ebnf='root ::= "a"', param="guided_grammar")),
+        ({"structured_outputs": {"regex": "a"}}, Regex(pattern="a", param="structured_outputs.regex")),
+        ({"structured_outputs": {"json": SCHEMA}}, JsonSchema(schema=SCHEMA, param="structured_outputs.json")),
+        ({"structured_outputs": {"json_object": True}}, JsonObject(param="structured_outputs.json_object")),
+        ({"structured_outputs": {"json_object": False}}, None),
+        ({"tools": [TOOL], "tool_choice": "none", "guided_regex": "a"}, Regex(pattern="a", param="guided_regex")),
+    ],
+)
+def test_a_wish_is_a_guide_that_knows_its_field(
+    mixtral: ServedModel, fields: dict[str, Any], guide: Guide | None
+) -> None:
+    assert guide_of(mixtral, **fields) == guide
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice"),
+        ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex"),
+        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs.choice"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"guided_json": "{"}, "guided_json"),
+        ({"guided_json": "3"}, "guided_json"),
+        ({"tools": [TOOL], "guided_grammar": 'root ::= "a"'}, "guided_grammar"),
+    ],
+)
+def test_wishes_that_cannot_be_had_are_refused_by_their_field(
+    mixtral: ServedModel, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        guide_of(mixtral, **fields)
+    assert caught.value.param == param
+
+
+def test_an_engine_that_follows_no_guides_refuses_them_and_leaves_free_calls_free(mixtral: ServedModel) -> None:
+    unguided = replace(mixtral, engine=replace(mixtral.engine, honours=mixtral.engine.honours - {"guide"}))
+    assert guide_of(unguided, tools=[TOOL]) is None
+    for fields in ({"guided_regex": "a"}, {"tools": [TOOL], "tool_choice": "required"}):
+        with pytest.raises(UnsupportedParameter):
+            guide_of(unguided, **fields)
+
+
+def test_the_engine_gets_the_grammar_that_was_compiled(http: httpx.Client, triton: FakeTriton) -> None:
+    assert http.post(CHAT, json=body(guided_choice=["ja", "nein"])).status_code == 200
+    (request,) = triton.requests
+    assert request["guided_decoding_guide_type"] == "ebnf_grammar"
+    assert "ja" in request["guided_decoding_guide"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_regex": "("}, "guided_regex"),
+        ({"guided_json": {"type": 3}}, "guided_json"),
+        ({"tools": [{**TOOL, "function": {"name": "f", "parameters": {"type": "object", "not": {}}}}]}, "tools[0]"),
+    ],
+)
+def test_a_guide_that_cannot_be_had_never_reaches_the_engine(
+    http: httpx.Client, triton: FakeTriton, fields: dict[str, Any], param: str
+) -> None:
+    assert str(error_of(http.post(CHAT, json=body(**fields)), 400)["param"]).startswith(param)
+    assert triton.requests == []
+
+
+def test_calls_come_out_as_openais_client_expects_them(client: openai.OpenAI, triton: FakeTriton) -> None:
+    text = ' [{"name": "f", "arguments": {"a": "x"}}]'
+    pieces = text.encode()
+    triton.script = [Events([[3 + byte] for byte in pieces])]  # byte tokens: every cut there is
+    answer = client.chat.completions.create(**body(tools=[TOOL], tool_choice="required"))
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert (call.function.name, json.loads(call.function.arguments)) == ("f", {"a": "x"})
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (None, "tool_calls")
+    chunks = list(client.chat.completions.create(**body(tools=[TOOL], tool_choice="required", stream=True)))
+    deltas = [call for chunk in chunks for choice in chunk.choices for call in choice.delta.tool_calls or []]
+    assert deltas[0].function is not None
+    assert deltas[0].function.name == "f"
+    arguments = "".join(delta.function.arguments or "" for delta in deltas if delta.function)
+    assert json.loads(arguments) == {"a": "x"}
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"

@@ -1,0 +1,294 @@
+"""OpenAI's fields of tools and calls: what is taken, what is refused by which name, and what an answer holds."""
+
+from typing import Any
+
+import pytest
+from openai.types.chat.chat_completion_chunk import ChoiceDelta
+from openai.types.chat.chat_completion_message_function_tool_call import ChatCompletionMessageFunctionToolCall
+from pydantic import TypeAdapter, ValidationError
+
+from frontend.errors import InvalidRequest
+from frontend.openai.fields import Body
+from frontend.openai.tools.convert import (
+    MAX_TOOLS,
+    MAX_TOOLS_BYTES,
+    ToolChoiceField,
+    ToolList,
+    ToolMessageFields,
+    check_results,
+    shielded,
+    to_delta,
+    to_message,
+    to_tool_use,
+    to_wire,
+)
+from frontend.text.messages import Message, Role
+from frontend.text.tools import (
+    NO_TOOLS,
+    ArgumentsDelta,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallOpened,
+    ToolChoice,
+    ToolEvent,
+    ToolUse,
+    collect,
+    finish_reason,
+    new_mistral_id,
+    new_openai_id,
+    to_mistral_id,
+)
+
+
+class Request(Body):
+    """The fields of a request, as protocol.py declares them."""
+
+    tools: ToolList | None = None
+    tool_choice: ToolChoiceField | None = None
+    parallel_tool_calls: bool | None = None
+
+
+def tool(name: str = "f", **function: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **function}}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def use_of(**fields: Any) -> ToolUse:
+    request = Request.model_validate(fields)
+    functions = {f"tools[{index}].function": tool.function for index, tool in enumerate(request.tools or ())}
+    return to_tool_use(functions, request.tool_choice, request.parallel_tool_calls)
+
+
+F = Tool(name="f", description=None, parameters={"type": "object", "properties": {}})
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, NO_TOOLS),
+        ({"tools": [], "tool_choice": "auto"}, NO_TOOLS),
+        ({"tools": [tool()], "tool_choice": "none"}, NO_TOOLS),
+        ({"tools": [tool()]}, ToolUse(tools=(F,), choice=ToolChoice(mode="auto"))),
+        ({"tools": [tool()], "tool_choice": "required"}, ToolUse(tools=(F,), choice=ToolChoice(mode="required"))),
+        (
+            {"tools": [tool()], "tool_choice": named("f"), "parallel_tool_calls": False},
+            ToolUse(tools=(F,), choice=ToolChoice(mode="named", name="f"), parallel=False),
+        ),
+        (
+            {"tools": [tool(description="d", parameters={"type": "object"}, strict=True)]},
+            ToolUse(
+                tools=(Tool(name="f", description="d", parameters={"type": "object"}, strict=True),),
+                choice=ToolChoice(mode="auto"),
+            ),
+        ),
+    ],
+)
+def test_wishes_of_a_request(fields: dict[str, Any], expected: ToolUse) -> None:
+    assert use_of(**fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "sentence"),
+    [
+        ({"tool_choice": "required"}, "tool_choice", "no `tools`"),
+        ({"tool_choice": named("f"), "tools": []}, "tool_choice", "no `tools`"),
+        ({"tools": [tool("f"), tool("g")], "tool_choice": named("h")}, "tool_choice", "has `f`, `g`"),
+        ({"tools": [tool("f"), tool("g"), tool("f")]}, "tools", "named `f`"),
+        ({"tools": [tool(description="x" * MAX_TOOLS_BYTES)]}, "tools", "bytes of JSON"),
+    ],
+)
+def test_wishes_that_cannot_be_met_are_refused(fields: dict[str, Any], param: str, sentence: str) -> None:
+    with pytest.raises(InvalidRequest, match=sentence) as caught:
+        use_of(**fields)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("depth", [252, 2000])
+def test_schema_that_is_nested_too_deep_is_refused(depth: int) -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"items": schema}
+    with pytest.raises(InvalidRequest, match="Recursion limit") as caught:
+        use_of(tools=[tool("g"), tool("f", parameters=schema)])
+    assert caught.value.param == "tools[1].function.parameters"
+
+
+@pytest.mark.parametrize(
+    ("fields", "place", "sentence"),
+    [
+        ({"tools": [{"type": "web_search"}]}, ("tools", 0, "type"), "'web_search' is not supported; `function` is"),
+        ({"tools": [tool("a b")]}, ("tools", 0, "function", "name"), "pattern"),
+        ({"tools": [tool("f\n")]}, ("tools", 0, "function", "name"), "pattern"),
+        ({"tools": [tool("")]}, ("tools", 0, "function", "name"), "pattern"),
+        ({"tools": [tool("x" * 65)]}, ("tools", 0, "function", "name"), "pattern"),
+        ({"tools": [tool(parameters=[])]}, ("tools", 0, "function", "parameters"), "dictionary"),
+        ({"tools": [tool(strict="yes")]}, ("tools", 0, "function", "strict"), "boolean"),
+        ({"tools": [tool()] * (MAX_TOOLS + 1)}, ("tools",), "at most 128 items"),
+        ({"tool_choice": "any"}, ("tool_choice",), "found 'any'"),
+        ({"tool_choice": {"type": "custom", "custom": {"name": "f"}}}, ("tool_choice",), "found {'type': 'custom'"),
+        ({"tool_choice": {"type": "allowed_tools"}}, ("tool_choice",), '{"type": "function", "function": {"name": '),
+        ({"tool_choice": {**named("f"), "x": 1}}, ("tool_choice",), "found"),
+        ({"parallel_tool_calls": 1}, ("parallel_tool_calls",), "boolean"),
+    ],
+)
+def test_fields_that_are_not_openais_are_refused_by_their_path(
+    fields: dict[str, Any], place: tuple[str | int, ...], sentence: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Request.model_validate(fields)
+    error = caught.value.errors()[0]
+    assert error["loc"] == place
+    assert sentence in error["msg"]
+
+
+def test_fields_can_be_described_in_openapi() -> None:
+    schema = TypeAdapter(Request).json_schema(mode="validation")
+    choices = schema["properties"]["tool_choice"]["anyOf"]
+    assert {"enum": ["none", "auto", "required"], "type": "string"} in choices
+
+
+def shield(text: str) -> str:
+    return text.replace("</s>", "!")
+
+
+def message_of(role: Role, text: str | None, **fields: Any) -> Message:
+    body = ToolMessageFields.model_validate(fields)
+    return to_message(body, role, text, shield=shield, param="messages[3]")
+
+
+def call(arguments: str, name: str = "f") -> dict[str, Any]:
+    return {"id": "i", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (message_of("user", "a</s>"), Message("user", "a!")),
+        (
+            message_of("assistant", None, tool_calls=[call('{"a":"\\u003c/s>"}')]),
+            Message("assistant", "", (ToolCall(id="i", name="f", arguments='{"a": "!"}'),)),
+        ),
+        (
+            message_of("assistant", "t", tool_calls=[call("")]),
+            Message("assistant", "t", (ToolCall(id="i", name="f", arguments="{}"),)),
+        ),
+        (message_of("assistant", "t", tool_calls=[]), Message("assistant", "t")),
+        (message_of("tool", '["\\u003c/s>",1]', tool_call_id="i"), Message("tool", '["!", 1]', tool_call_id="i")),
+        (message_of("tool", "</s>", tool_call_id="i"), Message("tool", "!", tool_call_id="i")),
+        (message_of("tool", "", tool_call_id="i"), Message("tool", "", tool_call_id="i")),
+    ],
+)
+def test_messages_come_shielded_and_json_in_one_form(message: Message, expected: Message) -> None:
+    assert message == expected
+
+
+TOO_DEEP = '{"a": ' * 300 + "1" + "}" * 300
+
+
+@pytest.mark.parametrize(
+    ("role", "text", "fields", "param"),
+    [
+        ("user", "a", {"tool_calls": [call("{}")]}, "messages[3].tool_calls"),
+        ("user", "a", {"tool_call_id": "i"}, "messages[3].tool_call_id"),
+        ("tool", "a", {}, "messages[3].tool_call_id"),
+        ("assistant", None, {}, "messages[3].content"),
+        ("assistant", None, {"tool_calls": [call("{}", "a b")]}, "messages[3].tool_calls[0].function.name"),
+        ("assistant", None, {"tool_calls": [call("{}"), call('{"a')]}, "messages[3].tool_calls[1].function.arguments"),
+        ("assistant", None, {"tool_calls": [call("[1]")]}, "messages[3].tool_calls[0].function.arguments"),
+        ("assistant", None, {"tool_calls": [call(TOO_DEEP)]}, "messages[3].tool_calls[0].function.arguments"),
+    ],
+)  # fmt: skip
+def test_messages_that_make_no_sense_are_refused(
+    role: Role, text: str | None, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        message_of(role, text, **fields)
+    assert caught.value.param == param
+
+
+CALLING = Message("assistant", "", (ToolCall(id="i", name="f", arguments="{}"),))
+
+
+def result(call_id: str) -> Message:
+    return Message("tool", "1", tool_call_id=call_id)
+
+
+def test_results_follow_the_calls_that_they_answer() -> None:
+    check_results([Message("user", "a"), CALLING, result("i"), result("i"), Message("user", "b")])
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[Message("user", "a"), CALLING, result("j")], [CALLING, Message("user", "a"), result("i")], [CALLING, CALLING]],
+)
+def test_results_of_calls_that_nobody_made_are_refused(messages: list[Message]) -> None:
+    if messages[-1].role != "tool":
+        messages = [result("i"), *messages]
+    with pytest.raises(InvalidRequest) as caught:
+        check_results(messages)
+    place = next(index for index, message in enumerate(messages) if message.role == "tool")
+    assert caught.value.param == f"messages[{place}].tool_call_id"
+
+
+def test_tools_in_a_prompt_are_shielded_to_the_last_string() -> None:
+    parameters = {"properties": {"</s>": {"enum": ["</s>", 1, None, ["</s>"]]}}}
+    written = Tool(name="f", description="</s>", parameters=parameters)
+    choice = ToolChoice(mode="auto")
+    assert shielded(ToolUse(tools=(written, F), choice=choice), shield).tools == (
+        Tool(name="f", description="!", parameters={"properties": {"!": {"enum": ["!", 1, None, ["!"]]}}}),
+        F,
+    )
+
+
+def test_events_are_openais_deltas() -> None:
+    events: list[ToolEvent] = [
+        TextDelta("Hm."),
+        ToolCallOpened(index=0, id="call_1", name="f"),
+        ArgumentsDelta(index=0, arguments='{"a"'),
+        ArgumentsDelta(index=0, arguments=": 1}"),
+    ]
+    assert [to_delta(event) for event in events] == [
+        {"content": "Hm."},
+        {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"a"'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]},
+    ]
+    for event in events:
+        ChoiceDelta.model_validate(to_delta(event), extra="forbid")
+    text, calls = collect(events)
+    assert (text, calls) == ("Hm.", (ToolCall(id="call_1", name="f", arguments='{"a": 1}'),))
+    whole = to_wire(calls[0]).model_dump()
+    assert list(whole) == ["id", "type", "function"]
+    assert ChatCompletionMessageFunctionToolCall.model_validate(whole, extra="forbid").function.arguments == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason", "complete", "expected"),
+    [
+        ("none", "stop", False, "stop"),
+        ("auto", "stop", False, "stop"),
+        ("auto", "stop", True, "tool_calls"),
+        ("auto", "length", True, "length"),
+        ("auto", "length", False, "length"),
+        ("required", "stop", True, "tool_calls"),
+        ("required", "stop", False, "stop"),
+        ("named", "stop", True, "stop"),
+        ("named", "length", False, "length"),
+    ],
+)
+def test_finish_reason_is_openais(mode: Any, reason: Any, complete: bool, expected: str) -> None:
+    assert finish_reason(ToolChoice(mode=mode), reason, all_calls_complete=complete) == expected
+
+
+def test_ids_have_the_forms_of_openai_and_mistral() -> None:
+    openai_ids, mistral_ids = {new_openai_id() for _ in range(99)}, {new_mistral_id() for _ in range(99)}
+    assert len(openai_ids) == len(mistral_ids) == 99
+    for call_id in openai_ids:
+        assert call_id.startswith("call_")
+        assert len(bytes.fromhex(call_id[5:])) == 12
+    for call_id in mistral_ids:
+        assert to_mistral_id(call_id) == call_id

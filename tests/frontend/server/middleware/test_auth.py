@@ -1,0 +1,263 @@
+"""Who may call what, how often, and from which pages."""
+
+import asyncio
+import io
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import httpx
+import limits
+import openai
+import pytest
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from frontend.server.middleware.api_keys import read_api_keys
+from frontend.server.middleware.auth import Access, CallerLimits
+from tests.frontend.conftest import API_KEY, CHAT, MODEL, ORIGIN, Running, body, error_of
+from tests.frontend.fake_triton import Endless, Events, FakeTriton
+
+KEY = {"authorization": f"Bearer {API_KEY}"}
+HAUS = Events([[6004], [21209]])
+CLOSED = [
+    ("GET", "/v1/models"),
+    ("GET", f"/v1/models/{MODEL}"),
+    ("POST", CHAT),
+    ("GET", "/version"),
+    ("GET", "/health/generate"),
+    ("GET", "/docs"),
+    ("GET", "/openapi.json"),
+    ("GET", "/nothing"),
+    ("DELETE", CHAT),
+    ("GET", "/health/../v1/models"),
+    ("GET", "//health"),
+    ("OPTIONS", "/v1/models"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), CLOSED)
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {API_KEY}"}])
+def test_without_a_key_nothing_is_told_but_that_one_is_needed(
+    guarded: httpx.Client, triton: FakeTriton, method: str, path: str, headers: dict[str, str]
+) -> None:
+    response = guarded.request(method, path, headers=headers, json=body() if method == "POST" else None)
+    error = error_of(response, 401)
+    assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "invalid_api_key", None)
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["x-request-id"]
+    assert triton.requests == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/models", 200),
+        ("POST", CHAT, 200),
+        ("GET", "/docs", 200),
+        ("GET", "/nothing", 404),
+        ("GET", CHAT, 405),
+    ],
+)
+def test_with_the_key_everything_is_as_without_keys(guarded: httpx.Client, method: str, path: str, status: int) -> None:
+    sent = body() if method == "POST" else None
+    assert guarded.request(method, path, headers=KEY, json=sent).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+def test_health_checks_need_no_key_and_tell_nothing_else(guarded: httpx.Client, path: str) -> None:
+    response = guarded.get(path)
+    assert (response.status_code, response.content) == (200, b"")
+
+
+def test_openais_client_sends_the_key_and_knows_the_errors(frontend: Running, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    messages: Any = body()["messages"]
+    with openai.OpenAI(base_url=f"{frontend.guarded_url}/v1", api_key=API_KEY, max_retries=0) as client:
+        answer = client.chat.completions.create(model=MODEL, messages=messages)
+        assert answer.choices[0].message.content == " Ein Haus"
+    with (
+        openai.OpenAI(base_url=f"{frontend.guarded_url}/v1", api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError) as caught,
+    ):
+        client.models.list()
+    assert caught.value.code == "invalid_api_key"
+
+
+@pytest.mark.parametrize("key", [API_KEY, "wrong-key"])
+def test_keys_are_not_logged(guarded: httpx.Client, caplog: pytest.LogCaptureFixture, key: str) -> None:
+    caplog.set_level(logging.DEBUG)
+    guarded.post(CHAT, json=body(), headers={"authorization": f"Bearer {key}"})
+    ours = [record for record in caplog.records if record.name.startswith(("frontend", "uvicorn"))]
+    assert ours
+    assert key not in " ".join(record.getMessage() for record in ours)
+
+
+@pytest.mark.parametrize(("origin", "allowed"), [(ORIGIN, ORIGIN), ("https://evil.example.org", None)])
+@pytest.mark.parametrize(
+    ("sent", "status"), [(body(), 200), (body(stream=True), 200), (body(model="x"), 404), (body(stream=True, n=0), 400)]
+)
+def test_page_may_read_answers_streams_and_errors_if_its_origin_is_known(
+    guarded: httpx.Client, origin: str, allowed: str | None, sent: dict[str, Any], status: int
+) -> None:
+    response = guarded.post(CHAT, json=sent, headers={**KEY, "origin": origin})
+    assert (response.status_code, response.headers.get("access-control-allow-origin")) == (status, allowed)
+    assert "origin" in response.headers["vary"].lower()
+
+
+def test_page_may_read_that_its_key_is_wrong(guarded: httpx.Client) -> None:
+    assert guarded.post(CHAT, json=body(), headers={"origin": ORIGIN}).headers["access-control-allow-origin"] == ORIGIN
+
+
+def test_page_may_read_a_stream_that_has_not_ended(guarded: httpx.Client, triton: FakeTriton) -> None:
+    triton.script = [Endless(6004)]
+    with guarded.stream("POST", CHAT, json=body(stream=True), headers={**KEY, "origin": ORIGIN}) as response:
+        assert response.headers["access-control-allow-origin"] == ORIGIN
+        assert "x-request-id" in response.headers["access-control-expose-headers"]
+        assert '"role":"assistant"' in next(response.iter_lines())
+
+
+def test_browser_asks_without_a_key_whether_a_page_may_send_one(guarded: httpx.Client) -> None:
+    asked = {"origin": ORIGIN, "access-control-request-method": "POST"}
+    asked["access-control-request-headers"] = "authorization, content-type, x-stainless-lang"
+    response = guarded.options(CHAT, headers=asked)
+    assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    assert "authorization" in response.headers["access-control-allow-headers"]
+    assert guarded.options(CHAT, headers={**asked, "origin": "https://evil.example.org"}).status_code == 400
+
+
+def test_pages_of_nobody_may_call_by_default(http: httpx.Client) -> None:
+    response = http.post(CHAT, json=body(), headers={"origin": ORIGIN})
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+# ---- Limits, before a route that says who called --------------------------------------------------------------------
+
+
+class Route:
+    """Answers with the caller's name, when it may."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.go.wait()
+        await JSONResponse(scope["state"]["caller"])(scope, receive, send)
+
+
+def client(app: Access, key: str | None = None, address: str = "10.0.0.1") -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app, client=(address, 1)),
+        base_url="http://frontend",
+        headers={"authorization": f"Bearer {key}"} if key else {},
+    )
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 5))
+
+
+def stop_the_clock(monkeypatch: pytest.MonkeyPatch, now: float) -> None:
+    monkeypatch.setattr(time, "time", lambda: now)
+
+
+def test_caller_is_the_keys_name_or_the_clients_address() -> None:
+    async def scenario() -> None:
+        keys = read_api_keys(None, ["a"])
+        assert (await client(Access(Route(), keys, CallerLimits()), "a").get("/x")).json() == keys[0].name
+        assert (await client(Access(Route(), (), CallerLimits())).get("/x")).json() == "10.0.0.1"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("by_key", [True, False])
+def test_each_caller_has_its_own_rate_and_is_told_when_to_come_back(
+    monkeypatch: pytest.MonkeyPatch, by_key: bool
+) -> None:
+    async def scenario() -> None:
+        rate = CallerLimits(limits.parse("2/minute"))
+        app = Access(Route(), read_api_keys(None, ["a", "b"]) if by_key else (), rate)
+        first, second = (
+            (client(app, "a"), client(app, "b")) if by_key else (client(app), client(app, address="10.0.0.2"))
+        )
+        stop_the_clock(monkeypatch, 6010.0)
+        assert [(await first.post("/x")).status_code for _ in range(2)] == [200, 200]
+        refused = await first.post("/x")
+        error = error_of(refused, 429)
+        assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+        assert "2 per 1 minute" in error["message"]
+        assert (await second.post("/x")).status_code == 200
+        wait_s = int(refused.headers["retry-after"])
+        assert wait_s == 51
+        stop_the_clock(monkeypatch, 6010.0 + wait_s)
+        assert (await first.post("/x")).status_code == 200
+
+    run(scenario())
+
+
+def test_reading_does_not_count() -> None:
+    async def scenario() -> None:
+        app = client(Access(Route(), (), CallerLimits(limits.parse("1/day"), max_requests=1)))
+        assert [(await app.get("/x")).status_code for _ in range(3)] == [200, 200, 200]
+
+    run(scenario())
+
+
+def test_wrong_keys_do_not_use_up_anybodys_rate() -> None:
+    async def scenario() -> None:
+        app = Access(Route(), read_api_keys(None, ["a"]), CallerLimits(limits.parse("1/day")))
+        assert [(await client(app, "b").post("/x")).status_code for _ in range(2)] == [401, 401]
+        assert (await client(app, "a").post("/x")).status_code == 200
+
+    run(scenario())
+
+
+def test_caller_has_so_many_requests_at_a_time_and_no_more() -> None:
+    async def scenario() -> None:
+        route = Route()
+        app = Access(route, read_api_keys(None, ["a", "b"]), CallerLimits(max_requests=2))
+        route.go.clear()
+        running = [asyncio.create_task(client(app, "a").post("/x")) for _ in range(2)]
+        other = asyncio.create_task(client(app, "b").post("/x"))
+        await asyncio.sleep(0.05)
+        refused = await client(app, "a").post("/x")
+        assert error_of(refused, 429)["code"] == "rate_limit_exceeded"
+        assert refused.headers["retry-after"] == "1"
+        running[0].cancel()
+        await asyncio.gather(running[0], return_exceptions=True)
+        again = asyncio.create_task(client(app, "a").post("/x"))
+        await asyncio.sleep(0.05)
+        route.go.set()
+        assert [(await task).status_code for task in (running[1], other, again)] == [200, 200, 200]
+
+    run(scenario())
+
+
+def test_request_over_the_rate_is_not_under_way() -> None:
+    async def scenario() -> None:
+        counts = CallerLimits(limits.parse("1/day"), max_requests=1)
+        app = client(Access(Route(), (), counts))
+        texts = [(await app.post("/x")).text for _ in range(3)]
+        assert "1 per 1 day" in texts[1]
+        assert "1 per 1 day" in texts[2]
+
+    run(scenario())
+
+
+def test_refusals_are_logged_with_what_was_asked_for_and_cannot_forge_a_line() -> None:
+    lines = io.StringIO()
+    handler, logger = logging.StreamHandler(lines), logging.getLogger("frontend.server.middleware.auth")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+    async def scenario() -> None:
+        await client(Access(Route(), read_api_keys(None, ["a"]), CallerLimits())).get("/x%0Aforged")
+
+    try:
+        run(scenario())
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    assert lines.getvalue().startswith("GET /x%0Aforged: 401 No API key was given.")

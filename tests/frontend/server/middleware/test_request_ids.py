@@ -1,0 +1,122 @@
+"""X-Request-Id: on every answer, in every line of the log, and nowhere else."""
+
+import io
+import logging
+import re
+import socket
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from frontend.server.middleware.request_ids import log_handler
+from tests.frontend.conftest import CHAT, Running, body
+from tests.frontend.fake_triton import Endless, FakeTriton, Refusal
+
+MADE_UP = re.compile(r"req_[0-9a-f]{32}")
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What the frontend writes to stderr from now on."""
+    lines, handler, root = io.StringIO(), log_handler(), logging.getLogger()
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(lines)
+    level = root.level
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    yield lines
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent", "status"),
+    [
+        ("GET", "/health", None, 200),
+        ("GET", "/v1/models", None, 200),
+        ("POST", CHAT, body(), 200),
+        ("POST", CHAT, body(stream=True), 200),
+        ("POST", CHAT, body(model="gpt-4"), 404),
+        ("POST", CHAT, {}, 400),
+        ("GET", "/nothing", None, 404),
+        ("GET", CHAT, None, 405),
+    ],
+)
+def test_every_answer_carries_the_clients_id_or_one_of_ours(
+    http: httpx.Client, method: str, path: str, sent: Any, status: int
+) -> None:
+    given = http.request(method, path, json=sent, headers={"X-Request-Id": "order 66/~"})
+    made_up = http.request(method, path, json=sent)
+    assert (given.status_code, made_up.status_code) == (status, status)
+    assert given.headers.get_list("x-request-id") == ["order 66/~"]
+    assert MADE_UP.fullmatch(made_up.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_answers_of_a_failing_engine_and_of_a_bug_carry_it_too(
+    http: httpx.Client, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    triton.script = [Refusal(500, "boom")]
+    response = http.post(CHAT, json=body(stream=stream), headers={"X-Request-Id": "a"})
+    assert (response.status_code, response.headers["x-request-id"]) == (500, "a")
+    monkeypatch.setattr("frontend.server.routes.generate.to_chat_job", None)
+    response = http.post(CHAT, json=body(stream=stream), headers={"X-Request-Id": "b"})
+    assert (response.status_code, response.headers["x-request-id"]) == (500, "b")
+
+
+@pytest.mark.parametrize(
+    ("given", "accepted"), [(b"~" * 128, True), (b"~" * 129, False), (b"", False), (b"a\tb", False), (b"\xe4", False)]
+)
+def test_id_that_is_too_long_or_not_printable_is_replaced(http: httpx.Client, given: bytes, accepted: bool) -> None:
+    answered = http.get("/health", headers=[(b"x-request-id", given)]).headers["x-request-id"]
+    assert answered == given.decode() if accepted else MADE_UP.fullmatch(answered)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_engine_is_not_told(http: httpx.Client, triton: FakeTriton, stream: bool) -> None:
+    http.post(CHAT, json=body(stream=stream), headers={"X-Request-Id": "secret-id"})
+    assert len(triton.requests) == 1
+    assert "secret-id" not in f"{triton.requests} {triton.headers}"
+
+
+def test_every_line_of_a_request_names_it(frontend: Running, http: httpx.Client, log: io.StringIO) -> None:
+    names = [name for name in ("first", "second") for _ in range(2)]
+    for name in names[::2]:
+        http.post(CHAT, json=body(foo=1), headers={"X-Request-Id": name})
+    # A client may have its answer, and ask again, before its first request's last line is written.
+    frontend.wait_until(lambda: sorted(re.findall(r" frontend\.\S+ \[(.*?)\]", log.getvalue())) == names)
+
+
+def test_a_bugs_traceback_names_its_request(
+    frontend: Running, http: httpx.Client, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frontend.server.routes.generate.to_chat_job", None)
+    http.post(CHAT, json=body(), headers={"X-Request-Id": "unlucky"})
+    frontend.wait_until(lambda: " ERROR " in log.getvalue())
+    [line] = [line for line in log.getvalue().splitlines() if " ERROR " in line]
+    assert "[unlucky]" in line
+
+
+def test_line_outside_of_a_request_names_none(log: io.StringIO) -> None:
+    logging.getLogger("frontend").info("up")
+    assert log.getvalue().endswith("INFO frontend [-] up\n")
+
+
+def test_client_that_leaves_while_it_sends_its_body_is_logged_as_499(frontend: Running, log: io.StringIO) -> None:
+    address = urlsplit(frontend.url)
+    with socket.create_connection((address.hostname, address.port or 80)) as connection:
+        connection.sendall(
+            f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nX-Request-Id: gone\r\nContent-Length: 9\r\n\r\n{{".encode()
+        )
+    frontend.wait_until(lambda: f"[gone] POST {CHAT}: 499" in log.getvalue())
+
+
+def test_stream_is_open_before_it_ends(frontend: Running, http: httpx.Client) -> None:
+    """The start goes through the layers, the rest past them: they leave in order."""
+    frontend.triton.script = [Endless(6004)]
+    with http.stream("POST", CHAT, json=body(stream=True), headers={"X-Request-Id": "open"}) as response:
+        lines = response.iter_lines()
+        assert (response.headers["x-request-id"], '"role":"assistant"' in next(lines)) == ("open", True)

@@ -1,0 +1,82 @@
+"""What an operator sees: alive, ready, generating, and which version."""
+
+import asyncio
+import threading
+from importlib.metadata import version
+
+import httpx
+import pytest
+
+from frontend.server.routes import health
+from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, Running, body
+from tests.frontend.fake_triton import Death, Endless, Events, FakeTriton, Refusal
+
+
+def test_ready_follows_the_model_and_alive_does_not(http: httpx.Client, triton: FakeTriton) -> None:
+    paths = ["/health", "/health/ready", "/health/live"]
+    assert [(http.get(path).status_code, http.get(path).content) for path in paths] == [(200, b"")] * 3
+    triton.ready = False
+    assert [http.get(path).status_code for path in paths] == [503, 503, 200]
+
+
+def test_version_names_the_product_the_model_and_what_built_the_engine(http: httpx.Client) -> None:
+    assert http.get("/version").json() == {
+        "version": version("mixtral-triton"),
+        "model": "openvino",
+        "engine": {"openvino": "2026.1"},
+    }
+
+
+def test_generating_is_one_real_token(http: httpx.Client, triton: FakeTriton) -> None:
+    triton.script = [Events([[6004], []])]
+    assert http.get("/health/generate").status_code == 200
+    [request] = triton.requests
+    assert (request["request_output_len"], request["input_lengths"], request["end_id"]) == (1, 1, -1)
+
+
+@pytest.mark.parametrize("failure", [Refusal(503, "model is not ready"), Events(["boom"]), Death()], ids=str)
+def test_engine_that_fails_does_not_generate(http: httpx.Client, triton: FakeTriton, failure: object) -> None:
+    triton.script = [failure]  # type: ignore[list-item]
+    assert http.get("/health/generate").status_code == 503
+
+
+def test_engine_that_hangs_does_not_generate(
+    frontend: Running, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_GENERATE_TIMEOUT_S", 0.2)
+    frontend.triton.script = [Events([[6004]], bytes_per_write=1, pause_s=1)]
+    assert http.get("/health/generate").status_code == 503
+    frontend.wait_until(lambda: frontend.triton.num_cancelled == 1)
+
+
+@pytest.mark.parametrize("num_waiting", [0, MAX_QUEUE_LENGTH])
+@pytest.mark.parametrize("hangs", [False, True])
+def test_busy_engine_is_judged_by_what_others_get(
+    frontend: Running, http: httpx.Client, monkeypatch: pytest.MonkeyPatch, num_waiting: int, hangs: bool
+) -> None:
+    monkeypatch.setattr(health, "_GENERATE_TIMEOUT_S", 0.3)
+    pause_s = 1.5 if hangs else 0.01
+    frontend.triton.script = [Endless(6004, pause_s=pause_s)]
+    num_running = frontend.triton.max_batch_size
+
+    async def listen() -> None:
+        async with httpx.AsyncClient(base_url=frontend.url, timeout=10) as client:
+            streams = [
+                asyncio.create_task(client.post(CHAT, json=body(stream=True))) for _ in range(num_running + num_waiting)
+            ]
+            await asyncio.to_thread(leave.wait)
+            for stream in streams:
+                stream.cancel()
+            await asyncio.gather(*streams, return_exceptions=True)
+
+    leave = threading.Event()
+    listening = threading.Thread(target=asyncio.run, args=(listen(),))
+    listening.start()
+    try:
+        frontend.wait_until(lambda: frontend.triton.num_running == num_running)
+        frontend.wait_until(lambda: frontend.admission.num_waiting == num_waiting)
+        assert http.get("/health/generate").status_code == (503 if hangs else 200)
+        assert len(frontend.triton.requests) == num_running, "the check got no slot"
+    finally:
+        leave.set()
+        listening.join()

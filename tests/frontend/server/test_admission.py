@@ -1,0 +1,222 @@
+"""The queue: bounded, fair between keys, first come first served for each, and free for whoever leaves it."""
+
+import asyncio
+from collections.abc import Coroutine
+from itertools import groupby
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frontend.errors import QueueFull
+from frontend.server.admission import Admission, FairQueue, Reservation
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 5))
+
+
+async def hold(admission: Admission, name: str, served: list[str], release: asyncio.Event, key: str = "") -> None:
+    async with admission.slot(key):
+        served.append(name)
+        await release.wait()
+
+
+async def generate(places: Reservation, name: str, served: list[str], release: asyncio.Event) -> None:
+    async with places.slot():
+        served.append(name)
+        await release.wait()
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_requests_are_served_in_the_order_they_came() -> None:
+    async def scenario() -> None:
+        admission, served, release = Admission(1, 8), list[str](), asyncio.Event()
+        tasks = [asyncio.create_task(hold(admission, name, served, release)) for name in "abcd"]
+        await settle()
+        assert (served, admission.num_running, admission.num_waiting) == (["a"], 1, 3)
+        release.set()
+        await asyncio.gather(*tasks)
+        assert (served, admission.num_running, admission.num_waiting) == (["a", "b", "c", "d"], 0, 0)
+
+    run(scenario())
+
+
+def test_one_too_many_is_refused_at_once() -> None:
+    async def scenario() -> None:
+        admission, served, release = Admission(1, 1), list[str](), asyncio.Event()
+        tasks = [asyncio.create_task(hold(admission, name, served, release)) for name in "ab"]
+        await settle()
+        with pytest.raises(QueueFull):
+            await hold(admission, "c", served, release)
+        release.set()
+        await asyncio.gather(*tasks)
+        assert served == ["a", "b"]
+
+    run(scenario())
+
+
+def test_whoever_leaves_the_queue_gives_its_place_to_the_next() -> None:
+    async def scenario() -> None:
+        admission, served, release = Admission(1, 2), list[str](), asyncio.Event()
+        first, leaver, last = [asyncio.create_task(hold(admission, name, served, release)) for name in "abc"]
+        await settle()
+        leaver.cancel()
+        await settle()
+        assert admission.num_waiting == 1
+        release.set()
+        await asyncio.gather(first, last)
+        assert (served, admission.num_running) == (["a", "c"], 0)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("leaves_first", [True, False])
+def test_a_slot_is_not_lost_when_its_heir_leaves_in_the_same_moment(leaves_first: bool) -> None:
+    async def scenario() -> None:
+        admission, served, release = Admission(1, 2), list[str](), asyncio.Event()
+        holder, heir, last = [asyncio.create_task(hold(admission, name, served, release)) for name in "abc"]
+        await settle()
+        for task in (heir, holder) if leaves_first else (holder, heir):
+            task.cancel()
+            if task is holder:
+                await asyncio.sleep(0)  # the holder hands its slot over before the heir has run
+        await settle()
+        assert served == ["a", "c"]
+        last.cancel()
+        await settle()
+        assert (admission.num_running, admission.num_waiting) == (0, 0)
+
+    run(scenario())
+
+
+@given(st.lists(st.sampled_from("abc")))
+def test_lines_are_served_in_turn_and_each_in_its_order(keys: list[str]) -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number, key in enumerate(keys):
+        queue.append(key, number)
+    served = [queue.popleft() for _ in range(len(queue))]
+    # Round by round: the firsts of all lines in the order in which the lines began, then their seconds, and so on.
+    lines = [[number for number, key in enumerate(keys) if key == line] for line in dict.fromkeys(keys)]
+    rounds = [[line[depth] for line in lines if depth < len(line)] for depth in range(len(keys))]
+    assert (served, len(queue)) == ([number for numbers in rounds for number in numbers], 0)
+
+
+def test_a_key_that_asks_for_much_does_not_make_another_wait_for_all_of_it() -> None:
+    async def scenario() -> None:
+        admission, served, release = Admission(1, 8), list[str](), asyncio.Event()
+        names = ["a1", "a2", "a3", "a4", "b1", "b2"]
+        tasks = [asyncio.create_task(hold(admission, name, served, release, key=name[0])) for name in names]
+        await settle()
+        release.set()
+        await asyncio.gather(*tasks)
+        assert served == ["a1", "a2", "b1", "a3", "b2", "a4"]
+
+    run(scenario())
+
+
+def test_generations_of_one_request_start_as_slots_come_free() -> None:
+    async def scenario() -> None:
+        admission, served = Admission(2, 8), list[str]()
+        releases = [asyncio.Event() for _ in range(3)]
+        with admission.reserve("a", 3) as places:
+            tasks = [asyncio.create_task(generate(places, str(i), served, releases[i])) for i in range(3)]
+            await settle()
+            assert (served, admission.num_running, admission.num_waiting) == (["0", "1"], 2, 1)
+            releases[1].set()
+            await settle()
+            assert (served, admission.num_running, admission.num_waiting) == (["0", "1", "2"], 2, 0)
+            for release in releases:
+                release.set()
+            await asyncio.gather(*tasks)
+        assert admission.num_running == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("count", "fits"), [(3, True), (4, False)])
+def test_a_request_is_taken_whole_or_not_at_all(count: int, fits: bool) -> None:
+    async def scenario() -> None:
+        admission, served, release = Admission(2, 2), list[str](), asyncio.Event()
+        running = asyncio.create_task(hold(admission, "first", served, release))
+        await settle()
+        if fits:
+            with admission.reserve("a", count):
+                assert (admission.num_running, admission.num_waiting) == (2, 2)
+        else:
+            with pytest.raises(QueueFull), admission.reserve("a", count):
+                pass
+        assert (admission.num_running, admission.num_waiting) == (1, 0)
+        release.set()
+        await running
+
+    run(scenario())
+
+
+def test_an_idle_server_takes_its_capacity_and_no_more() -> None:
+    async def scenario() -> None:
+        admission = Admission(2, 3)
+        with admission.reserve("a", admission.capacity):
+            assert (admission.num_running, admission.num_waiting) == (2, 3)
+        with pytest.raises(QueueFull), admission.reserve("a", admission.capacity + 1):
+            pass
+
+    run(scenario())
+
+
+def test_slots_that_a_request_did_not_take_go_to_those_behind_it() -> None:
+    async def scenario() -> None:
+        admission, served, release = Admission(1, 8), list[str](), asyncio.Event()
+        with admission.reserve("a", 3):
+            other = asyncio.create_task(hold(admission, "b", served, release, key="b"))
+            await settle()
+            assert (served, admission.num_waiting) == ([], 3)
+        await settle()
+        assert (served, admission.num_running, admission.num_waiting) == (["b"], 1, 0)
+        release.set()
+        await other
+
+    run(scenario())
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.sampled_from(["end", "leave", "stay"])), max_size=12
+    )
+)
+def test_whatever_requests_do_slots_are_neither_lost_nor_idle(arrivals: list[tuple[str, int, str]]) -> None:
+    async def scenario() -> None:
+        admission, served = Admission(2, 6), list[str]()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def request(key: str, count: int, number: int, release: asyncio.Event) -> None:
+            try:
+                with admission.reserve(key, count) as places:
+                    names = [f"{key} {number:02} {i}" for i in range(count)]
+                    await asyncio.gather(*[generate(places, name, served, release) for name in names])
+            except QueueFull:
+                pass
+
+        for number, (key, count, then) in enumerate(arrivals):
+            release = asyncio.Event()
+            tasks.append(asyncio.create_task(request(key, count, number, release)))
+            await settle()
+            if then == "end":
+                release.set()
+            if then == "leave":
+                tasks[-1].cancel()
+            assert admission.num_running <= 2
+            assert admission.num_waiting == 0 or admission.num_running == 2
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (admission.num_running, admission.num_waiting) == (0, 0)
+        for _, names in groupby(sorted(served, key=lambda name: name[0]), key=lambda name: name[0]):
+            assert (order := list(names)) == sorted(order)
+
+    run(scenario())

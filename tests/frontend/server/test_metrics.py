@@ -1,0 +1,173 @@
+"""What Prometheus reads: vLLM's names, counts that add up, and a KV cache only where Triton tells of it."""
+
+import contextlib
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from frontend.generation import EndTokens, GenerationRequest, SamplingParams, TokenChunk
+from frontend.server.metrics import Histogram, Metrics, Rate
+from frontend.text.detokenizer import AnswerDecoder
+from frontend.triton.kv_cache import KvCache, read_kv_cache
+from tests.frontend.conftest import CHAT, MODEL, Running, body
+from tests.frontend.fake_triton import Endless, Events, FakeTriton, Refusal
+
+TRITON_METRICS = """
+# HELP nv_trt_llm_kv_cache_block_metrics TRT LLM KV cache block metrics
+# TYPE nv_trt_llm_kv_cache_block_metrics gauge
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="tokens_per",model="openvino",version="1"} 32
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="openvino",version="1"} 200
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used",model="openvino",version="1"} 50
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used",model="another",version="1"} 7
+# TYPE nv_gpu_power_usage gauge
+nv_gpu_power_usage{gpu_uuid="GPU-1"} 71.5
+"""
+
+
+def scrape(http: httpx.Client) -> dict[str, float]:
+    """Every sample without the label that all have, in the name that Prometheus gives it."""
+    response = http.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    samples = [sample for family in text_string_to_metric_families(response.text) for sample in family.samples]
+    assert {sample.labels.pop("model_name") for sample in samples} == {MODEL}
+    return {sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value for sample in samples}
+
+
+def answer_of(*, num_prompt_tokens: int) -> AnswerDecoder:
+    request = GenerationRequest(
+        prompt_token_ids=range(num_prompt_tokens),
+        sampling_params=SamplingParams(max_tokens=100, temperature=0, top_p=1, seed=0),
+        end_tokens=EndTokens(end_id=2, pad_id=2),
+    )
+    return AnswerDecoder(request, {}, with_tokens=False)
+
+
+def growth(before: Mapping[str, float], after: Mapping[str, float], *names: str) -> list[float]:
+    return [after[name] - before.get(name, 0) for name in names]
+
+
+def test_an_answer_counts_its_tokens_and_its_times(http: httpx.Client, triton: FakeTriton) -> None:
+    triton.script = [Events([[6004]]), Events([[6004, 6004]]), Events([[]])]
+    before = scrape(http)
+    usage = http.post(CHAT, json=body()).json()["usage"]
+    after = scrape(http)
+    totals = "vllm:prompt_tokens_total", "vllm:generation_tokens_total", "vllm:request_success_total stop"
+    assert growth(before, after, *totals) == [usage["prompt_tokens"], 3, 1]
+    times = "time_to_first_token_seconds", "time_per_output_token_seconds", "e2e_request_latency_seconds"
+    assert growth(before, after, *[f"vllm:{name}_count" for name in times]) == [1, 2, 1]
+    assert growth(before, after, *[f"vllm:{name}_bucket +Inf" for name in times]) == [1, 2, 1]
+
+
+def test_an_answer_without_tokens_has_no_first_one(http: httpx.Client, triton: FakeTriton) -> None:
+    triton.script = [Events([[]])]
+    before = scrape(http)
+    assert http.post(CHAT, json=body()).status_code == 200
+    names = "vllm:generation_tokens_total", "vllm:time_to_first_token_seconds_count", "vllm:request_success_total stop"
+    assert growth(before, scrape(http), *names) == [0, 0, 1]
+
+
+def test_a_failed_answer_is_no_success(http: httpx.Client, triton: FakeTriton) -> None:
+    triton.script = [Refusal(500, "boom")]
+    before = scrape(http)
+    assert http.post(CHAT, json=body()).status_code == 500
+    names = "vllm:request_success_total stop", "vllm:prompt_tokens_total", "vllm:e2e_request_latency_seconds_count"
+    assert growth(before, scrape(http), *names) == [0, 0, 0]
+
+
+def test_each_of_several_answers_is_a_generation(http: httpx.Client, triton: FakeTriton) -> None:
+    triton.script = [Events([[6004], [6004]])]
+    before = scrape(http)
+    assert http.post(CHAT, json=body(n=3, max_tokens=2)).status_code == 200
+    names = "vllm:request_success_total length", "vllm:generation_tokens_total"
+    assert growth(before, scrape(http), *names) == [3, 6]
+
+
+def test_gauges_show_who_runs_and_who_waits(frontend: Running, http: httpx.Client) -> None:
+    frontend.triton.script = [Endless(6004)]
+    most = frontend.triton.max_batch_size
+    with http.stream("POST", CHAT, json=body(stream=True, n=most + 1)):
+        frontend.wait_until(lambda: frontend.admission.num_waiting == 1)
+        gauges = scrape(http)
+        assert (gauges["vllm:num_requests_running"], gauges["vllm:num_requests_waiting"]) == (most, 1)
+        assert scrape(http)["vllm:avg_generation_throughput_toks_per_s"] > 0
+    frontend.wait_until(lambda: frontend.admission.num_running == 0)
+    gauges = scrape(http)
+    assert (gauges["vllm:num_requests_running"], gauges["vllm:num_requests_waiting"]) == (0, 0)
+
+
+def test_the_kv_cache_is_triton_s(http: httpx.Client, triton: FakeTriton) -> None:
+    triton.metrics = TRITON_METRICS
+    found = scrape(http)
+    assert found["vllm:gpu_cache_usage_perc"] == 0.25
+    assert found["vllm:cache_config_info 32 200"] == 1
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [None, "", "no metrics", TRITON_METRICS.replace('model="openvino",', ""), TRITON_METRICS.replace('"max"', '""')],
+)
+def test_without_triton_s_word_nothing_is_said_of_the_kv_cache(
+    http: httpx.Client, triton: FakeTriton, metrics: str | None
+) -> None:
+    triton.metrics = metrics
+    assert not [name for name in scrape(http) if "cache" in name]
+
+
+def test_a_scrape_outlives_triton(frontend: Running, http: httpx.Client) -> None:
+    frontend.kill_triton()
+    try:
+        assert "vllm:num_requests_running" in scrape(http)
+    finally:
+        frontend.revive_triton()
+
+
+def test_metrics_want_a_key_where_there_are_keys(guarded: httpx.Client) -> None:
+    assert guarded.get("/metrics").status_code == 401
+
+
+def test_a_cache_of_no_blocks_is_not_in_use() -> None:
+    empty = TRITON_METRICS.replace("} 200", "} 0").replace("} 50", "} 0")
+    assert read_kv_cache(empty, "openvino") == KvCache(num_blocks=0, tokens_per_block=32, usage=0)
+
+
+def test_a_bound_counts_what_is_not_above_it() -> None:
+    histogram = Histogram((0.1, 1))
+    for value, count in ((0.05, 1), (0.1, 2), (0.5, 1), (7, 1)):
+        histogram.observe(value, count)
+    assert histogram.buckets == [("0.1", 3), ("1.0", 4), ("+Inf", 5)]
+    assert histogram.sum == pytest.approx(0.05 + 0.2 + 0.5 + 7)
+
+
+def test_a_rate_is_that_of_the_time_since_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 102.0, 107.0, 107.0])
+    monkeypatch.setattr("frontend.server.metrics.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    rate = Rate()
+    assert [rate.update(total) for total in (30, 40, 50)] == [15, 2, 0]
+
+
+def test_the_tokens_after_the_first_share_the_time_they_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.0, 10.5, 11.5])
+    monkeypatch.setattr("frontend.server.metrics.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    metrics, decoder = Metrics(), answer_of(num_prompt_tokens=7)
+    with metrics.generation(decoder, begin=10.0) as generation:
+        generation.arrived(decoder.feed(TokenChunk([1])).num_completion_tokens)
+        decoder.feed(TokenChunk([2, 3, 4, 5]))
+    assert (metrics.time_to_first_token.sum, metrics.time_per_output_token.sum) == (0.5, 1.0)
+    assert dict(metrics.time_per_output_token.buckets)["0.3"] == 4
+    assert metrics.e2e_request_latency.sum == 1.5
+
+
+def test_tokens_count_while_they_come_and_after_a_failure() -> None:
+    metrics, decoder = Metrics(), answer_of(num_prompt_tokens=7)
+    with contextlib.suppress(ConnectionError), metrics.generation(decoder, begin=10.0) as generation:
+        assert (metrics.num_prompt_tokens, metrics.num_generation_tokens) == (0, 0)
+        generation.arrived(decoder.feed(TokenChunk([1, 2])).num_completion_tokens)
+        assert (metrics.num_prompt_tokens, metrics.num_generation_tokens) == (7, 2)
+        raise ConnectionError
+    assert (metrics.num_prompt_tokens, metrics.num_generation_tokens) == (7, 2)
+    assert metrics.time_to_first_token.buckets[-1] == ("+Inf", 1)
+    assert not metrics.num_finished

@@ -1,0 +1,47 @@
+"""Generations side by side: the first that fails ends the others, and nothing is left for asyncio to log."""
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+from frontend.errors import EngineFailed
+from frontend.server.streaming import _all_of
+
+
+@pytest.mark.parametrize("leaves_after", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("num_failures", [1, 2])
+def test_a_client_that_leaves_while_a_generation_fails_has_left(num_failures: int, leaves_after: int | None) -> None:
+    logged: list[Any] = []
+    ended: list[str] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: logged.append(context))
+        failures = [loop.create_future() for _ in range(num_failures)]
+
+        async def endless() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append("endless")
+
+        async def fails(failure: "asyncio.Future[None]") -> None:
+            await failure
+
+        generating = asyncio.ensure_future(_all_of([endless(), *map(fails, failures)]))
+        await asyncio.sleep(0.01)
+        for failure in failures:
+            failure.set_exception(EngineFailed("boom"))
+        if leaves_after is not None:
+            for _ in range(leaves_after):
+                await asyncio.sleep(0)
+        has_left = leaves_after is not None and generating.cancel()
+        with pytest.raises(asyncio.CancelledError if has_left else EngineFailed):
+            await generating
+
+    asyncio.run(scenario())
+    gc.collect()
+    assert ended == ["endless"]
+    assert logged == []

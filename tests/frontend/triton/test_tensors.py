@@ -1,0 +1,194 @@
+"""What Triton is sent for a request, and what its events mean however they are cut."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frontend.errors import ContextLengthExceeded, EngineFailed, EngineUnavailable, StartupError
+from frontend.generation import EndTokens, Engine, GenerationRequest, SamplingParams, TokenChunk
+from frontend.triton.tensors import EventParser, encode_request, read_engine
+from tests.frontend.fake_triton import OPTIONAL, REQUIRED, FakeTriton
+
+
+def engine_with(inputs: set[str]) -> Engine:
+    return read_engine({**FakeTriton().config(), "input": [{"name": name} for name in inputs]})
+
+
+ENGINE = engine_with(REQUIRED | OPTIONAL)
+OLD_ENGINE = engine_with(REQUIRED | OPTIONAL - {"seed", "min_tokens"} | {"random_seed", "min_length"})
+
+
+def tensors(engine: Engine = ENGINE, **params: Any) -> dict[str, Any]:
+    wishes = {"max_tokens": 10, "temperature": 0.7, "top_p": 1.0, "seed": 42, **params}
+    request = GenerationRequest(
+        prompt_token_ids=[1, 733, 16289],
+        sampling_params=SamplingParams(**wishes),
+        end_tokens=EndTokens(end_id=2, pad_id=7),
+    )
+    return encode_request(request, engine)
+
+
+def test_a_plain_request_sends_what_the_engine_cannot_do_without() -> None:
+    assert tensors() == {
+        "input_ids": [1, 733, 16289],
+        "input_lengths": 3,
+        "request_output_len": 10,
+        "end_id": 2,
+        "pad_id": 7,
+        "streaming": True,
+        "temperature": 0.7,
+        "runtime_top_p": 1.0,
+        "seed": 42,
+    }
+
+
+def test_temperature_zero_is_top_k_one_and_nothing_else() -> None:
+    sent = tensors(temperature=0.0, top_p=0.5, top_k=40)
+    assert sent["runtime_top_k"] == 1
+    assert not sent.keys() & {"temperature", "runtime_top_p"}
+
+
+def test_ignore_eos_tells_the_engine_that_there_is_no_end_token() -> None:
+    assert tensors(ignore_eos=True)["end_id"] == -1
+
+
+def test_every_wish_has_its_tensor() -> None:
+    wishes: dict[str, Any] = {
+        "repetition_penalty": 1.1,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "min_tokens": 3,
+    }
+    sent = tensors(top_k=40, **wishes)
+    assert {name: sent[name] for name in wishes} == wishes
+    assert sent["runtime_top_k"] == 40
+
+
+def test_inputs_are_called_what_the_loaded_engine_calls_them() -> None:
+    sent = tensors(OLD_ENGINE, min_tokens=3)
+    assert (sent["random_seed"], sent["min_length"]) == (42, 3)
+    assert sent.keys() <= OLD_ENGINE.inputs
+
+
+def test_a_guide_is_sent_as_a_grammar() -> None:
+    sent = tensors(guide='root ::= "a"')
+    assert (sent["guided_decoding_guide_type"], sent["guided_decoding_guide"]) == ("ebnf_grammar", 'root ::= "a"')
+
+
+def test_biases_and_log_probs_have_their_inputs() -> None:
+    sent = tensors(logit_bias=[0.0, -100.0], logprobs=True)
+    assert (sent["embedding_bias"], sent["return_log_probs"]) == ([0.0, -100.0], True)
+
+
+@pytest.mark.parametrize(
+    ("input_name", "field"), [("embedding_bias", "logit_bias"), ("guided_decoding_guide", "guide")]
+)
+def test_what_the_engine_has_no_input_for_it_does_not_honour(input_name: str, field: str) -> None:
+    assert field in ENGINE.honours
+    assert field not in engine_with((REQUIRED | OPTIONAL) - {input_name}).honours
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    plain = {
+        "name": "openvino",
+        "max_batch_size": 8,
+        "input": [{"name": name} for name in ENGINE.inputs],
+        "output": [{"name": "output_ids"}, {"name": "kv_cache_reused_blocks"}],
+        "parameters": {"max_seq_len": {"string_value": "8192"}, "tokens_per_block": {"string_value": "32"}},
+    }
+    return plain | changes
+
+
+def test_limits_and_inputs_come_from_the_models_config() -> None:
+    engine = read_engine(config())
+    assert (engine.max_batch_size, engine.max_seq_len, engine.inputs) == (8, 8192, ENGINE.inputs)
+
+
+@pytest.mark.parametrize("name", ["end_id", "streaming", "runtime_top_p", "seed"])
+def test_a_model_without_an_input_that_is_always_sent_is_refused_at_start(name: str) -> None:
+    with pytest.raises(StartupError, match=name):
+        read_engine(config(input=[{"name": other} for other in ENGINE.inputs - {name}]))
+
+
+def test_a_model_that_does_not_tell_its_context_is_refused_at_start() -> None:
+    with pytest.raises(StartupError, match="max_seq_len"):
+        read_engine(config(parameters={}))
+
+
+def test_the_engine_is_asked_what_it_had_cached_only_where_that_is_to_be_told() -> None:
+    assert "return_perf_metrics" not in tensors(read_engine(config()))
+    assert tensors(read_engine(config(), with_cached_tokens=True))["return_perf_metrics"] is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output": [{"name": "output_ids"}]}, "does not tell what it had cached"),
+        ({"input": [{"name": name} for name in ENGINE.inputs - {"return_perf_metrics"}]}, "does not tell what it had"),
+        ({"parameters": {"max_seq_len": {"string_value": "8192"}}}, "no number as parameter tokens_per_block"),
+    ],
+)
+def test_an_engine_that_cannot_tell_what_it_had_cached_is_refused_at_start(
+    changes: dict[str, Any], message: str
+) -> None:
+    read_engine(config(**changes))
+    with pytest.raises(StartupError, match=message):
+        read_engine(config(**changes), with_cached_tokens=True)
+
+
+def test_cached_tokens_are_those_of_the_blocks_that_were_found() -> None:
+    parser = EventParser(with_log_probs=False, tokens_per_block=32)
+    response = {"output_ids": 7, "sequence_length": 1, "kv_cache_reused_blocks": 3}
+    assert parser.feed(event(response)) == [TokenChunk([7], [], 96)]
+    del response["kv_cache_reused_blocks"]
+    assert parser.feed(event(response)) == [TokenChunk([7], [], None)]
+
+
+def event(response: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(response).encode() + b"\n\n"
+
+
+@given(responses=st.lists(st.lists(st.integers(0, 32000), max_size=4), max_size=6), data=st.data())
+def test_tokens_do_not_depend_on_how_events_are_cut(responses: list[list[int]], data: st.DataObject) -> None:
+    flat = [ids[0] if len(ids) == 1 else ids for ids in responses]  # as Triton writes lists of one
+    stream = b"".join(event({"output_ids": ids, "sequence_length": 1}) for ids in flat)
+    places = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=9)))
+    parser = EventParser(with_log_probs=False)
+    pieces = [stream[begin:end] for begin, end in zip([0, *places], [*places, len(stream)], strict=True)]
+    assert [list(chunk.token_ids) for piece in pieces for chunk in parser.feed(piece)] == responses
+
+
+@given(responses=st.lists(st.lists(st.integers(0, 32000), max_size=4), max_size=6))
+def test_log_probs_come_of_all_tokens_so_far_and_are_told_once(responses: list[list[int]]) -> None:
+    so_far: list[int] = []
+    parser = EventParser(with_log_probs=True)
+    for token_ids in responses:
+        so_far += token_ids
+        log_probs = [-float(token_id) for token_id in so_far]
+        flat: dict[str, list[Any]] = {"output_ids": token_ids, "output_log_probs": log_probs}
+        scalars = {name: values[0] if len(values) == 1 else values for name, values in flat.items()}
+        (chunk,) = parser.feed(event(scalars))
+        assert (chunk.token_ids, chunk.log_probs) == (token_ids, [-float(token_id) for token_id in token_ids])
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("Prompt length (9000) exceeds maximum input length (8192) /app/llmRequest.cpp:42", ContextLengthExceeded),
+        ("Exceeds maximum queue size", EngineUnavailable),
+        ("Maximum queue size of 10 has been reached", EngineUnavailable),
+        ("Server is shutting down", EngineUnavailable),
+        ("[TensorRT-LLM][ERROR] Assertion failed: /app/secret/path.cpp:12", EngineFailed),
+    ],
+)
+def test_engine_errors_are_told_apart_logged_whole_and_not_passed_on(
+    message: str, error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR), pytest.raises(error) as caught:
+        EventParser(with_log_probs=False).feed(event({"error": message}))
+    assert message in caplog.text
+    assert not any(word in str(caught.value) for word in ("/app", "cpp", "TensorRT", "Assertion"))
