@@ -18,7 +18,7 @@ from frontend.server.metrics import Metrics
 from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits
 from frontend.server.middleware.request_ids import log_handler
-from frontend.server.middleware.stack import with_layers
+from frontend.server.middleware.stack import with_middleware
 from frontend.server.service import Service
 from frontend.server.uvicorn import Server, tls_context, uvicorn_config
 from frontend.text.chat_template import ChatTemplate
@@ -68,7 +68,7 @@ async def serve(settings: Settings) -> None:
             triton_metrics_url=settings.triton_metrics_url,
             system_fingerprint=files.fingerprint if settings.system_fingerprint else None,
         )
-        app = with_layers(
+        app = with_middleware(
             create_app(service),
             api_keys,
             CallerLimits(settings.rate_limit, settings.max_requests_per_key),

@@ -16,14 +16,14 @@ path, for everything that is wrong, not supported, or takes too long. `to_ebnf_t
 """
 
 from .compiler import GuideCompiler
-from .spec import Choice, Grammar, Guide, JsonObject, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text
+from .spec import Choice, Constraint, Grammar, JsonObject, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text
 from .to_ebnf import to_ebnf_text
 from .worker_messages import GuideLimits, Vocabulary
 
 __all__ = [
     "Choice",
+    "Constraint",
     "Grammar",
-    "Guide",
     "GuideCompiler",
     "GuideLimits",
     "JsonObject",

@@ -16,7 +16,7 @@ from collections import OrderedDict
 
 from frontend.errors import InvalidRequest, QueueFull
 
-from .spec import Guide, field_of
+from .spec import Constraint, param_of
 from .worker_messages import LENGTH, GuideLimits, Vocabulary
 
 MAX_CACHED = 128
@@ -34,7 +34,7 @@ class GuideCompiler:
         self._running: dict[str, asyncio.Task[str]] = {}
         self._finished: OrderedDict[str, str] = OrderedDict()
 
-    async def compile(self, guide: Guide) -> str:
+    async def compile(self, guide: Constraint) -> str:
         """The EBNF to send for `guide`. Whoever else wants the same waits for the same.
 
         Raises InvalidRequest that names the field, for a guide that is wrong or takes too long, and QueueFull.
@@ -58,9 +58,9 @@ class GuideCompiler:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         await self._end_process()
 
-    def _key(self, guide: Guide) -> str:
+    def _key(self, guide: Constraint) -> str:
         """The guide spelled out, which is bounded here: it is held for as long as the guide is cached."""
-        param = field_of(guide)
+        param = param_of(guide)
         try:
             key = repr(guide)
         except RecursionError as error:
@@ -76,15 +76,15 @@ class GuideCompiler:
             if len(self._finished) > MAX_CACHED:
                 self._finished.popitem(last=False)
 
-    async def _compile(self, guide: Guide) -> str:
+    async def _compile(self, guide: Constraint) -> str:
         async with self._turn:
             answer = await self._ask(guide)
         if "ebnf" in answer:
             return answer["ebnf"]
         raise InvalidRequest(answer["message"], param=answer["param"])
 
-    async def _ask(self, guide: Guide) -> dict[str, str]:
-        param = field_of(guide)
+    async def _ask(self, guide: Constraint) -> dict[str, str]:
+        param = param_of(guide)
         request = pickle.dumps(guide)
         if self._process is None:
             self._process = await _start(self._hello)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
-from .problems import GuideProblem
+from .errors import InvalidConstraint
 from .xgrammar import CompiledGrammar, Core, GrammarCompiler
 
 
@@ -25,13 +25,13 @@ class _Kind(IntEnum):
 
 
 def compile_grammar(core: Core, compiler: GrammarCompiler, text: str) -> CompiledGrammar:
-    """The token masks of an EBNF text whose root is the rule `root`. Raises GuideProblem."""
+    """The token masks of an EBNF text whose root is the rule `root`. Raises InvalidConstraint."""
     try:
         grammar = core.Grammar.from_ebnf(text, "root")
         _check(json.loads(grammar.serialize_json()))
         return compiler.compile_grammar(grammar)
     except RuntimeError as error:
-        raise GuideProblem(f"is no grammar that xgrammar compiles: {_sentence(error)}") from error
+        raise InvalidConstraint(f"is no grammar that xgrammar compiles: {_sentence(error)}") from error
 
 
 def _sentence(error: RuntimeError) -> str:
@@ -45,15 +45,15 @@ def _check(tree: dict[str, Any]) -> None:
     nodes = [_node(tree, number) for number in range(len(tree["grammar_expr_data"]))]
     for kind, data in nodes:
         if kind in (_Kind.CHARACTER_CLASS, _Kind.CHARACTER_CLASS_STAR) and max(data[1:], default=0) > 127:
-            raise GuideProblem(
+            raise InvalidConstraint(
                 "has a character class with a character outside ASCII, which xgrammar 0.1.25 reads as bytes; "
                 'supported: alternatives such as ("ä" | "ö"), and [^\\x00-\\x7f] for any character outside ASCII'
             )
         if kind == _Kind.TAG_DISPATCH:
-            raise GuideProblem("dispatches on tags, which is not supported")
+            raise InvalidConstraint("dispatches on tags, which is not supported")
     endless = [names[rule] for rule in _reached(tree["root_rule_id"], bodies, nodes) - _ending(bodies, nodes)]
     if endless:
-        raise GuideProblem(f"can never end: {', '.join(sorted(endless))[:200]}")
+        raise InvalidConstraint(f"can never end: {', '.join(sorted(endless))[:200]}")
 
 
 def _node(tree: dict[str, Any], number: int) -> tuple[int, list[int]]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from . import json_text
 from .ebnf import EMPTY, NON_ASCII, Rules, ascii_class, literal, one_of, optional, repeat, sequence
-from .problems import GuideProblem, Unsatisfiable
+from .errors import InvalidConstraint, Unsatisfiable
 
 Member = Callable[[Any, str], str]
-"""The expression for a subschema, whose place in its parent is for messages. Raises GuideProblem."""
+"""The expression for a subschema, whose place in its parent is for messages. Raises InvalidConstraint."""
 
 
 def array_expression(schema: Mapping[str, Any], member: Member) -> str:
@@ -28,7 +28,7 @@ def array_expression(schema: Mapping[str, Any], member: Member) -> str:
     if maximum is not None and minimum > maximum:
         raise Unsatisfiable(f"`minItems` is {minimum}, and there can be no more than {maximum}")
     if schema.get("uniqueItems") and (maximum is None or maximum > 1):
-        raise GuideProblem("`uniqueItems` is not supported")
+        raise InvalidConstraint("`uniqueItems` is not supported")
     if not first:
         return json_text.array_of('"["', item or EMPTY, '"]"', minimum, maximum)
     listed = f" {json_text.COMMA} ".join(first)
@@ -68,11 +68,11 @@ def object_expression(rules: Rules, schema: Mapping[str, Any], member: Member) -
         raise Unsatisfiable(f"`maxProperties` is {maximum}, and {required} are required")
     if minimum > max(1, required):
         # A name can come twice, and counts once.
-        raise GuideProblem("`minProperties` is supported up to 1, or the number of required properties")
+        raise InvalidConstraint("`minProperties` is supported up to 1, or the number of required properties")
     if not properties:
         return _map(others, minimum, maximum)
     if maximum is not None and (others is not None or maximum < len(properties)):
-        raise GuideProblem("`maxProperties` beside `properties` is supported if all of them fit")
+        raise InvalidConstraint("`maxProperties` beside `properties` is supported if all of them fit")
     return f'"{{" {_members(rules, properties, others, may_be_empty=minimum == 0)} "}}"'
 
 
@@ -96,7 +96,7 @@ def _properties(schema: Mapping[str, Any], member: Member) -> list[_Property]:
         if patterns:
             subschema = {"allOf": [*([subschema] if name in listed else []), *patterns]}
         if "propertyNames" in schema:
-            raise GuideProblem("`propertyNames` beside `properties` or `required` is not supported")
+            raise InvalidConstraint("`propertyNames` beside `properties` or `required` is not supported")
         try:
             text = f"{literal(json_text.dumps(name))} {json_text.COLON} {member(subschema, place)}"
             properties.append(_Property(name=name, text=text, required=name in required))
@@ -110,7 +110,7 @@ def _found(pattern: str, name: str) -> bool:
     try:
         return re.search(pattern, name) is not None
     except re.error as error:
-        raise GuideProblem(f"`patternProperties` {pattern!r} is not a regular expression: {error}") from error
+        raise InvalidConstraint(f"`patternProperties` {pattern!r} is not a regular expression: {error}") from error
 
 
 def _others(rules: Rules, schema: Mapping[str, Any], names: Sequence[str], member: Member) -> str | None:
@@ -122,7 +122,7 @@ def _others(rules: Rules, schema: Mapping[str, Any], names: Sequence[str], membe
             if named:
                 return None
             if len(patterns) > 1 or "propertyNames" in schema:
-                raise GuideProblem(
+                raise InvalidConstraint(
                     "more than one of `patternProperties`, or `propertyNames` beside them, is not supported"
                 )
             [(pattern, subschema)] = patterns.items()

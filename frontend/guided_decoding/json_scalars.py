@@ -7,8 +7,8 @@ from typing import Any
 
 from . import json_text, numbers
 from .ebnf import Rules, elements, factored
+from .errors import InvalidConstraint, Unsatisfiable
 from .json_formats import FORMATS
-from .problems import GuideProblem, Unsatisfiable
 from .regex import UnsupportedRegex, length, to_ebnf
 
 MAX_LIMIT = 10**18
@@ -28,21 +28,21 @@ def string_expression(rules: Rules, schema: Mapping[str, Any]) -> str:
     try:
         least, most = length(pattern)
         if least < shortest or (longest is not None and (most is None or most > longest)):
-            raise GuideProblem(
+            raise InvalidConstraint(
                 "`minLength` and `maxLength` beside a `pattern` or `format` must say no more than it does"
             )
         return f'"\\"" {to_ebnf(pattern, in_json=True)} "\\""'
     except UnsupportedRegex as error:
-        raise GuideProblem(f"`pattern` {pattern!r} {error}") from error
+        raise InvalidConstraint(f"`pattern` {pattern!r} {error}") from error
 
 
 def _pattern(schema: Mapping[str, Any]) -> str | None:
     if "format" not in schema:
         return schema.get("pattern")
     if "pattern" in schema:
-        raise GuideProblem("`pattern` and `format` together are not supported")
+        raise InvalidConstraint("`pattern` and `format` together are not supported")
     if schema["format"] not in FORMATS:
-        raise GuideProblem(f"`format` is {schema['format']!r}; supported: {', '.join(FORMATS)}")
+        raise InvalidConstraint(f"`format` is {schema['format']!r}; supported: {', '.join(FORMATS)}")
     return FORMATS[schema["format"]]
 
 
@@ -55,7 +55,7 @@ def integer_expression(schema: Mapping[str, Any]) -> str:
     if multiple == 1:
         return numbers.integers(low, high)
     if low is None or high is None or high - low > _MAX_MULTIPLES * max(multiple, 1) or multiple != int(multiple):
-        raise GuideProblem(f"`multipleOf` is supported for integers within limits, up to {_MAX_MULTIPLES} of them")
+        raise InvalidConstraint(f"`multipleOf` is supported for integers within limits, up to {_MAX_MULTIPLES} of them")
     first = -(-low // int(multiple)) * int(multiple)
     if first > high:
         raise Unsatisfiable("no multiple is within the limits")
@@ -87,7 +87,7 @@ def _stricter(inclusive: Any, exclusive: Any, strictest: Any) -> tuple[Decimal |
 
 def _limit(limit: Any) -> Decimal:
     if abs(limit) > MAX_LIMIT:
-        raise GuideProblem(f"limits of numbers are supported up to 10^18; found {limit}")
+        raise InvalidConstraint(f"limits of numbers are supported up to 10^18; found {limit}")
     return Decimal(str(limit))
 
 

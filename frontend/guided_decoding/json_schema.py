@@ -21,9 +21,9 @@ from referencing.exceptions import Unresolvable
 
 from . import json_text
 from .ebnf import Rules, elements, factored, one_of
+from .errors import InvalidConstraint, Unsatisfiable
 from .json_containers import array_expression, object_expression
 from .json_scalars import integer_expression, number_expression, string_expression
-from .problems import GuideProblem, Unsatisfiable
 from .schema_disjoint import disjoint
 from .schema_keywords import ANNOTATIONS, FAMILIES, REFUSED
 from .schema_merge import NoConjunction, common_values, conjoin, types_of
@@ -39,7 +39,7 @@ MAX_SCHEMAS = 5000
 def json_schema(rules: Rules, schema: Any) -> str:
     """An expression for the JSON values that are valid by `schema`, whose rules join `rules`.
 
-    Raises GuideProblem, with the path in the schema as a JSON pointer.
+    Raises InvalidConstraint, with the path in the schema as a JSON pointer.
     """
     check_schema(schema)
     root = {key: value for key, value in schema.items() if key != "$id"} if isinstance(schema, dict) else schema
@@ -50,15 +50,15 @@ def json_schema(rules: Rules, schema: Any) -> str:
 
 
 def check_schema(schema: Any) -> None:
-    """Raises GuideProblem for what is no JSON Schema."""
+    """Raises InvalidConstraint for what is no JSON Schema."""
     if isinstance(schema, bool | dict):
         error = best_match(Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(schema))
         if error is None:
             return
-        found = GuideProblem(f"is not valid JSON Schema (draft 2020-12): {error.message[:200]}")
+        found = InvalidConstraint(f"is not valid JSON Schema (draft 2020-12): {error.message[:200]}")
         found.path = "#" + "".join(f"/{part}" for part in error.absolute_path)
         raise found
-    raise GuideProblem(f"a JSON Schema is an object or a boolean; found {json.dumps(schema)[:100]}")
+    raise InvalidConstraint(f"a JSON Schema is an object or a boolean; found {json.dumps(schema)[:100]}")
 
 
 class _Translator:
@@ -83,13 +83,13 @@ class _Translator:
             return self._led_to(self._names[key])
         self._unfolded += 1
         if depth > MAX_DEPTH or self._unfolded > MAX_SCHEMAS:
-            raise _at(path, GuideProblem("the schema is nested too deeply, or unfolds into too many"))
+            raise _at(path, InvalidConstraint("the schema is nested too deeply, or unfolds into too many"))
         mark, known = self._rules.mark(), dict(self._names)
         name = self._names[key] = self._rules.allocate(path.rpartition("/")[2].replace("#", "answer"))
         outer, self._rule = self._rule, name
         try:
             self._rules.define(name, self._body(schema, path, depth))
-        except GuideProblem as problem:
+        except InvalidConstraint as problem:
             self._rules.forget_since(mark)
             self._names = known
             self._same_value.pop(name, None)
@@ -104,11 +104,13 @@ class _Translator:
         return name
 
     def check_progress(self) -> None:
-        """Raises GuideProblem if a schema applies itself to the value that it is asked about (core, 9.4.1)."""
+        """Raises InvalidConstraint if a schema applies itself to the value that it is asked about (core, 9.4.1)."""
         try:
             TopologicalSorter(self._same_value).prepare()
         except CycleError:
-            raise _at("#", GuideProblem("`$ref` leads back to where it began, without a step into the value")) from None
+            raise _at(
+                "#", InvalidConstraint("`$ref` leads back to where it began, without a step into the value")
+            ) from None
 
     def _body(self, schema: Any, path: str, depth: int) -> str:
         if schema is False:
@@ -117,7 +119,7 @@ class _Translator:
         if "enum" in schema:
             return self._values(schema)
         for keyword in sorted(schema.keys() & REFUSED):
-            raise GuideProblem(f"`{keyword}` is not supported")
+            raise InvalidConstraint(f"`{keyword}` is not supported")
         for keyword in ("anyOf", "oneOf"):
             if keyword in schema:
                 return self._alternatives(schema, keyword, path, depth)
@@ -161,7 +163,7 @@ class _Translator:
     def _combined(self, schema: Schema, depth: int) -> Schema:
         """`schema` with its annotations gone, and `allOf` and a `$ref` that has company folded into the rest."""
         if depth > MAX_DEPTH:
-            raise GuideProblem("`$ref` and `allOf` nest too deeply, or go round in circles")
+            raise InvalidConstraint("`$ref` and `allOf` nest too deeply, or go round in circles")
         folded: Any = _evaluated({key: value for key, value in schema.items() if key not in ANNOTATIONS})
         if "const" in folded:
             folded |= self._both_values(folded)
@@ -196,7 +198,7 @@ class _Translator:
         try:
             return conjoin(schema, part)
         except NoConjunction as keyword:
-            raise GuideProblem(
+            raise InvalidConstraint(
                 f"`{keyword}` in two schemas that hold together (`allOf`, `$ref`) is not supported"
             ) from None
 
@@ -204,7 +206,7 @@ class _Translator:
         """The subschema that a `$ref` within this schema points at."""
         fragment = unquote(ref.removeprefix("#"))
         if not ref.startswith("#") or (fragment and not fragment.startswith("/")):
-            raise GuideProblem(
+            raise InvalidConstraint(
                 f"`$ref` {ref!r} is not supported; supported: `#` and JSON pointers such as `#/$defs/name`"
             )
         target = self._root
@@ -213,9 +215,9 @@ class _Translator:
             try:
                 target = target[int(key)] if isinstance(target, list) else target[key]
             except (KeyError, IndexError, ValueError, TypeError):
-                raise GuideProblem(f"`$ref` {ref!r} points at nothing") from None
+                raise InvalidConstraint(f"`$ref` {ref!r} points at nothing") from None
         if not isinstance(target, dict | bool):
-            raise GuideProblem(f"`$ref` {ref!r} points at what is no schema")
+            raise InvalidConstraint(f"`$ref` {ref!r} points at what is no schema")
         return target
 
     def _alternatives(self, schema: Schema, keyword: str, path: str, depth: int) -> str:
@@ -234,7 +236,7 @@ class _Translator:
         plain = [self._plain(branch, depth) for branch in branches]
         for (first, one), (second, other) in combinations(enumerate(plain), 2):
             if not disjoint(one, other, lambda schema: self._plain(schema, depth)):
-                raise GuideProblem(
+                raise InvalidConstraint(
                     f"`oneOf` is supported for alternatives told apart by type, or by a required property with `const` "
                     f"or `enum`; {first} and {second} are not. `anyOf` is supported"
                 )
@@ -262,7 +264,7 @@ class _Translator:
         try:
             valid = [value for value in schema["enum"] if validator.is_valid(value)]
         except (Unresolvable, re.error) as error:
-            raise GuideProblem(f"`enum` cannot be checked against the keywords beside it: {error}") from error
+            raise InvalidConstraint(f"`enum` cannot be checked against the keywords beside it: {error}") from error
         if not valid:
             raise Unsatisfiable("none of the values of `enum` or `const` is valid")
         texts = [json_text.dumps(value) for value in valid]
@@ -294,7 +296,7 @@ def _evaluated(schema: dict[str, Any]) -> dict[str, Any]:
 _COMBINING = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
 
 
-def _at(path: str, problem: GuideProblem) -> GuideProblem:
+def _at(path: str, problem: InvalidConstraint) -> InvalidConstraint:
     """The problem, with its place in the schema unless it has one."""
     problem.path = problem.path or path
     return problem

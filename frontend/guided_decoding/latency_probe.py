@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterable
 
-from .problems import GuideProblem
+from .errors import InvalidConstraint
 from .xgrammar import CompiledGrammar, Core
 
 NUM_ANSWERS = 5
@@ -27,8 +27,8 @@ _STAY = 0.98
 """How often a token follows itself if it may: repetition is what ambiguous grammars are slow at."""
 
 
-def try_grammar(core: Core, compiled: CompiledGrammar, vocab_size: int, stop_token_ids: frozenset[int]) -> None:
-    """Follow `compiled` for some tokens. Raises GuideProblem if it is slow, or leads where no token is allowed."""
+def probe_latency(core: Core, compiled: CompiledGrammar, vocab_size: int, stop_token_ids: frozenset[int]) -> None:
+    """Follow `compiled` for some tokens. Raises InvalidConstraint if it is slow, or leads where no token is allowed."""
     answer = _Answer(core, compiled, vocab_size, stop_token_ids)
     give_up = time.thread_time() + TRIAL_S
     for seed in range(NUM_ANSWERS):
@@ -63,13 +63,15 @@ class _Answer:
             assert accepted, "xgrammar refuses a token that its own mask allows"
             run.append(took_s + time.thread_time() - began)
             if _is_slow(run):
-                raise GuideProblem("is too ambiguous: one text can be read in so many ways that it is slow to follow")
+                raise InvalidConstraint(
+                    "is too ambiguous: one text can be read in so many ways that it is slow to follow"
+                )
 
     def _may_go_on(self) -> bool:
         """Whether a token may follow that is no end; leaves those in the mask."""
         _clear(self._mask, self._behind)
         if not any(self._mask):
-            raise GuideProblem("leads to a place where no token of the model can follow")
+            raise InvalidConstraint("leads to a place where no token of the model can follow")
         _clear(self._mask, self._stop_token_ids)
         return any(self._mask)
 

@@ -80,16 +80,16 @@ class Repeated:
 
 
 Part: TypeAlias = JsonObject | JsonSchema | Regex | Choice | Text | Sequence | OneOf | Repeated
-Guide: TypeAlias = Part | Grammar
+Constraint: TypeAlias = Part | Grammar
 
 
-def field_of(guide: Guide) -> str:
+def param_of(guide: Constraint) -> str:
     """The field that a guide came in; of a composed one, the first."""
     match guide:
         case Sequence(parts) | OneOf(parts):
-            return next(filter(None, map(field_of, parts)), "")
+            return next(filter(None, map(param_of, parts)), "")
         case Repeated():
-            return field_of(guide.part)
+            return param_of(guide.part)
         case Text():
             return ""
     return guide.param

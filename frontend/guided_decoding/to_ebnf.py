@@ -7,13 +7,13 @@ from frontend.errors import InvalidRequest
 
 from . import json_text
 from .ebnf import EMPTY, Rules, elements, factored, literal, one_of, optional, repeat, sequence
+from .errors import InvalidConstraint
 from .json_schema import json_schema
-from .problems import GuideProblem
 from .regex import UnsupportedRegex, to_ebnf
-from .spec import Choice, Grammar, Guide, JsonObject, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text
+from .spec import Choice, Constraint, Grammar, JsonObject, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text
 
 
-def to_ebnf_text(guide: Guide) -> str:
+def to_ebnf_text(guide: Constraint) -> str:
     """The grammar of all answers that the guide allows, unchecked where the client wrote it.
 
     Raises InvalidRequest that names the field and, within a schema, the path.
@@ -30,7 +30,7 @@ def blaming(param: str) -> Iterator[None]:
     """What is wrong inside is wrong with the field `param`."""
     try:
         yield
-    except GuideProblem as problem:
+    except InvalidConstraint as problem:
         place = f" at {problem.path}" if problem.path else ""
         raise InvalidRequest(f"`{param}`{place}: {problem}", param=param) from problem
     except UnicodeEncodeError as error:
@@ -75,9 +75,9 @@ def _wish(rules: Rules, wish: JsonObject | JsonSchema | Regex | Choice) -> str:
             try:
                 return to_ebnf(wish.pattern, in_json=False)
             except UnsupportedRegex as error:
-                raise GuideProblem(f"{wish.pattern[:100]!r} {error}") from error
+                raise InvalidConstraint(f"{wish.pattern[:100]!r} {error}") from error
     if not wish.choices or not all(wish.choices):
-        raise GuideProblem("takes at least one string, and none that is empty")
+        raise InvalidConstraint("takes at least one string, and none that is empty")
     for choice in wish.choices:
         choice.encode()  # UnicodeEncodeError: no text
     return factored(map(elements, dict.fromkeys(wish.choices)))

@@ -18,10 +18,10 @@ from collections.abc import Sequence as Series
 from frontend.errors import InvalidRequest
 from frontend.text.tools import TOOL_CALLS, Tool, ToolUse
 
-from .spec import Grammar, Guide, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text, field_of
+from .spec import Constraint, Grammar, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text, param_of
 
 
-def to_guide(tool_use: ToolUse, *, answer: Guide | None = None, can_guide_marker: bool) -> Guide | None:
+def to_guide(tool_use: ToolUse, *, answer: Constraint | None = None, can_guide_marker: bool) -> Constraint | None:
     """The guide, to be compiled; None if the answer is free. Raises InvalidRequest by the path, as compiling does.
 
     `answer` guides an answer that calls nothing. `can_guide_marker` is false where the marker is a control token, or
@@ -45,9 +45,9 @@ def to_guide(tool_use: ToolUse, *, answer: Guide | None = None, can_guide_marker
     return Sequence((words, _optional(calls)))
 
 
-def _check_nothing_is_promised(tools: Series[Tool], answer: Guide | None) -> None:
+def _check_nothing_is_promised(tools: Series[Tool], answer: Constraint | None) -> None:
     if answer is not None:
-        param = field_of(answer)
+        param = param_of(answer)
         raise InvalidRequest(
             f"`{param}` does not go with tools that this model is free to call; set `tool_choice`.", param=param
         )

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 
 from frontend.errors import InvalidRequest
 
+from .errors import InvalidConstraint
 from .grammar_check import compile_grammar
-from .latency_probe import try_grammar
-from .problems import GuideProblem
-from .spec import Guide, field_of
+from .latency_probe import probe_latency
+from .spec import Constraint, param_of
 from .to_ebnf import blaming, to_ebnf_text
 from .worker_messages import LENGTH, GuideLimits, Vocabulary
 from .xgrammar import RAW_VOCABULARY, Core, load_core
@@ -55,11 +55,11 @@ class _Compiler:
         info = core.TokenizerInfo(tokens, RAW_VOCABULARY, self._vocab_size, vocabulary.stop_token_ids, False)
         self._compiler = core.GrammarCompiler(info, 1, False, -1)
 
-    def answer(self, guide: Guide) -> dict[str, str]:
+    def answer(self, guide: Constraint) -> dict[str, str]:
         """The grammar, or why there is none."""
         try:
             text = to_ebnf_text(guide)
-            with blaming(field_of(guide)):
+            with blaming(param_of(guide)):
                 self._check(text)
         except InvalidRequest as refusal:
             return {"message": refusal.message, "param": refusal.param or ""}
@@ -67,9 +67,9 @@ class _Compiler:
 
     def _check(self, text: str) -> None:
         if len(text.encode()) > self._limits.ebnf_bytes:
-            raise GuideProblem(f"becomes a grammar of more than {self._limits.ebnf_bytes} bytes")
+            raise InvalidConstraint(f"becomes a grammar of more than {self._limits.ebnf_bytes} bytes")
         compiled = compile_grammar(self._core, self._compiler, text)
-        try_grammar(self._core, compiled, self._vocab_size, self._stop_token_ids)
+        probe_latency(self._core, compiled, self._vocab_size, self._stop_token_ids)
 
 
 if __name__ == "__main__":

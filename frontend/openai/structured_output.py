@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from frontend.errors import InvalidRequest, UnsupportedParameter
-from frontend.guided_decoding import Choice, Grammar, Guide, JsonObject, JsonSchema, Regex, Vocabulary
-from frontend.guided_decoding.spec import field_of
+from frontend.guided_decoding import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex, Vocabulary
+from frontend.guided_decoding.spec import param_of
 from frontend.guided_decoding.tool_calls import to_guide as to_tools_guide
 from frontend.openai.responses.types import ResponsesRequest
 from frontend.text.served_model import ServedModel
@@ -21,14 +21,14 @@ from .fields import CompletionFields, SamplingFields
 
 def to_guide(
     body: CompletionFields | ResponsesRequest, model: ServedModel, tool_use: ToolUse = NO_TOOLS
-) -> Guide | None:
+) -> Constraint | None:
     """The guide, to be compiled; None if the answers are free.
 
     Raises InvalidRequest for two wishes that exclude each other, UnsupportedParameter if the engine cannot do it.
     """
     wishes = [*_format(body), *_wishes(body)]
     if len(wishes) > 1:
-        first, second = map(field_of, wishes[:2])
+        first, second = map(param_of, wishes[:2])
         raise InvalidRequest(f"`{first}` and `{second}` exclude each other; send one.", param=second)
     can_guide = "guide" in model.engine.honours
     marker_is_text = model.tokenizer.control_token_id(TOOL_CALLS) is None
@@ -36,7 +36,7 @@ def to_guide(
     if tool_use.tools:
         guide = to_tools_guide(tool_use, answer=guide, can_guide_marker=can_guide and marker_is_text)
     if guide is not None and not can_guide:
-        param = field_of(guide)
+        param = param_of(guide)
         raise UnsupportedParameter(f"The loaded engine cannot honour `{param}`: it has no input for it.", param=param)
     return guide
 
@@ -50,7 +50,7 @@ def vocabulary_of(model: ServedModel) -> Vocabulary:
     )
 
 
-def _format(body: CompletionFields | ResponsesRequest) -> Iterator[Guide]:
+def _format(body: CompletionFields | ResponsesRequest) -> Iterator[Constraint]:
     """OpenAI's `response_format`, or `text.format`, which is the same in flat."""
     if isinstance(body, ResponsesRequest):
         if body.text is not None and (flat := body.text.format) is not None:
@@ -61,7 +61,7 @@ def _format(body: CompletionFields | ResponsesRequest) -> Iterator[Guide]:
         yield from _of_format(nested.type, schema, "response_format", "response_format.json_schema")
 
 
-def _of_format(kind: str, schema: Mapping[str, Any] | None, param: str, schema_param: str) -> Iterator[Guide]:
+def _of_format(kind: str, schema: Mapping[str, Any] | None, param: str, schema_param: str) -> Iterator[Constraint]:
     if kind == "json_object":
         yield JsonObject(param=param)
     elif kind == "json_schema":
@@ -70,7 +70,7 @@ def _of_format(kind: str, schema: Mapping[str, Any] | None, param: str, schema_p
         yield JsonSchema(schema=schema, param=f"{schema_param}.schema")
 
 
-def _wishes(body: SamplingFields) -> Iterator[Guide]:
+def _wishes(body: SamplingFields) -> Iterator[Constraint]:
     """vLLM's names."""
     newer = body.structured_outputs
     for prefix, wishes in (

@@ -90,8 +90,8 @@ class Admission:
     @asynccontextmanager
     async def slot(self, key: str = "") -> AsyncIterator[None]:
         """Reserve for one generation, wait for its slot and hold it. Raises QueueFull."""
-        with self.reserve(key) as places:
-            async with places.slot():
+        with self.reserve(key) as reservation:
+            async with reservation.slot():
                 yield
 
     def _queue_up(self, key: str, count: int) -> deque[Turn]:

@@ -22,7 +22,7 @@ from frontend.openai.responses.types import ResponsesRequest
 from frontend.openai.tokenize.types import DetokenizeRequest, TokenizeRequest
 from frontend.server.routes import generate, health, models, tokenize
 
-from .disconnect import ClientLeft
+from .disconnect import ClientDisconnected
 from .service import Service
 from .streaming import error_response
 
@@ -46,7 +46,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(router)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    app.add_exception_handler(ClientLeft, _answer_nobody)
+    app.add_exception_handler(ClientDisconnected, _answer_nobody)
     app.add_exception_handler(FrontendError, _answer_error)
     app.add_exception_handler(Exception, _answer_error)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

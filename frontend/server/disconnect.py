@@ -15,21 +15,25 @@ from frontend.errors import DeadlineExceeded
 Result = TypeVar("Result")
 
 
-class ClientLeft(Exception):
+class ClientDisconnected(Exception):
     """The client closed the connection: there is nobody to answer."""
 
 
-async def while_client_stays(work: Coroutine[Any, Any, Result], receive: Receive, deadline: float) -> Result:
+async def cancel_on_disconnect(work: Coroutine[Any, Any, Result], receive: Receive, deadline: float) -> Result:
     """What `work` comes to. `deadline` is by the monotonic clock; of what `receive` brings, the body is read already.
 
-    Raises ClientLeft, DeadlineExceeded and whatever `work` raises; `work` has been wound up in each case.
+    Raises ClientDisconnected, DeadlineExceeded and whatever `work` raises; `work` has been wound up in each case.
     """
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
     try:
         timeout_s = max(0.0, deadline - time.monotonic())
         await asyncio.wait({working, leaving}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientLeft if leaving.done() else DeadlineExceeded("The answer took longer than this server allows.")
+            raise (
+                ClientDisconnected
+                if leaving.done()
+                else DeadlineExceeded("The answer took longer than this server allows.")
+            )
     finally:
         for task in (working, leaving):
             task.cancel()

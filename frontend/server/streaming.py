@@ -21,7 +21,7 @@ from frontend.text.detokenizer import AnswerDecoder
 
 from .admission import Reservation
 from .asgi_send import Sender, shortest_send
-from .disconnect import ClientLeft, while_client_stays
+from .disconnect import ClientDisconnected, cancel_on_disconnect
 from .service import Service
 
 _log = logging.getLogger(__name__)
@@ -63,9 +63,9 @@ class GeneratedResponse(Response):
         self._caller = scope.get("state", {}).get("caller", "")
         ended = "failed"
         try:
-            await while_client_stays(self._answer(send), receive, self._begin + self._service.request_timeout_s)
+            await cancel_on_disconnect(self._answer(send), receive, self._begin + self._service.request_timeout_s)
             ended = ", ".join({outcome.ending.finish_reason for outcome in self._outcomes})
-        except ClientLeft:
+        except ClientDisconnected:
             ended = "499 client left"
         except Exception as exc:
             error = to_frontend_error(exc)
@@ -96,10 +96,10 @@ class GeneratedResponse(Response):
 
     async def _generate(self, take: Take) -> None:
         """Run all generations of the job. Cancelling this cancels the engine's work and frees its slots."""
-        with self._service.admission.reserve(self._caller, len(self._job.requests)) as places:
-            await _all_of([self._generate_one(index, places, take) for index in range(len(self._job.requests))])
+        with self._service.admission.reserve(self._caller, len(self._job.requests)) as reservation:
+            await _all_of([self._generate_one(index, reservation, take) for index in range(len(self._job.requests))])
 
-    async def _generate_one(self, index: int, places: Reservation, take: Take) -> None:
+    async def _generate_one(self, index: int, reservation: Reservation, take: Take) -> None:
         decoder, request = self._decoders[index], self._job.requests[index]
 
         def on_chunks(chunks: Sequence[TokenChunk]) -> bool:
@@ -110,7 +110,7 @@ class GeneratedResponse(Response):
             return decoder.is_complete
 
         with self._service.metrics.generation(decoder, self._begin) as clock:
-            async with places.slot():
+            async with reservation.slot():
                 await self._service.triton.generate(request, on_chunks)
             take(index, [decoder.finish()])
         self._ended(index)

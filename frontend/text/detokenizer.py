@@ -66,7 +66,7 @@ class StopStrings:
         return "" if self.matched is not None else self._held
 
 
-class TokenTrail:
+class PendingLogprobs:
     """Tokens that wait until the text they began in has left, so that none is told of whose text never will be."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class AnswerDecoder:
         self._token_bytes = token_bytes
         self._text = TextDecoder(token_bytes)
         self._stop = StopStrings(params.stop, include=params.include_stop_str_in_output)
-        self._trail = TokenTrail() if with_tokens else None
+        self._pending = PendingLogprobs() if with_tokens else None
         self._one_by_one = bool(params.stop or self._end_ids or with_tokens)
         self._num_cached_tokens: int | None = None
         self._num_completion_tokens = 0
@@ -137,10 +137,10 @@ class AnswerDecoder:
         return self._delta(text, whole=self._stop.matched is None)
 
     def _delta(self, text: str, *, whole: bool) -> Delta:
-        if self._trail is None:
+        if self._pending is None:
             return Delta(text, (), self._num_completion_tokens)
         self._num_released += len(text)
-        return Delta(text, self._trail.release(self._num_released, whole=whole), self._num_completion_tokens)
+        return Delta(text, self._pending.release(self._num_released, whole=whole), self._num_completion_tokens)
 
     def _feed_one(self, token_id: int, log_prob: float | None) -> str:
         """One token at a time, so that the count ends with the token that completes a stop string."""
@@ -152,8 +152,10 @@ class AnswerDecoder:
             if not self._include_stop:
                 return ""
         self._num_completion_tokens += 1
-        if self._trail is not None:
-            self._trail.append(Token(token_id, self._token_bytes.get(token_id, b""), log_prob), start=self._num_decoded)
+        if self._pending is not None:
+            self._pending.append(
+                Token(token_id, self._token_bytes.get(token_id, b""), log_prob), start=self._num_decoded
+            )
         text = self._text.feed((token_id,))
         self._num_decoded += len(text)
         return text if self._num_completion_tokens < self._min_tokens else self._stop.feed(text)

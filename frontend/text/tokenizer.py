@@ -39,12 +39,12 @@ class Tokenizer:
         controls = {token_id: content.encode() for content, token_id in self._control_ids.items()}
         self._all_token_bytes = self._token_bytes | controls
 
-    def shield(self, text: str) -> str:
+    def escape_special_tokens(self, text: str) -> str:
         """`text` as a user's words: control tokens in it come out of `encode` as plain text."""
         text = text.replace("\ufdd0", "").replace("\ufdd1", "")
         return self._control.sub(lambda match: f"\ufdd0{self._control_tokens.index(match[0])}\ufdd1", text)
 
-    def unshield(self, prompt: str) -> str:
+    def unescape_special_tokens(self, prompt: str) -> str:
         """The prompt as people read it."""
         return _SHIELDED.sub(lambda match: self._control_tokens[int(match[1])], prompt)
 
@@ -61,7 +61,7 @@ class Tokenizer:
             if piece in self._control_ids:
                 token_ids.append(self._control_ids[piece])
             elif piece:
-                token_ids += self._text_only.encode(self.unshield(piece), add_special_tokens=False).ids
+                token_ids += self._text_only.encode(self.unescape_special_tokens(piece), add_special_tokens=False).ids
         return token_ids
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:

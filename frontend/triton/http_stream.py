@@ -57,7 +57,7 @@ class Gathering:
         time.sleep(_REST_S)
 
 
-class _Exchange(asyncio.Protocol):
+class _HttpStream(asyncio.Protocol):
     """`status` is a future of the answer's status, `finished` one of its end; `on_body` may be set between the two."""
 
     def __init__(self, request: bytes, gathering: Gathering) -> None:
@@ -159,7 +159,7 @@ async def post(url: str, body: bytes, gathering: Gathering, reader: Callable[[in
         f"POST {target.path} HTTP/1.1\r\nHost: {target.netloc}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    exchange = _Exchange(head.encode() + body, gathering)
+    exchange = _HttpStream(head.encode() + body, gathering)
     connecting = asyncio.ensure_future(asyncio.get_running_loop().create_connection(lambda: exchange, host, port))
     try:
         await _connected(connecting)

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
 
 from frontend.errors import InvalidRequest
-from frontend.guided_decoding import Choice, Guide, GuideCompiler, JsonObject, JsonSchema, Regex, Vocabulary
+from frontend.guided_decoding import Choice, Constraint, GuideCompiler, JsonObject, JsonSchema, Regex, Vocabulary
 from frontend.text.tokenizer import Tokenizer
 from tests.e2e.conftest import Server
 from tests.frontend.guided_decoding.schemas import json_schemas
@@ -43,7 +43,7 @@ class Guided:
         self._loop.run_until_complete(self._compiler.close())
         self._loop.close()
 
-    def compile(self, guide: Guide) -> str:
+    def compile(self, guide: Constraint) -> str:
         return self._loop.run_until_complete(self._compiler.compile(guide))
 
     def answer(self, seed: int, **guide: str) -> tuple[bytes, bool]:
@@ -119,7 +119,7 @@ def test_answers_are_valid_by_their_schema_and_disturb_no_neighbour(engine: Guid
         (r"\{.*\}", JsonObject(param="response_format")),
     ],
 )
-def test_the_engine_means_the_same_by_a_grammar(engine: Guided, pattern: str, guide: Guide, seed: int) -> None:
+def test_the_engine_means_the_same_by_a_grammar(engine: Guided, pattern: str, guide: Constraint, seed: int) -> None:
     text, cut = engine.guided(engine.compile(guide), seed)
     assert cut or re.fullmatch(pattern, text, re.DOTALL), text
 

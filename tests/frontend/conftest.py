@@ -24,7 +24,7 @@ from frontend.server.app import create_app
 from frontend.server.metrics import Metrics
 from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits
-from frontend.server.middleware.stack import with_layers
+from frontend.server.middleware.stack import with_middleware
 from frontend.server.service import Service
 from frontend.text.chat_template import ChatTemplate
 from frontend.text.served_model import ServedModel
@@ -190,10 +190,10 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
             engine_versions={"openvino": "2026.1"},
             triton_metrics_url=f"{triton_url}/metrics",
         )
-        telling = with_layers(create_app(replace(service, triton=telling_client)))
-        guarded = with_layers(create_app(service), read_api_keys(None, [API_KEY]), CallerLimits(), [ORIGIN])
+        telling = with_middleware(create_app(replace(service, triton=telling_client)))
+        guarded = with_middleware(create_app(service), read_api_keys(None, [API_KEY]), CallerLimits(), [ORIGIN])
         async with (
-            _uvicorn(with_layers(create_app(service))) as url,
+            _uvicorn(with_middleware(create_app(service))) as url,
             _uvicorn(guarded) as guarded_url,
             _uvicorn(telling) as telling_url,
         ):

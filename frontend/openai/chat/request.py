@@ -11,7 +11,7 @@ from frontend.generation import GenerationRequest
 from frontend.openai.reply import Job, Reply
 from frontend.openai.requests import check_alternatives, check_stream_options, to_parsers, to_requests
 from frontend.openai.sampling import DEFAULT_TEMPERATURE, check_supported
-from frontend.openai.tools.convert import check_results, shield_strings, shielded, to_message, to_tool_use
+from frontend.openai.tools.convert import check_results, escape_strings, escape_tool_use, to_message, to_tool_use
 from frontend.text.chat_template import ChatTemplate, Rendering
 from frontend.text.messages import Message, join_texts
 from frontend.text.served_model import ServedModel
@@ -24,15 +24,15 @@ from .types import ChatCompletionRequest, ChatMessage, PromptFields
 
 def render_prompt(messages: Sequence[ChatMessage], fields: PromptFields, tool_use: ToolUse, model: ServedModel) -> str:
     """The prompt text of a conversation. Raises InvalidRequest with the field that is to blame."""
-    shield = model.tokenizer.shield
+    escape = model.tokenizer.escape_special_tokens
     ours = [_to_message(message, index, model.tokenizer) for index, message in enumerate(messages)]
     check_results(ours)
     rendering = Rendering(
         add_generation_prompt=fields.add_generation_prompt is not False,
         continue_final_message=bool(fields.continue_final_message),
-        variables=shield_strings(fields.chat_template_kwargs or {}, shield),
+        variables=escape_strings(fields.chat_template_kwargs or {}, escape),
     )
-    return _template(fields.chat_template, model).render(ours, shielded(tool_use, shield), rendering)
+    return _template(fields.chat_template, model).render(ours, escape_tool_use(tool_use, escape), rendering)
 
 
 def tool_use_of(fields: PromptFields) -> ToolUse:
@@ -91,7 +91,7 @@ def _to_format(
 def _to_message(message: ChatMessage, index: int, tokenizer: Tokenizer) -> Message:
     text = None if message.content is None else join_texts(part.text for part in message.content)
     role = "system" if message.role == "developer" else message.role
-    return to_message(message, role, text, shield=tokenizer.shield, param=f"messages[{index}]")
+    return to_message(message, role, text, escape=tokenizer.escape_special_tokens, param=f"messages[{index}]")
 
 
 def _template(source: str | None, model: ServedModel) -> ChatTemplate:

@@ -12,7 +12,14 @@ from frontend.errors import InvalidRequest, UnsupportedParameter
 from frontend.openai.reply import Job, Reply
 from frontend.openai.requests import check_alternatives, to_parsers, to_requests
 from frontend.openai.sampling import DEFAULT_TEMPERATURE, check_supported
-from frontend.openai.tools.convert import Shield, shielded, stray_result, to_result, to_tool_call, to_tool_use
+from frontend.openai.tools.convert import (
+    EscapeSpecialTokens,
+    escape_tool_use,
+    stray_result,
+    to_result,
+    to_tool_call,
+    to_tool_use,
+)
 from frontend.text.messages import Message, join_texts
 from frontend.text.served_model import ServedModel
 from frontend.text.tools import ToolChoice, ToolUse
@@ -39,7 +46,9 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
     tool_use = responses_tool_use(body)
     logprobs = _logprobs(body.include or (), tool_use)
     with _own_names():
-        prompt = model.template.render(_to_messages(body, model), shielded(tool_use, model.tokenizer.shield))
+        prompt = model.template.render(
+            _to_messages(body, model), escape_tool_use(tool_use, model.tokenizer.escape_special_tokens)
+        )
         requests = to_requests(
             body,
             [model.tokenizer.encode(prompt)],
@@ -94,11 +103,11 @@ def _own_names() -> Iterator[None]:
 
 def _to_messages(body: ResponsesRequest, model: ServedModel) -> list[Message]:
     """The conversation, shielded. What the assistant says and calls one after the other is one message of it."""
-    shield = model.tokenizer.shield
+    escape = model.tokenizer.escape_special_tokens
     messages: list[Message] = []
     places: list[int] = []
     for index, item in enumerate(body.input):
-        message = _to_message(item, f"input[{index}]", shield)
+        message = _to_message(item, f"input[{index}]", escape)
         if messages and _is_one_turn(messages[-1], message):
             message = _joined(messages.pop(), message)
             places.pop()
@@ -109,15 +118,15 @@ def _to_messages(body: ResponsesRequest, model: ServedModel) -> list[Message]:
             "A `function_call_output` must follow the `function_call` with its `call_id`.",
             param=f"input[{places[stray]}].call_id",
         )
-    return [Message("system", shield(body.instructions)), *messages] if body.instructions else messages
+    return [Message("system", escape(body.instructions)), *messages] if body.instructions else messages
 
 
-def _to_message(item: InputItem, param: str, shield: Shield) -> Message:
+def _to_message(item: InputItem, param: str, escape: EscapeSpecialTokens) -> Message:
     if isinstance(item, FunctionCallItem):
-        return Message("assistant", "", (to_tool_call(item.call_id, item, shield=shield, param=param),))
+        return Message("assistant", "", (to_tool_call(item.call_id, item, escape=escape, param=param),))
     if isinstance(item, FunctionCallOutputItem):
-        return to_result(item.call_id, _text_of(item.output), shield=shield)
-    return Message("system" if item.role == "developer" else item.role, shield(_text_of(item.content)))
+        return to_result(item.call_id, _text_of(item.output), escape=escape)
+    return Message("system" if item.role == "developer" else item.role, escape(_text_of(item.content)))
 
 
 def _text_of(parts: Sequence[TextPart]) -> str:

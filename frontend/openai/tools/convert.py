@@ -27,8 +27,8 @@ MAX_TOOLS = 128
 MAX_TOOLS_BYTES = 256 * 1024
 """As JSON, all tools of a request together; no context that we serve would hold more."""
 
-Shield = Callable[[str], str]
-"""Marks control tokens in a client's text as text: `Tokenizer.shield`."""
+EscapeSpecialTokens = Callable[[str], str]
+"""Marks control tokens in a client's text as text: `Tokenizer.escape_special_tokens`."""
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NO_PARAMETERS = {"type": "object", "properties": {}}
@@ -157,20 +157,22 @@ def to_tool_use(
     return ToolUse(tools=tools, choice=choice, parallel=parallel is not False)
 
 
-def shielded(tool_use: ToolUse, shield: Shield) -> ToolUse:
+def escape_tool_use(tool_use: ToolUse, escape: EscapeSpecialTokens) -> ToolUse:
     """The same for a prompt: control tokens in descriptions and schemas are text."""
     tools = (
         replace(
             tool,
-            description=None if tool.description is None else shield(tool.description),
-            parameters=shield_strings(tool.parameters, shield),
+            description=None if tool.description is None else escape(tool.description),
+            parameters=escape_strings(tool.parameters, escape),
         )
         for tool in tool_use.tools
     )
     return replace(tool_use, tools=tuple(tools))
 
 
-def to_message(body: ToolMessageFields, role: Role, text: str | None, *, shield: Shield, param: str) -> Message:
+def to_message(
+    body: ToolMessageFields, role: Role, text: str | None, *, escape: EscapeSpecialTokens, param: str
+) -> Message:
     """A message for a prompt, shielded. `text` is None where there is no content, `param` is its path in the request.
 
     JSON, of arguments and of results, is written anew before it is shielded: an escape may spell a control token.
@@ -187,22 +189,22 @@ def to_message(body: ToolMessageFields, role: Role, text: str | None, *, shield:
     text = text or ""
     return Message(
         role,
-        _shielded_result(text, shield) if role == "tool" else shield(text),
+        _escaped_result(text, escape) if role == "tool" else escape(text),
         tuple(
-            to_tool_call(call.id, call.function, shield=shield, param=f"{param}.tool_calls[{index}].function")
+            to_tool_call(call.id, call.function, escape=escape, param=f"{param}.tool_calls[{index}].function")
             for index, call in enumerate(body.tool_calls or ())
         ),
         body.tool_call_id,
     )
 
 
-def to_result(call_id: str, text: str, *, shield: Shield) -> Message:
+def to_result(call_id: str, text: str, *, escape: EscapeSpecialTokens) -> Message:
     """What a call returned, as a message for a prompt, shielded."""
-    return Message("tool", _shielded_result(text, shield), tool_call_id=call_id)
+    return Message("tool", _escaped_result(text, escape), tool_call_id=call_id)
 
 
-def _shielded_result(text: str, shield: Shield) -> str:
-    return shield(canonical_json(text) or text)
+def _escaped_result(text: str, escape: EscapeSpecialTokens) -> str:
+    return escape(canonical_json(text) or text)
 
 
 def check_results(messages: Sequence[Message]) -> None:
@@ -240,14 +242,14 @@ def to_wire(call: ToolCall) -> FunctionToolCall:
     return FunctionToolCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments))
 
 
-def to_tool_call(call_id: str, call: FunctionCall, *, shield: Shield, param: str) -> ToolCall:
+def to_tool_call(call_id: str, call: FunctionCall, *, escape: EscapeSpecialTokens, param: str) -> ToolCall:
     """A call for a prompt, shielded. `param` is the path in the request of what holds its name and arguments."""
     if not _NAME.fullmatch(call.name):
         raise InvalidRequest(f"No function can have this name; they match {_NAME.pattern}.", param=f"{param}.name")
     arguments = canonical_json(call.arguments or "{}")
     if arguments is None or not arguments.startswith("{"):
         raise InvalidRequest("The arguments are not the text of a JSON object.", param=f"{param}.arguments")
-    return ToolCall(id=call_id, name=call.name, arguments=shield(arguments))
+    return ToolCall(id=call_id, name=call.name, arguments=escape(arguments))
 
 
 def _to_tool(function: FunctionDefinition, param: str) -> Tool:
@@ -272,10 +274,10 @@ def _check_size(functions: Mapping[str, FunctionDefinition]) -> None:
         raise InvalidRequest(f"`tools` is {num_bytes} bytes of JSON; {MAX_TOOLS_BYTES} are allowed.", param="tools")
 
 
-def shield_strings(value: Any, shield: Shield) -> Any:
+def escape_strings(value: Any, escape: EscapeSpecialTokens) -> Any:
     """Any JSON value with all its strings shielded."""
     if isinstance(value, str):
-        return shield(value)
+        return escape(value)
     if isinstance(value, dict):
-        return {shield(key): shield_strings(member, shield) for key, member in value.items()}
-    return [shield_strings(element, shield) for element in value] if isinstance(value, list) else value
+        return {escape(key): escape_strings(member, escape) for key, member in value.items()}
+    return [escape_strings(element, escape) for element in value] if isinstance(value, list) else value

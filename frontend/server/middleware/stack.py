@@ -18,7 +18,7 @@ _EXPOSED_HEADERS = ("x-request-id", "x-ignored-params", "retry-after")
 """What a script in a browser may read beside the body."""
 
 
-def with_layers(
+def with_middleware(
     app: ASGIApp, api_keys: Sequence[ApiKey] = (), limits: CallerLimits | None = None, cors_origins: Sequence[str] = ()
 ) -> ASGIApp:
     """The application as a server runs it.

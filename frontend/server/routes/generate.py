@@ -8,7 +8,7 @@ from typing import TypeVar
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from frontend.guided_decoding import Guide
+from frontend.guided_decoding import Constraint
 from frontend.openai.chat.request import to_chat_job, tool_use_of
 from frontend.openai.chat.types import ChatCompletion, ChatCompletionRequest
 from frontend.openai.completions.request import to_completion_job
@@ -17,7 +17,7 @@ from frontend.openai.reply import Job
 from frontend.openai.responses.request import responses_tool_use, to_responses_job
 from frontend.openai.responses.types import ResponseObject, ResponsesRequest
 from frontend.openai.structured_output import to_guide
-from frontend.server.disconnect import while_client_stays
+from frontend.server.disconnect import cancel_on_disconnect
 from frontend.server.service import Service
 from frontend.server.streaming import answer
 
@@ -77,7 +77,7 @@ async def _answer(
     service: Service,
     body_type: type[AnyRequest],
     to_job: Callable[..., Job],
-    guide_of: Callable[..., Guide | None],
+    guide_of: Callable[..., Constraint | None],
     prefix: str = "cmpl-",
 ) -> Response:
     """What the routes have in common; `to_job` is the endpoint's own translation."""
@@ -90,6 +90,6 @@ async def _answer(
     guide = None
     if wish is not None:
         compiling = service.guides.compile(wish)
-        guide = await while_client_stays(compiling, http.receive, begin + service.request_timeout_s)
+        guide = await cancel_on_disconnect(compiling, http.receive, begin + service.request_timeout_s)
     job = await off_loop(body_bytes, lambda: to_job(body, model, reply, seed=seed, guide=guide))
     return answer(service, job, headers, begin)

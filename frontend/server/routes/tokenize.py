@@ -64,6 +64,8 @@ async def render_chat_completion(http: Request, service: ServiceOf) -> RenderAns
 
     def render() -> RenderAnswer:
         prompt = render_prompt(body.messages, body, tool_use_of(body), model)
-        return RenderAnswer(prompt=model.tokenizer.unshield(prompt), prompt_token_ids=model.tokenizer.encode(prompt))
+        return RenderAnswer(
+            prompt=model.tokenizer.unescape_special_tokens(prompt), prompt_token_ids=model.tokenizer.encode(prompt)
+        )
 
     return await off_loop(body_bytes, render)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from frontend.guided_decoding import numbers
 from frontend.guided_decoding.ebnf import NON_ASCII, Rules, ascii_class, elements, factored, literal
-from frontend.guided_decoding.problems import GuideProblem
+from frontend.guided_decoding.errors import InvalidConstraint
 from tests.frontend.guided_decoding.random_model import compiled, matches, matching
 
 CHARACTERS = [chr(code) for code in range(1, 128)]
@@ -106,7 +106,7 @@ def test_decimals_of_a_range(
     ],
 )
 def test_a_grammar_that_cannot_be_followed_is_refused(ebnf: str, message: str) -> None:
-    with pytest.raises(GuideProblem) as caught:
+    with pytest.raises(InvalidConstraint) as caught:
         compiled(ebnf)
     assert message in str(caught.value)
     assert "/project/" not in str(caught.value)

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from frontend.errors import InvalidRequest
 from frontend.guided_decoding import JsonObject, JsonSchema, to_ebnf_text
-from frontend.guided_decoding.problems import GuideProblem
+from frontend.guided_decoding.errors import InvalidConstraint
 from tests.frontend.guided_decoding.random_model import answer, compiled, matches, matching
 from tests.frontend.guided_decoding.schemas import json_schemas
 
@@ -40,7 +40,7 @@ def refusal(schema: Any) -> str:
 def test_whatever_a_model_answers_is_valid_by_the_schema(schema: Any) -> None:
     try:
         guide = compiled(grammar(schema))
-    except (InvalidRequest, GuideProblem):
+    except (InvalidRequest, InvalidConstraint):
         return
     valid = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
     for seed in range(3):

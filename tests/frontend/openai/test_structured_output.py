@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from frontend.errors import InvalidRequest, UnsupportedParameter
-from frontend.guided_decoding import Choice, Grammar, Guide, JsonObject, JsonSchema, Regex
+from frontend.guided_decoding import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex
 from frontend.openai.chat.request import tool_use_of
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.structured_output import to_guide
@@ -22,7 +22,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
 JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
 
 
-def guide_of(model: ServedModel, **fields: Any) -> Guide | None:
+def guide_of(model: ServedModel, **fields: Any) -> Constraint | None:
     parsed = ChatCompletionRequest.model_validate(body(**fields))
     return to_guide(parsed, model, tool_use_of(parsed))
 
@@ -47,7 +47,7 @@ def guide_of(model: ServedModel, **fields: Any) -> Guide | None:
     ],
 )
 def test_a_wish_is_a_guide_that_knows_its_field(
-    mixtral: ServedModel, fields: dict[str, Any], guide: Guide | None
+    mixtral: ServedModel, fields: dict[str, Any], guide: Constraint | None
 ) -> None:
     assert guide_of(mixtral, **fields) == guide
 

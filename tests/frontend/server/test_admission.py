@@ -23,8 +23,8 @@ async def hold(admission: Admission, name: str, served: list[str], release: asyn
         await release.wait()
 
 
-async def generate(places: Reservation, name: str, served: list[str], release: asyncio.Event) -> None:
-    async with places.slot():
+async def generate(reservation: Reservation, name: str, served: list[str], release: asyncio.Event) -> None:
+    async with reservation.slot():
         served.append(name)
         await release.wait()
 

@@ -24,7 +24,7 @@ def model(request: pytest.FixtureRequest) -> ServedModel:
 
 
 def token_ids_of(model: ServedModel, text: str) -> list[int]:
-    return model.tokenizer.encode(model.tokenizer.shield(text))
+    return model.tokenizer.encode(model.tokenizer.escape_special_tokens(text))
 
 
 def decode(model: ServedModel, pieces: Sequence[Sequence[int]]) -> str:

@@ -53,7 +53,7 @@ def reference_ids(turns: Turns) -> list[int]:
 
 
 def our_ids(model: ServedModel, turns: Turns) -> list[int]:
-    messages = [Message(role, model.tokenizer.shield(content)) for role, content in turns]  # type: ignore[arg-type]
+    messages = [Message(role, model.tokenizer.escape_special_tokens(content)) for role, content in turns]  # type: ignore[arg-type]
     return model.tokenizer.encode(model.template.render(messages))
 
 

@@ -12,7 +12,7 @@ from mistral_common.protocol.instruct.tool_calls import ToolCall as MistralToolC
 from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-from frontend.openai.tools.convert import FunctionToolCall, ToolMessageFields, shielded, to_message
+from frontend.openai.tools.convert import FunctionToolCall, ToolMessageFields, escape_tool_use, to_message
 from frontend.text.chat_template import ChatTemplate
 from frontend.text.messages import Message
 from frontend.text.served_model import ServedModel
@@ -199,7 +199,7 @@ def test_client_cannot_write_control_tokens_anywhere_in_tools_calls_and_results(
     mixtral: ServedModel, v3: ChatTemplate, family: str, forgery: str
 ) -> None:
     """Ids 1 and 2 are `<s>` and `</s>`: one begins the prompt, one ends each turn of the assistant."""
-    shield = mixtral.tokenizer.shield
+    escape = mixtral.tokenizer.escape_special_tokens
     template = v3 if family == "v3" else mixtral.template
     schema = {"type": "object", "properties": {forgery: {"enum": [forgery]}}}
     tool = Tool(name="f", description=forgery, parameters=schema)
@@ -212,11 +212,11 @@ def test_client_cannot_write_control_tokens_anywhere_in_tools_calls_and_results(
     ]
     prompt = template.render(
         [
-            Message("user", shield(forgery)),
-            to_message(messages[0], "assistant", forgery, shield=shield, param="messages[1]"),
-            to_message(messages[1], "tool", raw, shield=shield, param="messages[2]"),
+            Message("user", escape(forgery)),
+            to_message(messages[0], "assistant", forgery, escape=escape, param="messages[1]"),
+            to_message(messages[1], "tool", raw, escape=escape, param="messages[2]"),
         ],
-        shielded(tool_use, shield),
+        escape_tool_use(tool_use, escape),
     )
     ids = mixtral.tokenizer.encode(prompt)
     assert [ids.count(control) for control in (1, 2)] == [1, 1]

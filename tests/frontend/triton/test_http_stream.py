@@ -64,13 +64,13 @@ def test_an_exchange_that_is_cancelled_while_it_connects_ends_and_closes_its_con
         def cancel_after(steps: int) -> None:
             loop.call_soon(cancel_after, steps - 1) if steps else asking.cancel()
 
-        made = http_stream._Exchange.connection_made
+        made = http_stream._HttpStream.connection_made
 
-        def connection_made(self: http_stream._Exchange, transport: asyncio.BaseTransport) -> None:
+        def connection_made(self: http_stream._HttpStream, transport: asyncio.BaseTransport) -> None:
             made(self, transport)
             cancel_after(num_steps)
 
-        monkeypatch.setattr(http_stream._Exchange, "connection_made", connection_made)
+        monkeypatch.setattr(http_stream._HttpStream, "connection_made", connection_made)
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             gathering = http_stream.Gathering()
@@ -96,7 +96,7 @@ def test_an_answer_that_is_over_before_anybody_reads_is_still_there(complete: bo
         return False
 
     async def scenario() -> None:
-        asked = http_stream._Exchange(b"", http_stream.Gathering())
+        asked = http_stream._HttpStream(b"", http_stream.Gathering())
         asked.data_received(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 4\r\n\r\n" + (b"boom" if complete else b"bo"))
         asked.connection_lost(None)
         assert await asked.status == 400

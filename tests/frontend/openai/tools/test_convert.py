@@ -16,7 +16,7 @@ from frontend.openai.tools.convert import (
     ToolList,
     ToolMessageFields,
     check_results,
-    shielded,
+    escape_tool_use,
     to_delta,
     to_message,
     to_tool_use,
@@ -151,13 +151,13 @@ def test_fields_can_be_described_in_openapi() -> None:
     assert {"enum": ["none", "auto", "required"], "type": "string"} in choices
 
 
-def shield(text: str) -> str:
+def escape(text: str) -> str:
     return text.replace("</s>", "!")
 
 
 def message_of(role: Role, text: str | None, **fields: Any) -> Message:
     body = ToolMessageFields.model_validate(fields)
-    return to_message(body, role, text, shield=shield, param="messages[3]")
+    return to_message(body, role, text, escape=escape, param="messages[3]")
 
 
 def call(arguments: str, name: str = "f") -> dict[str, Any]:
@@ -238,7 +238,7 @@ def test_tools_in_a_prompt_are_shielded_to_the_last_string() -> None:
     parameters = {"properties": {"</s>": {"enum": ["</s>", 1, None, ["</s>"]]}}}
     written = Tool(name="f", description="</s>", parameters=parameters)
     choice = ToolChoice(mode="auto")
-    assert shielded(ToolUse(tools=(written, F), choice=choice), shield).tools == (
+    assert escape_tool_use(ToolUse(tools=(written, F), choice=choice), escape).tools == (
         Tool(name="f", description="!", parameters={"properties": {"!": {"enum": ["!", 1, None, ["!"]]}}}),
         F,
     )

@@ -1,11 +1,11 @@
 """What can be wrong with a guide, before it is known which field of the request it came in."""
 
 
-class GuideProblem(ValueError):
+class InvalidConstraint(ValueError):
     """The guide is refused; the message says why. `path` is where in it, filled in by whoever knows first."""
 
     path: str | None = None
 
 
-class Unsatisfiable(GuideProblem):
+class Unsatisfiable(InvalidConstraint):
     """Nothing is valid by this part of the guide."""
