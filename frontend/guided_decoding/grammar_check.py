@@ -30,13 +30,17 @@ def compile_grammar(core: Core, compiler: GrammarCompiler, text: str) -> Compile
         grammar = core.Grammar.from_ebnf(text, "root")
         _check(json.loads(grammar.serialize_json()))
         return compiler.compile_grammar(grammar)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise InvalidConstraint(f"is no grammar that xgrammar compiles: {_sentence(error)}") from error
 
 
-def _sentence(error: RuntimeError) -> str:
-    """xgrammar's words without the time and the place in its source."""
-    return str(error).partition("] ")[2].partition(": ")[2].strip()[:300] or "it cannot be read"
+def _sentence(error: RuntimeError | UnicodeDecodeError) -> str:
+    """xgrammar's message without the time and the place in its source.
+
+    A message that quotes half of a character is no UTF-8: then pybind11 raises that error, with the message in it.
+    """
+    message = error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
+    return message.partition("] ")[2].partition(": ")[2].strip()[:300] or "it cannot be read"
 
 
 def _check(tree: dict[str, Any]) -> None:

@@ -124,6 +124,10 @@ def test_who_leaves_does_not_take_the_answer_with_them() -> None:
     ("guide", "message"),
     [
         (Grammar(ebnf="root ::= x", param="guided_grammar"), "`guided_grammar`: is no grammar that xgrammar compiles"),
+        (
+            Grammar(ebnf='root ::= "a"\nstraße ::= "b"', param="guided_grammar"),
+            "`guided_grammar`: is no grammar that xgrammar compiles: EBNF lexer error at line 2, column 5: Unexpected",
+        ),
         (JsonSchema(schema={"not": {}}, param="tools.0"), "`tools.0` at #: `not` is not supported"),
         (Choice(choices=(), param="guided_choice"), "`guided_choice`: takes at least one string"),
         (Choice(choices=("x" * 300_000,), param="guided_choice"), "`guided_choice` has more than 262144 bytes"),
