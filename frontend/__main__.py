@@ -11,7 +11,7 @@ import time
 
 import uvloop
 
-from frontend.openai.structured_output import vocabulary_of
+from frontend.guided_decoding.vocabulary import vocabulary_of
 from frontend.server.admission import Admission
 from frontend.server.app import create_app
 from frontend.server.metrics import Metrics

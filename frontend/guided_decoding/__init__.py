@@ -1,24 +1,25 @@
-"""Structured output: what a client wants an answer to look like, compiled before the engine sees it.
+"""Structured output: a constraint on the answer, translated to a grammar and compiled before the engine gets it.
 
-    guide = JsonSchema(schema={"type": "object"}, param="response_format.json_schema.schema")
-    ebnf = await compiler.compile(guide)     # guided_decoding_guide_type "ebnf_grammar", guided_decoding_guide ebnf
+    constraint = JsonSchema(schema={"type": "object"}, param="response_format.json_schema.schema")
+    ebnf = await compiler.compile(constraint)  # guided_decoding_guide; its type is "ebnf_grammar"
 
-Guides are values: JsonObject, JsonSchema, Regex, Choice and Grammar are a client's wishes and carry the field they came
-in; Text, Sequence, OneOf and Repeated put them together:
+Constraints are values. JsonObject, JsonSchema, Regex, Choice and Grammar come from the client and carry the request
+field they came in. Text, Sequence, OneOf and Repeated compose them:
 
     call = Sequence((Text('{"name": "f", "arguments": '), JsonSchema(schema=..., param=...), Text("}")))
     calls = Sequence((Text("["), Repeated(part=OneOf((call, ...)), separator=", ", minimum=1), Text("]")))
-    calls_or_prose = OneOf((calls, Regex(pattern=r"[^\\[][\\s\\S]*", param="tools")))
+    calls_or_text = OneOf((calls, Regex(pattern=r"[^\\[][\\s\\S]*", param="tools")))
 
-JSON comes in one fixed layout, that of Python's json.dumps (`, ` and `: `), so that no model can fill an answer with
-white space. `GuideCompiler(vocabulary).compile(guide)` raises InvalidRequest that names the field, and in a schema the
-path, for everything that is wrong, not supported, or takes too long. `to_ebnf_text` translates without compiling.
+JSON has one fixed layout, that of Python's json.dumps (`, ` and `: `), so that no model can fill an answer with white
+space. `GuideCompiler(vocabulary).compile(constraint)` raises InvalidRequest for a constraint that is wrong, not
+supported or too slow; its message names the field, and in a schema the path. `to_ebnf_text` translates only.
 """
 
 from .compiler import GuideCompiler
 from .spec import Choice, Constraint, Grammar, JsonObject, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text
 from .to_ebnf import to_ebnf_text
-from .worker_messages import GuideLimits, Vocabulary
+from .vocabulary import Vocabulary
+from .worker_messages import GuideLimits
 
 __all__ = [
     "Choice",

@@ -1,11 +1,14 @@
-"""What can be wrong with a guide, before it is known which field of the request it came in."""
+"""Errors of a constraint, raised where it is not known which field of the request it came in."""
 
 
 class InvalidConstraint(ValueError):
-    """The guide is refused; the message says why. `path` is where in it, filled in by whoever knows first."""
+    """The constraint is wrong or not supported; the message says why.
+
+    `path` is the place in a JSON Schema, as a JSON pointer; None as long as it is not known, and for other constraints.
+    """
 
     path: str | None = None
 
 
 class Unsatisfiable(InvalidConstraint):
-    """Nothing is valid by this part of the guide."""
+    """No value is valid by this part of the constraint."""

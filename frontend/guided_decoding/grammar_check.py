@@ -1,6 +1,6 @@
-"""Whether a grammar that xgrammar read can be generated from: it can always end, and means what it says.
+"""Compile a grammar with xgrammar, after checking that every rule of it can end and that xgrammar reads it correctly.
 
-Reads the syntax tree that xgrammar 0.1.25 serialises (`Grammar.serialize_json`).
+The check reads the syntax tree that xgrammar 0.1.25 serialises (`Grammar.serialize_json`).
 """
 
 import json
@@ -13,7 +13,7 @@ from .xgrammar import CompiledGrammar, Core, GrammarCompiler
 
 
 class _Kind(IntEnum):
-    """xgrammar's GrammarExprType, as far as it is looked at."""
+    """The members of xgrammar's GrammarExprType that are used here."""
 
     CHARACTER_CLASS = 1
     CHARACTER_CLASS_STAR = 2
@@ -25,19 +25,20 @@ class _Kind(IntEnum):
 
 
 def compile_grammar(core: Core, compiler: GrammarCompiler, text: str) -> CompiledGrammar:
-    """The token masks of an EBNF text whose root is the rule `root`. Raises InvalidConstraint."""
+    """The compiled grammar of an EBNF text whose root is the rule `root`. Raises InvalidConstraint."""
     try:
         grammar = core.Grammar.from_ebnf(text, "root")
         _check(json.loads(grammar.serialize_json()))
         return compiler.compile_grammar(grammar)
     except (RuntimeError, UnicodeDecodeError) as error:
-        raise InvalidConstraint(f"is no grammar that xgrammar compiles: {_sentence(error)}") from error
+        raise InvalidConstraint(f"is no grammar that xgrammar compiles: {_message(error)}") from error
 
 
-def _sentence(error: RuntimeError | UnicodeDecodeError) -> str:
+def _message(error: RuntimeError | UnicodeDecodeError) -> str:
     """xgrammar's message without the time and the place in its source.
 
-    A message that quotes half of a character is no UTF-8: then pybind11 raises that error, with the message in it.
+    A message that quotes half of a character is not UTF-8: then pybind11 raises UnicodeDecodeError, whose `object` is
+    the message.
     """
     message = error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
     return message.partition("] ")[2].partition(": ")[2].strip()[:300] or "it cannot be read"
@@ -55,13 +56,13 @@ def _check(tree: dict[str, Any]) -> None:
             )
         if kind == _Kind.TAG_DISPATCH:
             raise InvalidConstraint("dispatches on tags, which is not supported")
-    endless = [names[rule] for rule in _reached(tree["root_rule_id"], bodies, nodes) - _ending(bodies, nodes)]
+    endless = [names[rule] for rule in _reached(tree["root_rule_id"], bodies, nodes) - _finite(bodies, nodes)]
     if endless:
         raise InvalidConstraint(f"can never end: {', '.join(sorted(endless))[:200]}")
 
 
 def _node(tree: dict[str, Any], number: int) -> tuple[int, list[int]]:
-    """Kind and operands. xgrammar writes the two arrays under each other's name."""
+    """Kind and operands of an expression. In the JSON, each of the two arrays has the other one's name."""
     data, start = tree["grammar_expr_indptr"], tree["grammar_expr_data"][number]
     return data[start], data[start + 2 : start + 2 + data[start + 1]]
 
@@ -70,7 +71,7 @@ Nodes = list[tuple[int, list[int]]]
 
 
 def _references(number: int, nodes: Nodes) -> Iterator[int]:
-    """The rules that an expression names."""
+    """The rules that an expression refers to."""
     pending = [number]
     while pending:
         kind, data = nodes[pending.pop()]
@@ -81,6 +82,7 @@ def _references(number: int, nodes: Nodes) -> Iterator[int]:
 
 
 def _reached(root: int, bodies: list[int], nodes: Nodes) -> set[int]:
+    """The rules that the root refers to, directly or through others, and the root itself."""
     reached, pending = {root}, [root]
     while pending:
         new = set(_references(bodies[pending.pop()], nodes)) - reached
@@ -89,22 +91,23 @@ def _reached(root: int, bodies: list[int], nodes: Nodes) -> set[int]:
     return reached
 
 
-def _ending(bodies: list[int], nodes: Nodes) -> set[int]:
-    """The rules that some finite text matches, found from those that name no others upwards."""
-    ending: set[int] = set()
-    while new := {rule for rule, body in enumerate(bodies) if rule not in ending and _ends(body, nodes, ending)}:
-        ending |= new
-    return ending
+def _finite(bodies: list[int], nodes: Nodes) -> set[int]:
+    """The rules that some finite text matches: first those without references, then those that refer to these."""
+    finite: set[int] = set()
+    while new := {rule for rule, body in enumerate(bodies) if rule not in finite and _can_end(body, nodes, finite)}:
+        finite |= new
+    return finite
 
 
-def _ends(number: int, nodes: Nodes, ending: set[int]) -> bool:
+def _can_end(number: int, nodes: Nodes, finite: set[int]) -> bool:
+    """Whether some finite text matches an expression, given the rules that are known to be `finite`."""
     match nodes[number]:
         case _Kind.SEQUENCE, data:
-            return all(_ends(part, nodes, ending) for part in data)
+            return all(_can_end(part, nodes, finite) for part in data)
         case _Kind.CHOICES, data:
-            return any(_ends(part, nodes, ending) for part in data)
+            return any(_can_end(part, nodes, finite) for part in data)
         case _Kind.RULE_REF, data:
-            return data[0] in ending
+            return data[0] in finite
         case _Kind.REPEAT, data:
-            return data[1] == 0 or data[0] in ending
+            return data[1] == 0 or data[0] in finite
     return True

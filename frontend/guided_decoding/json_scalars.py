@@ -9,7 +9,7 @@ from . import json_text, numbers
 from .ebnf import Rules, elements, factored
 from .errors import InvalidConstraint, Unsatisfiable
 from .json_formats import FORMATS
-from .regex import UnsupportedRegex, length, to_ebnf
+from .regex import UnsupportedRegex, length, regex_expression
 
 MAX_LIMIT = 10**18
 """Limits of numbers beyond it are refused: their digits are not exact in every JSON reader."""
@@ -31,7 +31,7 @@ def string_expression(rules: Rules, schema: Mapping[str, Any]) -> str:
             raise InvalidConstraint(
                 "`minLength` and `maxLength` beside a `pattern` or `format` must say no more than it does"
             )
-        return f'"\\"" {to_ebnf(pattern, in_json=True)} "\\""'
+        return f'"\\"" {regex_expression(pattern, in_json=True)} "\\""'
     except UnsupportedRegex as error:
         raise InvalidConstraint(f"`pattern` {pattern!r} {error}") from error
 

@@ -26,7 +26,7 @@ class UnsupportedRegex(ValueError):
     """The expression is wrong, or is no grammar's matter; the message says which part."""
 
 
-def to_ebnf(pattern: str, *, in_json: bool) -> str:
+def regex_expression(pattern: str, *, in_json: bool) -> str:
     """An expression for all texts that match `pattern` from end to end.
 
     `in_json`: for the inside of a JSON string, where quotes, backslashes and control characters are escaped.

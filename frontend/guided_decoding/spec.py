@@ -1,7 +1,6 @@
-"""What an answer shall look like: wishes of a client's, put together as the API needs them.
+"""Constraints: what an answer must look like. Values only; to_ebnf.py translates them to grammars.
 
-Values that a request is translated into and a compiler takes; they know nothing of grammars. `param` is the field a
-wish came in, to be named when it cannot be had.
+`param` is the request field that a constraint came in, for error messages.
 """
 
 from collections.abc import Mapping
@@ -42,7 +41,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grammar:
-    """Text of a grammar in xgrammar's EBNF with the root rule `root`. Cannot be a part of another guide."""
+    """A grammar in xgrammar's EBNF with the root rule `root`. Cannot be a part of another constraint."""
 
     ebnf: str
     param: str
@@ -50,7 +49,7 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Exactly this text. Ours, not a client's: it has no field to name."""
+    """Exactly this text. Never a client's, so it has no `param`."""
 
     text: str
 
@@ -71,7 +70,7 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeated:
-    """A part so many times, with a separator between; without a limit if `maximum` is None."""
+    """`part`, `minimum` to `maximum` times with `separator` between; without an upper limit if `maximum` is None."""
 
     part: "Part"
     separator: str
@@ -83,13 +82,13 @@ Part: TypeAlias = JsonObject | JsonSchema | Regex | Choice | Text | Sequence | O
 Constraint: TypeAlias = Part | Grammar
 
 
-def param_of(guide: Constraint) -> str:
-    """The field that a guide came in; of a composed one, the first."""
-    match guide:
+def param_of(constraint: Constraint) -> str:
+    """The request field that a constraint came in; of a composed one, that of its first part that has one."""
+    match constraint:
         case Sequence(parts) | OneOf(parts):
             return next(filter(None, map(param_of, parts)), "")
         case Repeated():
-            return param_of(guide.part)
+            return param_of(constraint.part)
         case Text():
             return ""
-    return guide.param
+    return constraint.param

@@ -1,4 +1,4 @@
-"""A guide as the text of one EBNF grammar."""
+"""Translate a constraint to the text of one EBNF grammar."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,30 +9,30 @@ from . import json_text
 from .ebnf import EMPTY, Rules, elements, factored, literal, one_of, optional, repeat, sequence
 from .errors import InvalidConstraint
 from .json_schema import json_schema
-from .regex import UnsupportedRegex, to_ebnf
+from .regex import UnsupportedRegex, regex_expression
 from .spec import Choice, Constraint, Grammar, JsonObject, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text
 
 
-def to_ebnf_text(guide: Constraint) -> str:
-    """The grammar of all answers that the guide allows, unchecked where the client wrote it.
+def to_ebnf_text(constraint: Constraint) -> str:
+    """The grammar of all answers that the constraint allows. A Grammar is returned as the client wrote it, unchecked.
 
     Raises InvalidRequest that names the field and, within a schema, the path.
     """
-    if isinstance(guide, Grammar):
-        return guide.ebnf
+    if isinstance(constraint, Grammar):
+        return constraint.ebnf
     rules = Rules()
-    root = _expression(rules, guide)
+    root = _expression(rules, constraint)
     return rules.text(root)
 
 
 @contextmanager
-def blaming(param: str) -> Iterator[None]:
-    """What is wrong inside is wrong with the field `param`."""
+def naming_field(param: str) -> Iterator[None]:
+    """Turn the errors of a constraint into InvalidRequest that names `param`, the field it came in."""
     try:
         yield
-    except InvalidConstraint as problem:
-        place = f" at {problem.path}" if problem.path else ""
-        raise InvalidRequest(f"`{param}`{place}: {problem}", param=param) from problem
+    except InvalidConstraint as error:
+        place = f" at {error.path}" if error.path else ""
+        raise InvalidRequest(f"`{param}`{place}: {error}", param=param) from error
     except UnicodeEncodeError as error:
         raise InvalidRequest(f"`{param}` holds half of a surrogate pair", param=param) from error
     except RecursionError as error:
@@ -51,8 +51,8 @@ def _expression(rules: Rules, part: Part) -> str:
             return one_of([rules.add("alternative", _expression(rules, each)) for each in parts])
         case Repeated():
             return _repeated(rules, part)
-    with blaming(part.param):
-        return _wish(rules, part)
+    with naming_field(part.param):
+        return _simple(rules, part)
 
 
 def _repeated(rules: Rules, repeated: Repeated) -> str:
@@ -65,19 +65,20 @@ def _repeated(rules: Rules, repeated: Repeated) -> str:
     return some if repeated.minimum else optional(some)
 
 
-def _wish(rules: Rules, wish: JsonObject | JsonSchema | Regex | Choice) -> str:
-    match wish:
+def _simple(rules: Rules, constraint: JsonObject | JsonSchema | Regex | Choice) -> str:
+    """The expression for a constraint that is not composed of others."""
+    match constraint:
         case JsonObject():
             return json_text.any_object(rules)
         case JsonSchema():
-            return json_schema(rules, wish.schema)
+            return json_schema(rules, constraint.schema)
         case Regex():
             try:
-                return to_ebnf(wish.pattern, in_json=False)
+                return regex_expression(constraint.pattern, in_json=False)
             except UnsupportedRegex as error:
-                raise InvalidConstraint(f"{wish.pattern[:100]!r} {error}") from error
-    if not wish.choices or not all(wish.choices):
+                raise InvalidConstraint(f"{constraint.pattern[:100]!r} {error}") from error
+    if not constraint.choices or not all(constraint.choices):
         raise InvalidConstraint("takes at least one string, and none that is empty")
-    for choice in wish.choices:
-        choice.encode()  # UnicodeEncodeError: no text
-    return factored(map(elements, dict.fromkeys(wish.choices)))
+    for choice in constraint.choices:
+        choice.encode()  # raises UnicodeEncodeError for half of a surrogate pair
+    return factored(map(elements, dict.fromkeys(constraint.choices)))

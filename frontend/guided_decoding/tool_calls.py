@@ -1,15 +1,16 @@
-"""What the engine may write where functions can be called: a guide that makes every call's arguments fit its schema.
+"""Tools to a constraint on the answer: every call in it has arguments that are valid by the tool's schema.
 
-    auto      words without the marker, then nothing, or the marker and an array of calls
-    required  the array: the prompt has the marker already
-    named     the arguments of the function: the prompt has all before them
+What the model writes, by `tool_choice`:
 
-The layout is fixed, json.dumps's; only at the beginning a space may stand, as SentencePiece's first token has one.
+    auto      text without the marker [TOOL_CALLS], then nothing, or the marker and an array of calls
+    required  the array; the prompt already has the marker
+    named     the arguments of the function; the prompt already has all before them
 
-A guide spells tokens by their text and a control token has none, so no guide can hold the marker of a vocabulary that
-has it as one (Mistral's from v3 on). There `required` and `named` are as above, while `auto` has no guide: the model
-calls as it likes, the marker is given a text for the parser to see, and nobody promises more than what the parser looks
-at. Refuses `strict` there, and everywhere a schema that cannot be promised.
+The layout is json.dumps's. Only the very beginning may be a space, because SentencePiece's first token has one.
+
+A grammar spells tokens by their text. Where the marker is a control token (Mistral's vocabularies from v3 on) it has
+no text, and no grammar can contain it. There `required` and `named` are as above, and `auto` has no constraint: the
+parser reads calls as the model wrote them, and `strict` is refused, as it cannot be enforced.
 """
 
 import re
@@ -21,11 +22,11 @@ from frontend.text.tools import TOOL_CALLS, Tool, ToolUse
 from .spec import Constraint, Grammar, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text, param_of
 
 
-def to_guide(tool_use: ToolUse, *, answer: Constraint | None = None, can_guide_marker: bool) -> Constraint | None:
-    """The guide, to be compiled; None if the answer is free. Raises InvalidRequest by the path, as compiling does.
+def to_constraint(tool_use: ToolUse, *, answer: Constraint | None = None, can_guide_marker: bool) -> Constraint | None:
+    """The constraint on an answer that may call tools; None if the answer is free.
 
-    `answer` guides an answer that calls nothing. `can_guide_marker` is false where the marker is a control token, or
-    the engine follows no guides.
+    `answer` is the constraint on an answer without calls. `can_guide_marker` is false where the marker is a control
+    token, or the engine has no guided decoding. Raises InvalidRequest that names the field, as compiling does.
     """
     match tool_use.choice.mode:
         case "none":
@@ -36,16 +37,17 @@ def to_guide(tool_use: ToolUse, *, answer: Constraint | None = None, can_guide_m
             [tool] = [tool for tool in tool_use.tools if tool.name == tool_use.choice.name]
             return Sequence((_optional(Text(" ")), _arguments(tool)))
     if not can_guide_marker or isinstance(answer, Grammar):
-        _check_nothing_is_promised(tool_use.tools, answer)
+        _check_needs_no_constraint(tool_use.tools, answer)
         return None
     calls = Sequence((Text(f"{TOOL_CALLS} "), _calls(tool_use)))
     if answer is not None:
         return OneOf((answer, calls))
-    words = Regex(pattern=_words_without(TOOL_CALLS), param="tools")
-    return Sequence((words, _optional(calls)))
+    text = Regex(pattern=_text_without(TOOL_CALLS), param="tools")
+    return Sequence((text, _optional(calls)))
 
 
-def _check_nothing_is_promised(tools: Series[Tool], answer: Constraint | None) -> None:
+def _check_needs_no_constraint(tools: Series[Tool], answer: Constraint | None) -> None:
+    """Raises InvalidRequest for `answer` and for `strict`, which only a constraint could enforce."""
     if answer is not None:
         param = param_of(answer)
         raise InvalidRequest(
@@ -81,11 +83,12 @@ def _optional(part: Part) -> Part:
     return Repeated(part=part, separator="", maximum=1)
 
 
-def _words_without(marker: str) -> str:
-    """A regular expression of the texts that do not hold `marker`, whose first character stands in it but once.
+def _text_without(marker: str) -> str:
+    """A regular expression for text that does not contain `marker`, whose first character occurs in it only once.
 
-    That character begins a part of the text that breaks off, or goes on with a character that the marker has not there.
-    Each way leads to the end of the part: the masks of what may follow are then cheap, even behind a bracket.
+    After each occurrence of that character the text follows the marker for a while, then ends, differs from it, or
+    starts over with the same character. Each alternative runs on to the next occurrence: so xgrammar computes the
+    token masks quickly, even right after a bracket.
     """
     first, *rest = map(re.escape, marker)
     goes_on = ""

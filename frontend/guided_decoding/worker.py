@@ -1,7 +1,8 @@
-"""The process that compiles guides: python -m frontend.guided_decoding.worker, started by compiler.py.
+"""The worker process that compiles constraints: python -m frontend.guided_decoding.worker, started by compiler.py.
 
-Reads pickled requests and writes JSON answers, each behind its length. It ends itself when a guide takes too long, as
-no signal handler of Python's runs while xgrammar does, and when its parent is gone.
+Reads pickled requests from stdin and writes JSON answers to stdout, each preceded by its length. A timer ends the
+process when a constraint takes too long: SIGALRM without a handler, as Python runs none while xgrammar compiles. The
+process also ends with its input, so it does not outlive its parent.
 """
 
 import json
@@ -17,22 +18,23 @@ from .errors import InvalidConstraint
 from .grammar_check import compile_grammar
 from .latency_probe import probe_latency
 from .spec import Constraint, param_of
-from .to_ebnf import blaming, to_ebnf_text
-from .worker_messages import LENGTH, GuideLimits, Vocabulary
+from .to_ebnf import naming_field, to_ebnf_text
+from .vocabulary import Vocabulary
+from .worker_messages import LENGTH, GuideLimits
 from .xgrammar import RAW_VOCABULARY, Core, load_core
 
 
 def main() -> None:
-    """Serve until the input ends. The first request is what all others need."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the frontend, which then closes this
+    """Answer requests until the input ends. The first one holds the vocabulary and the limits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the frontend, which then ends the worker
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     vocabulary, limits = _receive(source)
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     compiler = _Compiler(load_core(), vocabulary, limits)
-    while (guide := _receive(source)) is not None:
+    while (constraint := _receive(source)) is not None:
         signal.setitimer(signal.ITIMER_REAL, limits.time_s)  # SIGALRM ends the process
-        answer = json.dumps(compiler.answer(guide)).encode()
+        answer = json.dumps(compiler.answer(constraint)).encode()
         signal.setitimer(signal.ITIMER_REAL, 0)
         sink.write(LENGTH.pack(len(answer)) + answer)
         sink.flush()
@@ -45,7 +47,7 @@ def _receive(source: BinaryIO) -> Any:
 
 
 class _Compiler:
-    """Compiles for one vocabulary."""
+    """Translates and compiles constraints for one vocabulary."""
 
     def __init__(self, core: Core, vocabulary: Vocabulary, limits: GuideLimits) -> None:
         self._core, self._limits = core, limits
@@ -55,14 +57,14 @@ class _Compiler:
         info = core.TokenizerInfo(tokens, RAW_VOCABULARY, self._vocab_size, vocabulary.stop_token_ids, False)
         self._compiler = core.GrammarCompiler(info, 1, False, -1)
 
-    def answer(self, guide: Constraint) -> dict[str, str]:
-        """The grammar, or why there is none."""
+    def answer(self, constraint: Constraint) -> dict[str, str]:
+        """The grammar as `ebnf`, or `message` and `param` of an error."""
         try:
-            text = to_ebnf_text(guide)
-            with blaming(param_of(guide)):
+            text = to_ebnf_text(constraint)
+            with naming_field(param_of(constraint)):
                 self._check(text)
-        except InvalidRequest as refusal:
-            return {"message": refusal.message, "param": refusal.param or ""}
+        except InvalidRequest as error:
+            return {"message": error.message, "param": error.param or ""}
         return {"ebnf": text}
 
     def _check(self, text: str) -> None:

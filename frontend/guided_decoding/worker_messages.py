@@ -1,29 +1,24 @@
-"""What compiler.py and worker.py tell each other: messages behind their length, the first of which says for which
-vocabulary and within which limits.
+"""What compiler.py and worker.py send each other: pickled requests and JSON answers, each preceded by its length.
+
+The first request is the Vocabulary and the GuideLimits, every other one a constraint.
 """
 
 import struct
 from dataclasses import dataclass
 
 LENGTH = struct.Struct("<I")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vocabulary:
-    """What tokens stand for.
-
-    `token_bytes`: by token id; a token that has no entry is never part of an answer. `stop_token_ids`: what ends one.
-    """
-
-    token_bytes: dict[int, bytes]
-    stop_token_ids: tuple[int, ...]
+"""The length of a message in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuideLimits:
-    """What compiling one guide may take. Bytes end in `_bytes`, seconds in `_s`."""
+    """Upper limits for compiling one constraint; bytes end in `_bytes`, seconds in `_s`.
 
-    guide_bytes: int = 256 * 1024
+    `constraint_bytes` limits the constraint's `repr`, `ebnf_bytes` the grammar that it is translated to, `memory_bytes`
+    the address space of the worker process.
+    """
+
+    constraint_bytes: int = 256 * 1024
     ebnf_bytes: int = 256 * 1024
     memory_bytes: int = 2 * 1024**3
     time_s: float = 5.0

@@ -1,7 +1,7 @@
-"""The compiled core of xgrammar, without its Python package, which wants torch.
+"""The compiled core of xgrammar, without its Python package, which needs torch.
 
-Typed as far as it is used here. The names and arguments are those of release 0.1.25, which TensorRT-LLM 1.2.1 compiles
-guides with.
+The protocols declare what is used here, with the names and arguments of release 0.1.25. That is the release with which
+TensorRT-LLM 1.2.1 compiles grammars.
 """
 
 import importlib.util
@@ -12,21 +12,21 @@ from typing import Any, Protocol, cast
 
 
 class Grammar(Protocol):
-    """A grammar that was read."""
+    """A parsed grammar."""
 
     def to_string(self) -> str: ...
     def serialize_json(self) -> str: ...
 
 
 class CompiledGrammar(Protocol):
-    """A grammar with the token masks of one vocabulary."""
+    """A grammar compiled for one vocabulary: its token masks."""
 
     @property
     def memory_size_bytes(self) -> int: ...
 
 
 class GrammarMatcher(Protocol):
-    """One answer in the making."""
+    """The state of one answer in a grammar: which tokens may follow the ones so far."""
 
     def accept_token(self, token_id: int, debug_print: bool, /) -> bool: ...
     def fill_next_token_bitmask(self, bitmask: Any, index: int, debug_print: bool, /) -> bool: ...
@@ -34,7 +34,7 @@ class GrammarMatcher(Protocol):
 
 
 class TokenizerInfo(Protocol):
-    """A vocabulary."""
+    """A vocabulary that grammars can be compiled for."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -47,7 +47,7 @@ class GrammarCompiler(Protocol):
 
 
 class _GrammarType(Protocol):
-    # RuntimeError with a sentence and its place in xgrammar's source for what cannot be read.
+    # Raises RuntimeError for a grammar that cannot be parsed.
     def from_ebnf(self, ebnf_string: str, root_rule_name: str, /) -> Grammar: ...
 
 
@@ -83,7 +83,7 @@ class Core(Protocol):
 
 
 RAW_VOCABULARY = 0
-"""xgrammar's VocabType for tokens that are given as the bytes they stand for."""
+"""xgrammar's VocabType for tokens given as the bytes they stand for."""
 
 
 @cache

@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 
 from frontend.errors import InvalidRequest, UnsupportedParameter
-from frontend.guided_decoding import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex, Vocabulary
+from frontend.guided_decoding import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex
 from frontend.guided_decoding.spec import param_of
-from frontend.guided_decoding.tool_calls import to_guide as to_tools_guide
+from frontend.guided_decoding.tool_calls import to_constraint as to_tools_guide
 from frontend.openai.responses.types import ResponsesRequest
 from frontend.text.served_model import ServedModel
 from frontend.text.tools import NO_TOOLS, TOOL_CALLS, ToolUse
@@ -39,15 +39,6 @@ def to_guide(
         param = param_of(guide)
         raise UnsupportedParameter(f"The loaded engine cannot honour `{param}`: it has no input for it.", param=param)
     return guide
-
-
-def vocabulary_of(model: ServedModel) -> Vocabulary:
-    """What guides are compiled for. Control tokens are no part of an answer."""
-    end_tokens = model.end_tokens
-    return Vocabulary(
-        token_bytes=dict(model.tokenizer.bytes_of(skip_special_tokens=True)),
-        stop_token_ids=(end_tokens.end_id, *sorted(end_tokens.other_end_ids)),
-    )
 
 
 def _format(body: CompletionFields | ResponsesRequest) -> Iterator[Constraint]:

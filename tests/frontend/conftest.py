@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from frontend.engine_dir import read_engine_dir
 from frontend.guided_decoding import GuideCompiler
-from frontend.openai.structured_output import vocabulary_of
+from frontend.guided_decoding.vocabulary import vocabulary_of
 from frontend.server.admission import Admission
 from frontend.server.app import create_app
 from frontend.server.metrics import Metrics

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from frontend.errors import InvalidRequest
 from frontend.guided_decoding import Text, to_ebnf_text
-from frontend.guided_decoding.tool_calls import to_guide
+from frontend.guided_decoding.tool_calls import to_constraint
 from frontend.guided_decoding.xgrammar import RAW_VOCABULARY, CompiledGrammar, GrammarMatcher, load_core
 from frontend.text.tool_parser import ToolCallParser
 from frontend.text.tools import NO_TOOLS, TextDelta, Tool, ToolChoice, ToolUse, collect
@@ -47,7 +47,7 @@ NAMED = ToolChoice(mode="named", name="get_weather")
 @cache
 def compiled(mode: str, parallel: bool = True) -> CompiledGrammar:
     choice = {"auto": AUTO, "required": REQUIRED, "named": NAMED}[mode]
-    guide = to_guide(ToolUse(tools=TOOLS, choice=choice, parallel=parallel), can_guide_marker=True)
+    guide = to_constraint(ToolUse(tools=TOOLS, choice=choice, parallel=parallel), can_guide_marker=True)
     assert guide is not None
     core = load_core()
     vocabulary = core.TokenizerInfo(
@@ -155,22 +155,22 @@ def test_arguments_may_follow_words_in_a_guided_answer() -> None:
 
 @pytest.mark.parametrize("control", [True, False])
 def test_without_tools_the_answer_is_free(control: bool) -> None:
-    assert to_guide(NO_TOOLS, can_guide_marker=control) is None
+    assert to_constraint(NO_TOOLS, can_guide_marker=control) is None
 
 
 def test_where_the_marker_is_a_control_token_only_auto_is_free() -> None:
     for choice in (REQUIRED, NAMED):
         use = ToolUse(tools=TOOLS, choice=choice)
-        assert to_guide(use, can_guide_marker=False) == to_guide(use, can_guide_marker=True)
-    assert to_guide(ToolUse(tools=TOOLS, choice=AUTO), can_guide_marker=False) is None
+        assert to_constraint(use, can_guide_marker=False) == to_constraint(use, can_guide_marker=True)
+    assert to_constraint(ToolUse(tools=TOOLS, choice=AUTO), can_guide_marker=False) is None
 
 
 def test_strict_is_refused_where_it_cannot_be_promised() -> None:
     strict = Tool(name="f", description=None, parameters={"type": "object"}, strict=True, param="tools[3].function")
     use = ToolUse(tools=(*TOOLS, strict), choice=AUTO)
-    assert to_guide(use, can_guide_marker=True) is not None
+    assert to_constraint(use, can_guide_marker=True) is not None
     with pytest.raises(InvalidRequest, match="tool_choice") as caught:
-        to_guide(use, can_guide_marker=False)
+        to_constraint(use, can_guide_marker=False)
     assert caught.value.param == "tools[3].function.strict"
 
 
@@ -183,5 +183,5 @@ def test_schema_that_cannot_be_promised_is_refused_by_its_path(mode: Any, schema
     tools = (*TOOLS, Tool(name="f", description=None, parameters=schema, param="tools[3].function"))
     use = ToolUse(tools=tools, choice=ToolChoice(mode=mode, name="f"))
     with pytest.raises(InvalidRequest) as caught:
-        to_ebnf_text(to_guide(use, can_guide_marker=True) or Text(""))
+        to_ebnf_text(to_constraint(use, can_guide_marker=True) or Text(""))
     assert caught.value.param == "tools[3].function.parameters"
