@@ -1,5 +1,6 @@
-"""Serving limits, read from a model's `config.pbtxt`: the one place where they are set. Invents no defaults."""
+"""Read a model's `config.pbtxt`, the one place where serving limits are set. There are no defaults."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,34 +26,60 @@ class Limits:
         return asdict(self)
 
 
-def read_limits(config_pbtxt: Path) -> Limits:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingConfig:
+    """A `config.pbtxt` as it was read, once for a whole build.
+
+    `tensor_parallel_size` and `tokens_per_block` raise RepositoryError when they are missing or no positive integer.
+    """
+
+    path: Path
+    limits: Limits
+    parsed: ModelConfig
+
+    @property
+    def preferred_batch_sizes(self) -> tuple[int, ...]:
+        """The batch sizes that Triton's dynamic batcher prefers, in requests."""
+        return tuple(self.parsed.dynamic_batching.preferred_batch_size)
+
+    @property
+    def tensor_parallel_size(self) -> int:
+        """GPUs that share the model; a parameter of the GPU model only."""
+        return _parameter(self.parsed, self.path, "tensor_parallel_size")
+
+    @property
+    def tokens_per_block(self) -> int:
+        """Tokens in a block of the KV cache; a parameter of the GPU model only."""
+        return _parameter(self.parsed, self.path, "tokens_per_block")
+
+    def text_with(self, parameters: Mapping[str, str]) -> str:
+        """The text of this config with other values for some parameters."""
+        changed = ModelConfig()
+        changed.CopyFrom(self.parsed)
+        for key, value in parameters.items():
+            changed.parameters[key].string_value = value
+        return text_format.MessageToString(changed)
+
+
+def read_serving_config(config_pbtxt: Path) -> ServingConfig:
     """Raises RepositoryError when the file is missing, is not a Triton model config, or lacks a limit."""
-    config = _parse(config_pbtxt)
-    if config.max_batch_size < 1:
-        raise RepositoryError(f"{config_pbtxt}: max_batch_size is {config.max_batch_size}; accepted: at least 1")
-    return Limits(
-        max_batch_size=config.max_batch_size,
-        max_seq_len=_parameter(config, config_pbtxt, "max_seq_len"),
-        max_num_tokens=_parameter(config, config_pbtxt, "max_num_tokens"),
+    parsed = _parse(config_pbtxt)
+    if parsed.max_batch_size < 1:
+        raise RepositoryError(f"{config_pbtxt}: max_batch_size is {parsed.max_batch_size}; accepted: at least 1")
+    limits = Limits(
+        max_batch_size=parsed.max_batch_size,
+        max_seq_len=_parameter(parsed, config_pbtxt, "max_seq_len"),
+        max_num_tokens=_parameter(parsed, config_pbtxt, "max_num_tokens"),
     )
+    return ServingConfig(path=config_pbtxt, limits=limits, parsed=parsed)
 
 
-def read_tensor_parallel_size(config_pbtxt: Path) -> int:
-    """GPUs that share the model: `tensor_parallel_size`. Raises RepositoryError as `read_limits` does."""
-    return _parameter(_parse(config_pbtxt), config_pbtxt, "tensor_parallel_size")
-
-
-def read_tokens_per_block(config_pbtxt: Path) -> int:
-    """Of the KV cache: `tokens_per_block`. Raises RepositoryError as `read_limits` does."""
-    return _parameter(_parse(config_pbtxt), config_pbtxt, "tokens_per_block")
-
-
-def check_context(limits: Limits, config_pbtxt: Path, checkpoint: Checkpoint) -> None:
+def check_context(config: ServingConfig, checkpoint: Checkpoint) -> None:
     """Raises RepositoryError for a context that is longer than the model's positions."""
     positions = checkpoint.config.max_position_embeddings
-    if limits.max_seq_len > positions:
+    if config.limits.max_seq_len > positions:
         raise RepositoryError(
-            f"{config_pbtxt}: max_seq_len is {limits.max_seq_len}; accepted: at most {positions},"
+            f"{config.path}: max_seq_len is {config.limits.max_seq_len}; accepted: at most {positions},"
             f" the positions of {checkpoint.path}"
         )
 
@@ -66,8 +93,8 @@ def _parse(config_pbtxt: Path) -> ModelConfig:
         raise RepositoryError(f"{config_pbtxt}: does not parse ({error}); accepted: {_ACCEPTED}") from error
 
 
-def _parameter(config: ModelConfig, config_pbtxt: Path, key: str) -> int:
-    text = config.parameters[key].string_value if key in config.parameters else ""
+def _parameter(parsed: ModelConfig, config_pbtxt: Path, key: str) -> int:
+    text = parsed.parameters[key].string_value if key in parsed.parameters else ""
     if not text.isdecimal() or int(text) < 1:
         raise RepositoryError(f"{config_pbtxt}: parameter {key} is {text!r}; accepted: a positive integer")
     return int(text)

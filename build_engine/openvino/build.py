@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from build_engine.checkpoint import Checkpoint
 from build_engine.mixtral import PACKED, MixtralConfig, engine_bytes, expected_tensors
-from build_engine.model_config import check_context, read_limits
+from build_engine.model_config import check_context, read_serving_config
 from build_engine.progress import progress
 from build_engine.publish import is_published, make_manifest, only_build, staged
 
@@ -26,10 +26,9 @@ def build(checkpoint: Checkpoint, model_dir: Path) -> bool:
     Returns False when this very engine is in place already. Raises BuildError; then nothing was published.
     """
     engine_dir = model_dir / "1" / "engine"
-    config_pbtxt = model_dir / "config.pbtxt"
-    limits = read_limits(config_pbtxt)
-    check_context(limits, config_pbtxt, checkpoint)
-    manifest = make_manifest("openvino", checkpoint, limits, {package: version(package) for package in PACKAGES})
+    config = read_serving_config(model_dir / "config.pbtxt")
+    check_context(config, checkpoint)
+    manifest = make_manifest("openvino", checkpoint, config.limits, {package: version(package) for package in PACKAGES})
     with only_build(engine_dir):
         if is_published(engine_dir, manifest):
             return False

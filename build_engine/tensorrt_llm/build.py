@@ -8,18 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
-
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import CheckpointError, ConversionError, HostError, RepositoryError
-from build_engine.model_config import (
-    Limits,
-    check_context,
-    read_limits,
-    read_tensor_parallel_size,
-    read_tokens_per_block,
-)
+from build_engine.model_config import Limits, ServingConfig, check_context, read_serving_config
 from build_engine.progress import progress
 from build_engine.publish import is_published, make_manifest, only_build, staged
 
@@ -47,8 +38,12 @@ class Job:
 
     checkpoint: Checkpoint
     model_dir: Path
-    limits: Limits
+    config: ServingConfig
     tp_size: int
+
+    @property
+    def limits(self) -> Limits:
+        return self.config.limits
 
     @property
     def engine_dir(self) -> Path:
@@ -78,18 +73,18 @@ class Job:
 
 def open_job(checkpoint: Checkpoint, model_dir: Path) -> Job:
     """Raises RepositoryError for limits that cannot be read, CheckpointError for a model they do not suit."""
-    config_pbtxt = model_dir / "config.pbtxt"
-    limits, tp_size = read_limits(config_pbtxt), read_tensor_parallel_size(config_pbtxt)
-    check_context(limits, config_pbtxt, checkpoint)
-    _check_batch(limits, config_pbtxt)
-    _check_step(limits, config_pbtxt)
-    _check_block(config_pbtxt)
+    config = read_serving_config(model_dir / "config.pbtxt")
+    tp_size = config.tensor_parallel_size
+    check_context(config, checkpoint)
+    _check_batch(config)
+    _check_step(config)
+    _check_block(config)
     if problem := split_problem(checkpoint.config, tp_size):
-        raise CheckpointError(f"{config_pbtxt}: {problem}")
+        raise CheckpointError(f"{config.path}: {problem}")
     if checkpoint.config.tie_word_embeddings:
         raise CheckpointError("config.json: tie_word_embeddings is true; accepted: a head of its own")
     _check_no_stray_weights(checkpoint)
-    return Job(checkpoint=checkpoint, model_dir=model_dir, limits=limits, tp_size=tp_size)
+    return Job(checkpoint=checkpoint, model_dir=model_dir, config=config, tp_size=tp_size)
 
 
 def examine_host(job: Job, tools: Toolchain, work_path: Path | None = None) -> list[Finding]:
@@ -244,7 +239,7 @@ class _Builder:
         checkpoint = self._job.checkpoint
         return SmokeTest(
             engine_dir=stage,
-            config_pbtxt=self._job.model_dir / "config.pbtxt",
+            config=self._job.config,
             tokenizer_json=checkpoint.path / "tokenizer.json",
             vocab_size=checkpoint.config.vocab_size,
             tp_size=self._job.tp_size,
@@ -253,34 +248,34 @@ class _Builder:
         )
 
 
-def _check_batch(limits: Limits, config_pbtxt: Path) -> None:
+def _check_batch(config: ServingConfig) -> None:
     """Triton loads no model that prefers a larger batch than it has."""
-    config = text_format.Parse(config_pbtxt.read_text(), ModelConfig())
-    for preferred in config.dynamic_batching.preferred_batch_size:
-        if preferred > limits.max_batch_size:
+    most = config.limits.max_batch_size
+    for preferred in config.preferred_batch_sizes:
+        if preferred > most:
             raise RepositoryError(
-                f"{config_pbtxt}: preferred_batch_size is {preferred}; accepted: at most {limits.max_batch_size},"
-                " the max_batch_size"
+                f"{config.path}: preferred_batch_size is {preferred}; accepted: at most {most}, the max_batch_size"
             )
 
 
-def _check_step(limits: Limits, config_pbtxt: Path) -> None:
+def _check_step(config: ServingConfig) -> None:
     """Outside these the builder takes another max_num_tokens, and says so in a warning.
 
     Source: `check_max_num_tokens` in _utils.py of TensorRT-LLM 1.2.
     """
+    limits = config.limits
     most = limits.max_batch_size * limits.max_seq_len
     if not TOKENS_PER_BLOCK <= limits.max_num_tokens <= most:
         raise RepositoryError(
-            f"{config_pbtxt}: max_num_tokens is {limits.max_num_tokens}; accepted: {TOKENS_PER_BLOCK} to {most},"
+            f"{config.path}: max_num_tokens is {limits.max_num_tokens}; accepted: {TOKENS_PER_BLOCK} to {most},"
             " which is max_batch_size times max_seq_len"
         )
 
 
-def _check_block(config_pbtxt: Path) -> None:
+def _check_block(config: ServingConfig) -> None:
     """The plan reckons with the builder's default too."""
-    if (found := read_tokens_per_block(config_pbtxt)) != TOKENS_PER_BLOCK:
-        raise RepositoryError(f"{config_pbtxt}: tokens_per_block is {found}; accepted: {TOKENS_PER_BLOCK}")
+    if (found := config.tokens_per_block) != TOKENS_PER_BLOCK:
+        raise RepositoryError(f"{config.path}: tokens_per_block is {found}; accepted: {TOKENS_PER_BLOCK}")
 
 
 def _check_no_stray_weights(checkpoint: Checkpoint) -> None:

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
 from tokenizers import Tokenizer
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from build_engine.errors import EngineError, HostError
+from build_engine.model_config import ServingConfig
 from build_engine.signals import uninterrupted
 
 from .commands import Toolchain, serve_command
@@ -55,10 +54,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmokeTest:
-    """What to start: an engine directory (with tokenizer info), the config.pbtxt to serve it under, where to log."""
+    """What to start: an engine directory (with tokenizer info), the config to serve it under, where to log."""
 
     engine_dir: Path
-    config_pbtxt: Path
+    config: ServingConfig
     tokenizer_json: Path
     vocab_size: int
     tp_size: int
@@ -115,17 +114,15 @@ def check_answer(answer: Answer, vocab_size: int) -> None:
 
 def _write_repository(test: SmokeTest) -> Path:
     """A model repository whose config differs from the real one in where the engine is."""
-    config = text_format.Parse(test.config_pbtxt.read_text(), ModelConfig())
-    places = {
-        "gpt_model_path": test.engine_dir,
-        "tokenizer_dir": test.engine_dir,
-        "xgrammar_tokenizer_info_path": test.engine_dir / XGRAMMAR_TOKENIZER_INFO,
+    engine_dir = test.engine_dir.absolute()
+    paths = {
+        "gpt_model_path": str(engine_dir),
+        "tokenizer_dir": str(engine_dir),
+        "xgrammar_tokenizer_info_path": str(engine_dir / XGRAMMAR_TOKENIZER_INFO),
     }
-    for key, place in places.items():
-        config.parameters[key].string_value = str(place.absolute())
     model = test.directory / "repository" / _MODEL
     (model / "1").mkdir(parents=True, exist_ok=True)
-    (model / "config.pbtxt").write_text(text_format.MessageToString(config))
+    (model / "config.pbtxt").write_text(test.config.text_with(paths))
     return model.parent
 
 

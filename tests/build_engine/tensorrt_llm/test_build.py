@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,20 @@ def test_the_engine_is_published_whole(host: GpuHost, tp_size: int) -> None:
     engine = json.loads(published["config.json"])["build_config"]
     assert (engine["max_batch_size"], engine["max_seq_len"], engine["max_num_tokens"]) == (256, 512, 8192)
     assert not any((host.work_dir / step).exists() for step in STEPS)
+
+
+def test_config_pbtxt_is_read_once(host: GpuHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no two steps of a build can see two versions of it."""
+    opened: list[Path] = []
+    open_path = Path.open
+
+    def watched(path: Path, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        return open_path(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", watched)
+    assert host.build() == 0
+    assert opened.count(host.model_dir / "config.pbtxt") == 1
 
 
 def test_time_and_peak_memory_of_the_tools_are_kept_with_their_logs(host: GpuHost) -> None:

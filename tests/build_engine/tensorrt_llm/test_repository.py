@@ -11,7 +11,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import BuildError, CheckpointError
-from build_engine.model_config import Limits, read_limits, read_tensor_parallel_size
+from build_engine.model_config import Limits, read_serving_config
 from build_engine.tensorrt_llm.build import open_job
 from frontend.generation import EndTokens, GenerationRequest, SamplingParams
 from frontend.triton.tensors import encode_request, read_engine
@@ -31,8 +31,9 @@ def shape_of(tensor: object) -> str:
 
 
 def test_limits_can_be_read() -> None:
-    assert read_limits(CONFIG_PBTXT) == Limits(max_batch_size=256, max_seq_len=32768, max_num_tokens=8192)
-    assert read_tensor_parallel_size(CONFIG_PBTXT) == 1
+    config = read_serving_config(CONFIG_PBTXT)
+    assert config.limits == Limits(max_batch_size=256, max_seq_len=32768, max_num_tokens=8192)
+    assert config.tensor_parallel_size == 1
 
 
 def test_offers_every_tensor_of_the_cpu_model_with_type_and_shape() -> None:
