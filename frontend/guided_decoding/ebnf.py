@@ -1,9 +1,9 @@
-"""Grammars in the dialect of EBNF that xgrammar reads, put together rule by rule.
+"""Write grammars in the dialect of EBNF that xgrammar reads.
 
-Several grammars share one set of rules, so they are combined by naming their rules, and nothing is renamed.
+Expressions are strings. All expressions of a grammar share one set of rules, so a rule is referred to by its name.
 
-Writes only what xgrammar 0.1.25 reads as it is meant: literals, ASCII character classes, negated ASCII classes,
-repetitions. A class with a character outside ASCII compiles there and then matches stray bytes.
+Only constructs that xgrammar 0.1.25 reads correctly are written: literals, ASCII character classes, negated ASCII
+classes, repetitions. A class with a character outside ASCII compiles, but then matches single bytes.
 """
 
 import re
@@ -13,19 +13,18 @@ from itertools import takewhile
 ASCII = frozenset(range(128))
 NON_ASCII = r"[^\u0000-\u007f]"
 """One character outside ASCII."""
-
-
 EMPTY = '""'
+"""The empty text."""
 
 
 class Rules:
-    """The rules of one grammar. A rule's name is an expression that stands for it."""
+    """The rules of one grammar. The name of a rule is an expression."""
 
     def __init__(self) -> None:
         self._bodies: dict[str, str] = {}
 
     def allocate(self, hint: str) -> str:
-        """A name that no rule has, for a rule that is defined later; rules can so refer to themselves."""
+        """A new name for a rule that is defined later, so that rules can refer to themselves."""
         stem = re.sub(r"[^A-Za-z0-9_]", "_", hint)[:40] or "rule"
         name, number = stem, 0
         while name in self._bodies or name == "root" or not name[0].isalpha():
@@ -35,43 +34,43 @@ class Rules:
         return name
 
     def define(self, name: str, body: str) -> str:
-        """Give an allocated name its meaning."""
+        """Define the rule of an allocated name."""
         self._bodies[name] = body
         return name
 
     def add(self, hint: str, body: str) -> str:
-        """A new rule; returns its name, which is `hint` or begins with it."""
+        """Add a rule and return its name, which is `hint` or begins with it."""
         return self.define(self.allocate(hint), body)
 
     def shared(self, name: str, body: str) -> str:
-        """The rule `name`, defined the first time it is asked for."""
+        """The rule `name`, defined at its first use."""
         if name not in self._bodies:
             self._bodies[name] = body
         return name
 
     def mark(self) -> int:
-        """Where the rules stand now."""
+        """The number of rules, for `forget_since`."""
         return len(self._bodies)
 
     def forget_since(self, mark: int) -> None:
-        """Drop the rules that were added since, which no other may name."""
+        """Remove the rules that were added since; no other rule may refer to them."""
         for name in list(self._bodies)[mark:]:
             del self._bodies[name]
 
     def text(self, root: str) -> str:
-        """The whole grammar, whose root is the expression `root`."""
+        """The grammar whose root rule is the expression `root`."""
         lines = [f"root ::= {root}", *(f"{name} ::= {body}" for name, body in self._bodies.items())]
         return "\n".join(lines) + "\n"
 
 
 def literal(text: str) -> str:
-    """Exactly `text`. Raises ValueError for what is not Unicode text: a lone surrogate."""
+    """Exactly `text`. Raises UnicodeEncodeError for half of a surrogate pair."""
     text.encode()
     return '"' + "".join(map(_escaped, text)) + '"'
 
 
 def one_of(expressions: Iterable[str]) -> str:
-    """Any one of them."""
+    """Any one of the expressions."""
     alternatives = list(expressions)
     return alternatives[0] if len(alternatives) == 1 else "(" + " | ".join(alternatives) + ")"
 
@@ -82,10 +81,10 @@ def elements(text: str) -> list[str]:
 
 
 def factored(alternatives: Iterable[Sequence[str]]) -> str:
-    """Any one of some sequences, with what they begin with in common written once.
+    """Any one of some sequences, with their common beginnings written once.
 
-    Not for looks: where one alternative goes on from where another ends, xgrammar 0.1.25 may merge that end with a
-    third one's, which then goes on too. `"1.00000" | "-1.00" | "-1.001"` accepts 1.000001.
+    Needed for correctness: where one alternative continues another, xgrammar 0.1.25 may merge the end of the shorter
+    one with the end of a third, which can then continue too. `"1.00000" | "-1.00" | "-1.001"` accepts 1.000001.
     """
     groups: dict[str | None, list[Sequence[str]]] = {}
     for alternative in alternatives:
@@ -103,13 +102,13 @@ def factored(alternatives: Iterable[Sequence[str]]) -> str:
 
 
 def _num_shared(alternatives: Sequence[Sequence[str]]) -> int:
-    """How many parts all begin with."""
+    """How many parts at the beginning all alternatives have in common."""
     columns = zip(*alternatives, strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def _joined(parts: Iterable[str]) -> list[str]:
-    """Neighbouring literals as one."""
+    """The parts, with adjacent literals merged."""
     joined: list[str] = []
     for part in parts:
         if joined and _is_literal(part) and _is_literal(joined[-1]):
@@ -134,7 +133,7 @@ def optional(expression: str) -> str:
 
 
 def repeat(expression: str, minimum: int, maximum: int | None) -> str:
-    """`expression`, so many times; without a limit if `maximum` is None."""
+    """`expression`, `minimum` to `maximum` times; without an upper limit if `maximum` is None."""
     match minimum, maximum:
         case (_, 0):
             return EMPTY
@@ -150,7 +149,7 @@ def repeat(expression: str, minimum: int, maximum: int | None) -> str:
 
 
 def ascii_class(codes: Set[int]) -> str:
-    """One character out of a set that is not empty and within ASCII."""
+    """One character of a set of ASCII codes, which must not be empty."""
     ranges: list[list[int]] = []
     for code in sorted(codes):
         if ranges and ranges[-1][1] == code - 1:
@@ -174,5 +173,5 @@ def _escaped(character: str) -> str:
 
 
 def _visible(character: str) -> str:
-    """Controls by number, with four digits: xgrammar reads as many digits after `\\x` as there are."""
+    """Control characters as `\\u` and four digits: after `\\x`, xgrammar would read any number of digits."""
     return f"\\u{ord(character):04x}" if ord(character) < 32 or ord(character) == 127 else character

@@ -1,4 +1,4 @@
-"""Objects and arrays of a JSON Schema as grammars. Their members come from whoever knows schemas."""
+"""Objects and arrays of a JSON Schema as grammar expressions, from the expressions of their members."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +10,11 @@ from .ebnf import EMPTY, NON_ASCII, Rules, ascii_class, literal, one_of, optiona
 from .errors import InvalidConstraint, Unsatisfiable
 
 Member = Callable[[Any, str], str]
-"""The expression for a subschema, whose place in its parent is for messages. Raises InvalidConstraint."""
+"""From a subschema and its place in the parent (for messages) to its expression. Raises InvalidConstraint."""
 
 
 def array_expression(schema: Mapping[str, Any], member: Member) -> str:
-    """All of `prefixItems`, then `items`; an array that lists its first items has no others unless `items` says so."""
+    """All of `prefixItems`, then `items`. With `prefixItems` and without `items`, there are no further items."""
     minimum, maximum = int(schema.get("minItems", 0)), schema.get("maxItems")
     maximum = None if maximum is None else int(maximum)
     first, maximum = _prefix(schema, member, maximum)
@@ -37,7 +37,7 @@ def array_expression(schema: Mapping[str, Any], member: Member) -> str:
 
 
 def _prefix(schema: Mapping[str, Any], member: Member, maximum: int | None) -> tuple[list[str], int | None]:
-    """The expressions of `prefixItems` up to the first that nothing is valid by, which ends the array."""
+    """The expressions of `prefixItems`, up to the first that no value is valid by; and the longest possible array."""
     first: list[str] = []
     for index, subschema in enumerate(schema.get("prefixItems", ())[:maximum]):
         try:
@@ -55,10 +55,9 @@ class _Property:
 
 
 def object_expression(rules: Rules, schema: Mapping[str, Any], member: Member) -> str:
-    """The properties in their order, then others if `additionalProperties` or `patternProperties` allow them.
+    """The listed properties in their order, then others if `additionalProperties` or `patternProperties` allow them.
 
-    An object of which no property is named is open, one that lists its properties is closed, unless
-    `additionalProperties` says otherwise.
+    Without `additionalProperties`, a schema that names properties allows no others; one that names none allows any.
     """
     properties = _properties(schema, member)
     others = _others(rules, schema, [each.name for each in properties], member)
@@ -67,7 +66,7 @@ def object_expression(rules: Rules, schema: Mapping[str, Any], member: Member) -
     if maximum is not None and maximum < required:
         raise Unsatisfiable(f"`maxProperties` is {maximum}, and {required} are required")
     if minimum > max(1, required):
-        # A name can come twice, and counts once.
+        # The grammar lets a name occur twice, and then it counts once.
         raise InvalidConstraint("`minProperties` is supported up to 1, or the number of required properties")
     if not properties:
         return _map(others, minimum, maximum)
@@ -85,7 +84,7 @@ def _map(others: str | None, minimum: int, maximum: Any) -> str:
 
 
 def _properties(schema: Mapping[str, Any], member: Member) -> list[_Property]:
-    """Those that are listed, then those that are only required; optional ones that nothing is valid by are left out."""
+    """Those in `properties`, then those only in `required`; without optional ones that no value is valid by."""
     required = schema.get("required", ())
     listed = schema.get("properties", {})
     properties = []
@@ -114,7 +113,7 @@ def _found(pattern: str, name: str) -> bool:
 
 
 def _others(rules: Rules, schema: Mapping[str, Any], names: Sequence[str], member: Member) -> str | None:
-    """The expression for a property that is not listed; None if there can be none."""
+    """The expression for a property whose name is not listed; None if there can be none."""
     patterns = schema.get("patternProperties", {})
     named = bool(names) or "properties" in schema
     try:
@@ -139,7 +138,7 @@ def _others(rules: Rules, schema: Mapping[str, Any], names: Sequence[str], membe
 
 
 def _members(rules: Rules, properties: Sequence[_Property], others: str | None, *, may_be_empty: bool) -> str:
-    """Properties in order, optional ones or not, with commas where two meet."""
+    """Required and optional properties in their order, with commas between those that occur."""
     comma = json_text.COMMA
     tails = [repeat(f"{comma} {others}", 0, None) if others else EMPTY]
     for each in reversed(properties[1:]):
@@ -157,10 +156,10 @@ def _members(rules: Rules, properties: Sequence[_Property], others: str | None, 
 
 
 def _other_than(names: frozenset[str]) -> str:
-    """The inside of a string that is none of `names`, which share what was read before. Nothing in it is escaped."""
+    """The rest of a string that is none of `names` (what is left of them at this place), without escapes."""
     heads = {name[0] for name in names if name}
     plain = json_text.UNESCAPED - {ord(head) for head in heads}
-    # A class cannot exclude single characters outside ASCII: then none is offered.
+    # xgrammar cannot exclude a single character outside ASCII; so all of them are excluded.
     classes = [ascii_class(plain)] + ([] if any(head > "\x7f" for head in heads) else [NON_ASCII])
     anything = f"({one_of([ascii_class(json_text.UNESCAPED), NON_ASCII])})*"
     ways = [f"{one_of(classes)} {anything}"]

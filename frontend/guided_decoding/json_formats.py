@@ -1,7 +1,6 @@
-"""The `format`s of JSON Schema that are written out, as regular expressions. Each matches only what is valid.
+"""The supported `format`s of JSON Schema, as regular expressions. Each matches only valid text.
 
-Narrower than their standards where those allow what nobody writes: years from 1000, no leap seconds, no quoted mail
-addresses.
+They are narrower than their standards: years from 1000 on, no leap seconds, no quoted mail addresses.
 """
 
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"

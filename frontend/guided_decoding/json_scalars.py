@@ -1,4 +1,4 @@
-"""Strings and numbers of a JSON Schema as grammars."""
+"""Strings and numbers of a JSON Schema as grammar expressions."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -12,8 +12,9 @@ from .json_formats import FORMATS
 from .regex import UnsupportedRegex, length, regex_expression
 
 MAX_LIMIT = 10**18
-"""Limits of numbers beyond it are refused: their digits are not exact in every JSON reader."""
+"""Larger limits of numbers are refused: not every JSON parser reads all their digits."""
 _MAX_MULTIPLES = 1000
+"""Multiples of a number that a grammar may list."""
 
 
 def string_expression(rules: Rules, schema: Mapping[str, Any]) -> str:
@@ -47,7 +48,7 @@ def _pattern(schema: Mapping[str, Any]) -> str | None:
 
 
 def integer_expression(schema: Mapping[str, Any]) -> str:
-    """Integers within the limits; multiples of a number only in a range that can be listed."""
+    """Integers within the limits. With `multipleOf`, the multiples are listed, so both limits are needed."""
     low, high = _integer_limits(schema)
     multiple = schema.get("multipleOf", 1)
     if low is not None and high is not None and low > high:
@@ -77,7 +78,7 @@ def number_expression(schema: Mapping[str, Any]) -> str:
 
 
 def _stricter(inclusive: Any, exclusive: Any, strictest: Any) -> tuple[Decimal | None, bool]:
-    """The limit that holds, and whether it is itself excluded."""
+    """The stricter of two limits, and whether it is itself excluded."""
     limits = [_limit(limit) for limit in (exclusive, inclusive) if limit is not None]
     if not limits:
         return None, False

@@ -1,8 +1,8 @@
 """JSON Schema (draft 2020-12) as a grammar of answers that are valid by it.
 
-Every keyword is followed, is an annotation, or is refused by its path. The grammar may allow less than the schema
-does, and never more: objects have their properties in the schema's order and nothing else (unless
-`additionalProperties` says so), patterns match whole strings, `format`s are checked.
+Every keyword is translated, ignored as an annotation, or refused with its path. The grammar may allow less than the
+schema and never allows more: objects have their properties in the schema's order and no others (unless
+`additionalProperties` says so), patterns match the complete string, and each `format` is enforced.
 """
 
 import json
@@ -31,13 +31,13 @@ from .schema_merge import NoConjunction, common_values, conjoin, types_of
 Schema = Mapping[str, Any]
 
 MAX_DEPTH = 64
-"""Schemas within schemas, references followed included."""
+"""Nesting of schemas, references included."""
 MAX_SCHEMAS = 5000
-"""Schemas that one schema may unfold into."""
+"""Subschemas that one schema may unfold into."""
 
 
 def json_schema(rules: Rules, schema: Any) -> str:
-    """An expression for the JSON values that are valid by `schema`, whose rules join `rules`.
+    """An expression for the JSON values that are valid by `schema`; the rules that it uses are added to `rules`.
 
     Raises InvalidConstraint, with the path in the schema as a JSON pointer.
     """
@@ -50,7 +50,7 @@ def json_schema(rules: Rules, schema: Any) -> str:
 
 
 def check_schema(schema: Any) -> None:
-    """Raises InvalidConstraint for what is no JSON Schema."""
+    """Raises InvalidConstraint if `schema` is not a valid JSON Schema."""
     if isinstance(schema, bool | dict):
         error = best_match(Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(schema))
         if error is None:
@@ -62,7 +62,7 @@ def check_schema(schema: Any) -> None:
 
 
 class _Translator:
-    """One schema on its way into a set of rules. Equal subschemas share a rule, which also ends recursion."""
+    """Translates one schema to rules. Equal subschemas share a rule, which also ends recursion."""
 
     def __init__(self, rules: Rules, root: Any) -> None:
         self._rules = rules
@@ -70,9 +70,9 @@ class _Translator:
         self._names: dict[str, str] = {}
         self._unfolded = 0
         self._rule: str | None = None
-        """The rule that is being written, as long as it speaks of the same value."""
+        """The rule being written, whose subschemas apply to the same value; None within a property or an array item."""
         self._same_value: dict[str, set[str]] = {}
-        """The rules that a rule leads to without a step into an object or an array."""
+        """For each rule the rules that it refers to for the same value, without a step into an object or array."""
 
     def expression(self, schema: Any, path: str, depth: int) -> str:
         """The name of the rule for `schema`."""
@@ -80,7 +80,7 @@ class _Translator:
             return json_text.value(self._rules)
         key = json.dumps(schema)
         if key in self._names:
-            return self._led_to(self._names[key])
+            return self._refer_to(self._names[key])
         self._unfolded += 1
         if depth > MAX_DEPTH or self._unfolded > MAX_SCHEMAS:
             raise _at(path, InvalidConstraint("the schema is nested too deeply, or unfolds into too many"))
@@ -89,22 +89,23 @@ class _Translator:
         outer, self._rule = self._rule, name
         try:
             self._rules.define(name, self._body(schema, path, depth))
-        except InvalidConstraint as problem:
+        except InvalidConstraint as error:
             self._rules.forget_since(mark)
             self._names = known
             self._same_value.pop(name, None)
-            raise _at(path, problem) from problem.__cause__
+            raise _at(path, error) from error.__cause__
         finally:
             self._rule = outer
-        return self._led_to(name)
+        return self._refer_to(name)
 
-    def _led_to(self, name: str) -> str:
+    def _refer_to(self, name: str) -> str:
+        """`name`, after noting that the rule being written refers to it."""
         if self._rule is not None:
             self._same_value.setdefault(self._rule, set()).add(name)
         return name
 
     def check_progress(self) -> None:
-        """Raises InvalidConstraint if a schema applies itself to the value that it is asked about (core, 9.4.1)."""
+        """Raises InvalidConstraint if a schema applies itself to the same value (JSON Schema core, 9.4.1)."""
         try:
             TopologicalSorter(self._same_value).prepare()
         except CycleError:
@@ -128,9 +129,9 @@ class _Translator:
         return self._any_type(schema, path, depth)
 
     def _any_type(self, schema: Schema, path: str, depth: int) -> str:
-        """One alternative for each type that the schema speaks of; a schema that speaks of none accepts anything."""
-        speaks_of = [kind for kind, keywords in FAMILIES.items() if schema.keys() & keywords]
-        types = types_of(schema) if "type" in schema else speaks_of
+        """One alternative for each type in `type`, else for each that a keyword applies to; without both, any value."""
+        implied = [kind for kind, keywords in FAMILIES.items() if schema.keys() & keywords]
+        types = types_of(schema) if "type" in schema else implied
         if not types and "type" not in schema:
             return json_text.value(self._rules)
         if "number" in types and "integer" in types:
@@ -161,7 +162,7 @@ class _Translator:
         return '"null"'
 
     def _combined(self, schema: Schema, depth: int) -> Schema:
-        """`schema` with its annotations gone, and `allOf` and a `$ref` that has company folded into the rest."""
+        """`schema` without annotations, with `const`, `allOf` and a `$ref` beside other keywords merged into it."""
         if depth > MAX_DEPTH:
             raise InvalidConstraint("`$ref` and `allOf` nest too deeply, or go round in circles")
         folded: Any = _evaluated({key: value for key, value in schema.items() if key not in ANNOTATIONS})
@@ -182,7 +183,7 @@ class _Translator:
         return {"enum": common_values(value, schema["enum"]) if "enum" in schema else value}
 
     def _conjoin(self, schema: Any, part: Any, depth: int) -> Any:
-        """`schema` with `part` folded in; alternatives of both become alternatives of pairs."""
+        """`schema` merged with `part`; if both have alternatives, the result has one for each pair of them."""
         while isinstance(part, dict) and part:
             part = self._combined(part, depth + 1)
             if part.keys() != {"$ref"}:
@@ -203,7 +204,7 @@ class _Translator:
             ) from None
 
     def _resolve(self, ref: str) -> Any:
-        """The subschema that a `$ref` within this schema points at."""
+        """The subschema that a `$ref` points to, which must be in this schema."""
         fragment = unquote(ref.removeprefix("#"))
         if not ref.startswith("#") or (fragment and not fragment.startswith("/")):
             raise InvalidConstraint(
@@ -221,9 +222,9 @@ class _Translator:
         return target
 
     def _alternatives(self, schema: Schema, keyword: str, path: str, depth: int) -> str:
-        """`anyOf` and `oneOf`, whose company holds for each alternative."""
-        company = {key: value for key, value in schema.items() if key != keyword}
-        branches = [self._conjoin(company, branch, depth) if company else branch for branch in schema[keyword]]
+        """`anyOf` and `oneOf`. The keywords beside them apply to each alternative."""
+        beside = {key: value for key, value in schema.items() if key != keyword}
+        branches = [self._conjoin(beside, branch, depth) if beside else branch for branch in schema[keyword]]
         if keyword == "oneOf":
             self._check_disjoint(branches, depth)
         branches = _listed_together(branches)
@@ -247,7 +248,7 @@ class _Translator:
         return {} if folded is True else folded
 
     def _any_of(self, ways: Iterable[Callable[[], str]]) -> str:
-        """All alternatives that something is valid by."""
+        """Any of the alternatives that some value is valid by. Raises Unsatisfiable if there is none."""
         found, reasons = [], []
         for way in ways:
             try:
@@ -259,7 +260,7 @@ class _Translator:
         raise reasons[0] if reasons else Unsatisfiable("no type is left that a value could have")
 
     def _values(self, schema: Schema) -> str:
-        """`enum` and `const`: those of the values that are valid by everything that stands beside them."""
+        """The values of `enum` that are valid by all keywords beside it."""
         validator = Draft202012Validator(self._root, registry=Registry()).evolve(schema=schema)
         try:
             valid = [value for value in schema["enum"] if validator.is_valid(value)]
@@ -268,12 +269,12 @@ class _Translator:
         if not valid:
             raise Unsatisfiable("none of the values of `enum` or `const` is valid")
         texts = [json_text.dumps(value) for value in valid]
-        "".join(texts).encode()  # UnicodeEncodeError: no text
+        "".join(texts).encode()  # raises UnicodeEncodeError for half of a surrogate pair
         return factored(map(elements, dict.fromkeys(texts)))
 
 
 def _listed_together(branches: Sequence[Any]) -> list[Any]:
-    """Alternatives that only list values as one, for `factored` to see them all."""
+    """The alternatives, with those that only list values merged into one, so that `factored` sees all values."""
     values: list[Any] = []
     others = []
     for branch in branches:
@@ -286,7 +287,7 @@ def _listed_together(branches: Sequence[Any]) -> list[Any]:
 
 
 def _evaluated(schema: dict[str, Any]) -> dict[str, Any]:
-    """`unevaluatedProperties` and `unevaluatedItems` as what they are where no other schema evaluates anything."""
+    """Writes `unevaluatedProperties` as `additionalProperties`, `unevaluatedItems` as `items`, where they are equal."""
     for unevaluated, plain in (("unevaluatedProperties", "additionalProperties"), ("unevaluatedItems", "items")):
         if unevaluated in schema and schema.keys().isdisjoint(_COMBINING | REFUSED - {unevaluated}):
             schema.setdefault(plain, schema.pop(unevaluated))
@@ -294,9 +295,10 @@ def _evaluated(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 _COMBINING = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
+"""Keywords that apply other schemas to the same value, so that something else may be evaluated."""
 
 
-def _at(path: str, problem: InvalidConstraint) -> InvalidConstraint:
-    """The problem, with its place in the schema unless it has one."""
-    problem.path = problem.path or path
-    return problem
+def _at(path: str, error: InvalidConstraint) -> InvalidConstraint:
+    """The error, with `path` unless it already has one."""
+    error.path = error.path or path
+    return error

@@ -1,6 +1,6 @@
-"""JSON as a grammar: values, strings and numbers in one fixed layout, so that no model can fill an answer with spaces.
+"""JSON values, strings and numbers as grammar expressions, in one layout: that of Python's json.dumps.
 
-The layout is that of Python's json.dumps: `, ` and `: ` between things, no other white space.
+With separators `, ` and `: ` and no other white space, no model can fill an answer with spaces.
 """
 
 import json
@@ -13,8 +13,9 @@ COLON = literal(": ")
 UNESCAPED = ASCII - set(range(32)) - set(b'"\\\x7f')
 """ASCII that stands for itself in a JSON string."""
 INTEGER = '("0" | "-"? [1-9] [0-9]*)'
-# Two digits of exponent keep it a number: 1e999 reads as infinity.
+"""Any integer, without exponent."""
 NUMBER = f'{INTEGER} ("." [0-9]+)? ([eE] [+-]? [0-9]{{1,2}})?'
+"""Any number. The exponent has at most two digits, because parsers read 1e999 as infinity."""
 
 
 def dumps(value: Any) -> str:
@@ -23,20 +24,21 @@ def dumps(value: Any) -> str:
 
 
 _NO_SURROGATE = "([0-9a-cA-CeEfF] [0-9a-fA-F] | [dD] [0-7]) [0-9a-fA-F]{2}"
+"""Four hexadecimal digits that are not half of a surrogate pair."""
 
 
 def _characters(rules: Rules) -> list[str]:
-    """One character of a string: itself or escaped. Escapes spell no surrogates: half a pair is no text."""
+    """Alternatives for one character of a string. No escape is a surrogate, as half a pair of them is not text."""
     escape = rules.shared("json_escape", f'"\\\\" (["\\\\/bfnrt] | "u" {_NO_SURROGATE})')
     return [ascii_class(UNESCAPED), NON_ASCII, escape]
 
 
 def string(rules: Rules, minimum: int = 0, maximum: int | None = None) -> str:
-    """A string of so many characters.
+    """A string of `minimum` to `maximum` characters; without an upper limit if `maximum` is None.
 
-    Where there is no limit it is one rule that refers to itself to its right: for that xgrammar 0.1.25 knows nearly all
-    token masks in advance. A counted repetition of characters means the same, and takes 0.2 s for each token; so
-    counting is done in blocks, and character by character only at the end.
+    Without an upper limit its end is one right-recursive rule, for which xgrammar 0.1.25 computes nearly all token
+    masks in advance. With one, a counted repetition of single characters would take 0.2 s for each token: so blocks of
+    characters are counted, and single characters only at the end.
     """
     required = _exactly(rules, minimum)
     if maximum is None:
@@ -52,6 +54,7 @@ def string(rules: Rules, minimum: int = 0, maximum: int | None = None) -> str:
 
 
 _BLOCK = 16
+"""Characters in a block."""
 
 
 def _block(rules: Rules) -> str:
@@ -64,7 +67,7 @@ def _exactly(rules: Rules, count: int) -> str:
 
 
 def _up_to(rules: Rules, count: int) -> str:
-    """So many characters or fewer, and the end of the string."""
+    """At most `count` characters, and the end of the string."""
     name = rules.shared("json_up_to_0", '"\\""')
     for longer in range(1, count + 1):
         more = [f"{character} {name}" for character in _characters(rules)]
@@ -88,7 +91,7 @@ def any_object(rules: Rules) -> str:
 
 
 def array_of(opening: str, item: str, closing: str, minimum: int = 0, maximum: int | None = None) -> str:
-    """So many items, with commas between, in brackets."""
+    """`minimum` to `maximum` items with commas between, in brackets; without an upper limit if `maximum` is None."""
     if maximum == 0:
         return f"{opening} {closing}"
     rest = repeat(f"{COMMA} {item}", max(minimum - 1, 0), None if maximum is None else maximum - 1)

@@ -1,4 +1,4 @@
-"""Ranges of numbers as grammars: which digits may follow which, exactly.
+"""Ranges of numbers as grammar expressions, digit by digit.
 
 Numbers in a range are written without an exponent, with up to six decimals.
 """
@@ -10,10 +10,11 @@ from .ebnf import elements, factored, repeat
 from .json_text import INTEGER
 
 DECIMALS = 6
+"""Decimals of a number in a range, at most."""
 Parts: TypeAlias = list[str]
-"""What follows one another: digits, classes of digits, repetitions."""
+"""Expressions that follow one another: digits, classes of digits, repetitions."""
 _EXACT = Decimal(2**31)
-"""Beyond it six decimals may round to the next integer, so there are none."""
+"""Limits from here on are rounded to integers: parsers may round their six decimals up to the next integer."""
 
 
 def integers(low: int | None, high: int | None) -> str:
@@ -52,7 +53,7 @@ def decimals(low: Decimal | None, high: Decimal | None, *, above: bool = False, 
 
 
 def _at_least(limit: Decimal, step: Decimal, exclusive: bool) -> Decimal:
-    """The smallest number that can be written and is not below `limit` (or is above it)."""
+    """The smallest multiple of `step` that is not below `limit`, or is above it if `exclusive`."""
     step = step if abs(limit) < _EXACT else Decimal(1)
     units = (limit / step).to_integral_value(ROUND_FLOOR if exclusive else ROUND_CEILING)
     return (units + 1 if exclusive else units) * step
@@ -70,7 +71,7 @@ def _positive(low: int, high: int | None) -> list[Parts]:
 
 
 def _between(low: str, high: str) -> list[Parts]:
-    """Strings of digits of the length of both, from `low` to `high`, as few alternatives as prefixes need."""
+    """Digit strings from `low` to `high`, which are of one length; a common prefix is written once."""
     rest = len(low) - 1
     if _is_all(low[1:], "0") and _is_all(high[1:], "9"):
         return [[_digit(low[0], high[0]), *["[0-9]"] * rest]]
@@ -89,7 +90,7 @@ def _digit(first: str, last: str) -> str:
 
 
 def _magnitudes(low: Decimal, high: Decimal | None) -> list[Parts]:
-    """Numbers without a sign from `low` >= 0 to `high`."""
+    """Numbers from `low` >= 0 to `high`, without a sign."""
     first, first_decimals = _parts(low)
     if high is None:
         return _with_decimals(first, first_decimals, "9" * DECIMALS) + _whole(first + 1, None)
@@ -125,7 +126,7 @@ def _with_decimals(whole: int, low: str, high: str) -> list[Parts]:
 
 
 def _decimals(low: str, high: str) -> list[Parts]:
-    """Decimals from `low` to `high`, which are of one length; zeros at the end may be left out."""
+    """Decimals from `low` to `high`, which are of one length; trailing zeros may be left out."""
     rest = len(low) - 1
     if _is_all(low, "0") and _is_all(high, "9"):
         return [[repeat("[0-9]", 0, len(low))]] if low else [[]]

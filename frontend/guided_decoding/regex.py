@@ -1,8 +1,8 @@
-"""Regular expressions as grammars: of plain text, or of what a JSON string holds.
+"""Regular expressions as grammar expressions, for plain text or for the inside of a JSON string.
 
-Reads what Python and ECMA-262 agree on and matches the whole text. `\\d`, `\\w` and `\\s` are ASCII, which both
-contain. Refuses what no grammar can express (look-around, back-references) and what xgrammar 0.1.25 reads wrongly
-(ranges of characters outside ASCII that are long, or excluded).
+Supports what Python and ECMA-262 agree on; a pattern must match the complete text. `\\d`, `\\w` and `\\s` stand for
+their ASCII characters, which both have in common. Not supported: what no grammar can express (look-around,
+back-references) and what xgrammar 0.1.25 reads wrongly (long or negated ranges of characters outside ASCII).
 """
 
 import importlib
@@ -14,23 +14,24 @@ from typing import Any
 from .ebnf import ASCII, NON_ASCII, ascii_class, factored, literal, one_of, repeat, sequence
 from .json_text import UNESCAPED
 
-# The interpreter's own parser. The releases that requires-python allows have it under these two names.
 _sre = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
+"""Python's own parser of regular expressions, under the name that it has in this release."""
 
 MAX_SPELLED_OUT = 256
-"""Characters outside ASCII that one class may name: each becomes an alternative of its own."""
+"""Characters outside ASCII that one class may list: each becomes an alternative of its own."""
 _UNICODE_FLAG = 32
+"""re.UNICODE, which patterns without other flags have."""
 
 
 class UnsupportedRegex(ValueError):
-    """The expression is wrong, or is no grammar's matter; the message says which part."""
+    """The pattern is wrong or not supported; the message says why."""
 
 
 def regex_expression(pattern: str, *, in_json: bool) -> str:
     """An expression for all texts that match `pattern` from end to end.
 
-    `in_json`: for the inside of a JSON string, where quotes, backslashes and control characters are escaped.
-    Raises UnsupportedRegex.
+    `in_json`: inside a JSON string, where quotes, backslashes and control characters are escaped. Raises
+    UnsupportedRegex.
     """
     return sequence(_Writer(in_json).sequence(parse(pattern), at_start=True, at_end=True))
 
@@ -47,14 +48,14 @@ def parse(pattern: str) -> Any:
 
 
 def length(pattern: str) -> tuple[int, int | None]:
-    """The shortest and the longest text that `pattern` matches from end to end; None: there is no longest."""
+    """The lengths of the shortest and the longest text that `pattern` matches; None if there is no longest."""
     low, high = parse(pattern).getwidth()
     return low, None if high >= _sre.MAXREPEAT else high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Characters:
-    """A set of characters: some of ASCII, some others by name, or all others."""
+    """A set of characters: some of ASCII, and either some or all of the others."""
 
     ascii: frozenset[int]
     others: frozenset[int] = frozenset()
@@ -76,7 +77,10 @@ _ANY = _Characters(ascii=ASCII - set(b"\n\r"), all_others=True)
 
 
 class _Writer:
-    """Walks Python's syntax tree. `at_start`, `at_end`: nothing comes before, or after, so an anchor holds there."""
+    """Translates Python's syntax tree.
+
+    `at_start`, `at_end`: nothing of the pattern comes before, or after. An anchor is supported only there.
+    """
 
     def __init__(self, in_json: bool) -> None:
         self._in_json = in_json
@@ -121,7 +125,7 @@ class _Writer:
     def _characters(self, characters: _Characters) -> str:
         codes = characters.ascii
         if self._in_json and characters.all_others:
-            codes -= _RARE  # `.` and `[^x]` mean text
+            codes -= _RARE  # `.` and `[^x]` are not meant to match control characters
         plain = codes & UNESCAPED if self._in_json else codes
         alternatives = [ascii_class(plain)] if plain else []
         alternatives += [self._text(chr(code)) for code in sorted(codes - plain)]
@@ -146,7 +150,7 @@ _NAMES = {
 _ESCAPES = {chr(code): f"\\u{code:04x}" for code in (*range(32), 127)}
 _ESCAPES |= (_SHORT := {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _RARE = frozenset(map(ord, _ESCAPES.keys() - _SHORT.keys()))
-"""Characters that JSON can only spell by number."""
+"""Control characters that JSON can only write as a code point, such as `\\u0001`."""
 
 
 def _characters(operator: str, argument: Any) -> _Characters:
@@ -171,7 +175,7 @@ def _union(items: Sequence[tuple[str, Any]]) -> _Characters:
                 codes.add(what)
             case "RANGE":
                 first, last = what
-                # `[^\x00-\x7f]` is how the rest of Unicode is written; what such a range lacks of it is no text.
+                # A range from U+0080 to the end of Unicode stands for all characters outside ASCII.
                 all_others |= first <= 0x80 and last >= 0x10FFFF
                 codes.update(range(first, min(last, 127 if all_others else first + MAX_SPELLED_OUT + 128) + 1))
             case _:
@@ -187,7 +191,7 @@ def _union(items: Sequence[tuple[str, Any]]) -> _Characters:
 
 
 def _complement(characters: _Characters, *, words: bool) -> _Characters:
-    """`words`: what `\\w` means outside ASCII is in dispute, so nothing outside ASCII is in the complement."""
+    """`words`: `\\w` or `\\W` is excluded; as dialects differ on them outside ASCII, the complement has only ASCII."""
     if characters.others:
         raise UnsupportedRegex("excludes a character outside ASCII")
     return _Characters(ascii=ASCII - characters.ascii, all_others=not characters.all_others and not words)

@@ -1,4 +1,4 @@
-"""Whether two JSON Schemas can be seen to have no value in common. When in doubt, they have."""
+"""Whether two JSON Schemas have no value in common. In doubt the answer is that they have one."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -7,11 +7,11 @@ from typing import Any
 from .schema_merge import types_of
 
 Plain = Callable[[Any], Any]
-"""A subschema without `$ref` and `allOf`."""
+"""Resolves `$ref` and `allOf` of a subschema."""
 
 
 def disjoint(one: Any, other: Any, plain: Plain) -> bool:
-    """Whether types, listed values or a required property tell them apart. Both are plain."""
+    """Whether types, listed values or a required property exclude a common value. Both are without `$ref`, `allOf`."""
     if one is False or other is False:
         return True
     ours, theirs = _types(one), _types(other)
@@ -22,7 +22,7 @@ def disjoint(one: Any, other: Any, plain: Plain) -> bool:
 
 
 def _members_differ(one: Mapping[str, Any], other: Mapping[str, Any], plain: Plain) -> bool:
-    """Some property that both require is told apart, or one requires what the other rules out."""
+    """Whether a property that both require has disjoint schemas, or one requires a property that the other forbids."""
     if "enum" in one or "enum" in other:
         return False
     ours, theirs = set(one.get("required", ())), set(other.get("required", ()))

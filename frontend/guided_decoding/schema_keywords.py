@@ -1,10 +1,10 @@
-"""The keywords of JSON Schema 2020-12, by what becomes of them here."""
+"""The keywords of JSON Schema 2020-12, by what json_schema.py does with them."""
 
 ANNOTATIONS = frozenset(
     {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema"}
     | {"$defs", "definitions", "$vocabulary", "contentEncoding", "contentMediaType", "contentSchema"}
 )
-"""They say nothing about which answers are valid."""
+"""Keywords that do not affect which values are valid."""
 
 FAMILIES = {
     "object": frozenset(
@@ -15,11 +15,11 @@ FAMILIES = {
     "string": frozenset({"minLength", "maxLength", "pattern", "format"}),
     "number": frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}),
 }
-"""Keywords that are followed, by the type that they speak of."""
+"""Supported keywords, by the type of value that they apply to."""
 
 REFUSED = frozenset(
     {"not", "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies"}
     | {"contains", "minContains", "maxContains", "unevaluatedItems", "unevaluatedProperties", "additionalItems"}
     | {"$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "id"}
 )
-"""Known, and not followed. Keywords that neither this draft nor an earlier one knows are annotations by its rules."""
+"""Unsupported keywords. Keywords that no draft defines are ignored, as the specification demands."""

@@ -1,6 +1,6 @@
-"""Two JSON Schemas into the one that asks for both, keyword by keyword.
+"""Merge two JSON Schemas into one that is valid where both are, keyword by keyword.
 
-Refuses pairs of keywords whose conjunction is no single keyword, such as two patterns.
+Not possible for keywords whose conjunction is not a single keyword, such as two patterns.
 """
 
 import json
@@ -13,7 +13,7 @@ Schema = Mapping[str, Any]
 
 
 class NoConjunction(ValueError):
-    """The message is the keyword that both schemas have."""
+    """Two schemas cannot be merged; the message is the keyword that both have."""
 
 
 def conjoin(first: Schema | bool, second: Schema | bool) -> Schema | bool:
@@ -72,9 +72,9 @@ _MEANING_OF_BOTH: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _members(first: Schema, second: Schema) -> dict[str, Any]:
-    """`properties` and `additionalProperties` of both: what one does not list, its additionalProperties speaks of."""
-    both_speak = not first.keys().isdisjoint(_MEMBERS) and not second.keys().isdisjoint(_MEMBERS)
-    if both_speak and "patternProperties" in first.keys() | second.keys():
+    """`properties` and `additionalProperties` of both; where one does not list a property, its latter applies."""
+    both_have_members = not first.keys().isdisjoint(_MEMBERS) and not second.keys().isdisjoint(_MEMBERS)
+    if both_have_members and "patternProperties" in first.keys() | second.keys():
         raise NoConjunction("patternProperties")
     members: dict[str, Any] = {}
     if "properties" in first or "properties" in second:

@@ -1,4 +1,4 @@
-"""A model that knows nothing: any token that a grammar allows is as good as another. Independent of every engine."""
+"""A random model: it picks among the tokens that a grammar allows. Independent of every engine."""
 
 import random
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def compiled(ebnf: str) -> CompiledGrammar:
 
 
 def matches(ebnf: str, text: str) -> bool:
-    """Whether the grammar accepts `text`, whatever it is made of."""
+    """Whether the grammar accepts `text`, given byte by byte."""
     matcher = core_and_compiler()[0].GrammarMatcher(compiled_for_bytes(ebnf), None, True, -1)
     return all(matcher.accept_token(byte, False) for byte in text.encode()) and matcher.is_terminated()
 
@@ -39,14 +39,14 @@ def matching(ebnf: str, texts: Iterable[str]) -> list[str]:
 @cache
 def compiled_for_bytes(ebnf: str) -> CompiledGrammar:
     core, _ = core_and_compiler()
-    # The byte 0 is left out: xgrammar takes a token that spells it for a special one.
+    # Without byte 0: xgrammar takes its token for a special token.
     vocabulary = [b"", *(bytes([byte]) for byte in range(1, 256)), b"</s>"]
     info = core.TokenizerInfo(vocabulary, RAW_VOCABULARY, 257, [256], False)
     return compile_grammar(core, core.GrammarCompiler(info, 1, False, -1), ebnf)
 
 
 def answer(grammar: CompiledGrammar, choose: random.Random, max_tokens: int = 400) -> str | None:
-    """What such a model answers; None if it is cut. Fails where no token is allowed."""
+    """A random answer; None if `max_tokens` cut it. Fails where no token is allowed."""
     matcher = core_and_compiler()[0].GrammarMatcher(grammar, None, False, -1)
     mask = np.zeros((1, -(-len(TOKENS) // 32)), np.int32)
     text = b""

@@ -1,4 +1,4 @@
-"""JSON Schemas as hypothesis draws them: every keyword, what is supported and what is not, in every company."""
+"""JSON Schemas for hypothesis to draw: all keywords, supported or not, in every combination."""
 
 from typing import Any
 
@@ -119,6 +119,6 @@ def _merge(one: Any, other: Any) -> Any:
 
 
 def json_schemas() -> Schemas:
-    """Whole schemas, with two definitions to refer to."""
+    """Complete schemas, with two definitions to refer to."""
     schemas = st.recursive(LEAVES, _containers, max_leaves=6)
     return st.builds(lambda root, one, two: _merge(root, {"$defs": {"one": one, "two": two}}), schemas, schemas, LEAVES)

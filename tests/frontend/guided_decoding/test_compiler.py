@@ -1,4 +1,4 @@
-"""The compiler and the process it may lose."""
+"""The compiler of constraints and its worker process."""
 
 import asyncio
 import os
@@ -31,9 +31,10 @@ from tests.frontend.guided_decoding.random_model import matching
 
 BYTES = Vocabulary(token_bytes={byte: bytes([byte]) for byte in range(1, 256)}, stop_token_ids=(256,))
 DIGITS = Regex(pattern="[0-9]{3}", param="guided_regex")
-# Python's re, which filters the values of an enum, takes ages for it.
 ENDLESS = JsonSchema(schema={"enum": ["a" * 40 + "b"], "pattern": "^(a+)+$"}, param="response_format")
+"""Values of an enum are filtered with Python's re, which takes exponential time for this pattern."""
 AMBIGUOUS = Grammar(ebnf='root ::= (("a"*)*)*', param="guided_grammar")
+"""Compiles at once, and then takes seconds for each token."""
 
 
 def run(
@@ -42,28 +43,28 @@ def run(
     vocabulary: Vocabulary = BYTES,
 ) -> None:
     async def with_compiler() -> None:
-        guides = GuideCompiler(vocabulary, limits)
+        guide_compiler = GuideCompiler(vocabulary, limits)
         try:
-            await scenario(guides)
+            await scenario(guide_compiler)
         finally:
-            await guides.close()
+            await guide_compiler.close()
         assert worker_pids() == []
 
     asyncio.run(with_compiler())
 
 
 OTHERS: set[int] = set()
-"""Workers of frontends that other tests have left running in this process."""
+"""Worker processes that other tests of this process have left running."""
 
 
 @pytest.fixture(autouse=True)
-def _ours_only() -> None:
+def _ignore_other_workers() -> None:
     OTHERS.clear()
     OTHERS.update(worker_pids())
 
 
 def worker_pids() -> list[int]:
-    """The workers of this process, but for those of others."""
+    """The worker processes that this test has started."""
     found = []
     for pid in children_of(os.getpid()):
         if b"frontend.guided_decoding.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -71,21 +72,21 @@ def worker_pids() -> list[int]:
     return [pid for pid in found if pid not in OTHERS]
 
 
-def test_what_is_compiled_is_what_is_sent() -> None:
-    async def scenario(guides: GuideCompiler) -> None:
+def test_the_grammar_that_compiled_is_returned() -> None:
+    async def scenario(guide_compiler: GuideCompiler) -> None:
         assert worker_pids() == []
-        assert await guides.compile(DIGITS) == to_ebnf_text(DIGITS)
+        assert await guide_compiler.compile(DIGITS) == to_ebnf_text(DIGITS)
         own = Grammar(ebnf='root ::= "yes" | "no"', param="guided_grammar")
-        assert await guides.compile(own) == own.ebnf
+        assert await guide_compiler.compile(own) == own.ebnf
 
     run(scenario)
 
 
-def test_a_real_vocabulary(mixtral_tokenizer_dir: Path) -> None:
+def test_mixtrals_vocabulary(mixtral_tokenizer_dir: Path) -> None:
     tokenizer = Tokenizer((mixtral_tokenizer_dir / "tokenizer.json").read_bytes())
 
-    async def scenario(guides: GuideCompiler) -> None:
-        assert await guides.compile(JsonObject(param="response_format"))
+    async def scenario(guide_compiler: GuideCompiler) -> None:
+        assert await guide_compiler.compile(JsonObject(param="response_format"))
 
     run(
         scenario,
@@ -93,26 +94,26 @@ def test_a_real_vocabulary(mixtral_tokenizer_dir: Path) -> None:
     )
 
 
-def test_one_guide_is_compiled_once_for_all_who_ask() -> None:
-    async def scenario(guides: GuideCompiler) -> None:
+def test_equal_constraints_are_compiled_once() -> None:
+    async def scenario(guide_compiler: GuideCompiler) -> None:
         asked = []
-        ask = guides._ask
+        ask = guide_compiler._ask
 
-        async def counted(guide: object) -> dict[str, str]:
-            asked.append(guide)
-            return await ask(guide)  # type: ignore[arg-type]
+        async def counted(constraint: object) -> dict[str, str]:
+            asked.append(constraint)
+            return await ask(constraint)  # type: ignore[arg-type]
 
-        guides._ask = counted  # type: ignore[method-assign]
-        assert len(set(await asyncio.gather(*(guides.compile(DIGITS) for _ in range(5))))) == 1
-        await guides.compile(DIGITS)
+        guide_compiler._ask = counted  # type: ignore[method-assign]
+        assert len(set(await asyncio.gather(*(guide_compiler.compile(DIGITS) for _ in range(5))))) == 1
+        await guide_compiler.compile(DIGITS)
         assert asked == [DIGITS]
 
     run(scenario)
 
 
-def test_who_leaves_does_not_take_the_answer_with_them() -> None:
-    async def scenario(guides: GuideCompiler) -> None:
-        first, second = (asyncio.create_task(guides.compile(DIGITS)) for _ in range(2))
+def test_cancelling_one_caller_leaves_the_compilation_to_the_others() -> None:
+    async def scenario(guide_compiler: GuideCompiler) -> None:
+        first, second = (asyncio.create_task(guide_compiler.compile(DIGITS)) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
         assert await second == to_ebnf_text(DIGITS)
@@ -121,7 +122,7 @@ def test_who_leaves_does_not_take_the_answer_with_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("guide", "message"),
+    ("constraint", "message"),
     [
         (Grammar(ebnf="root ::= x", param="guided_grammar"), "`guided_grammar`: is no grammar that xgrammar compiles"),
         (
@@ -134,85 +135,87 @@ def test_who_leaves_does_not_take_the_answer_with_them() -> None:
         (AMBIGUOUS, "`guided_grammar`: is too ambiguous"),
     ],
 )
-def test_a_wrong_guide_is_refused_by_its_field_and_the_next_one_compiles(guide: Grammar, message: str) -> None:
-    async def scenario(guides: GuideCompiler) -> None:
+def test_an_invalid_constraint_is_refused_with_its_field_and_the_next_one_compiles(
+    constraint: Grammar, message: str
+) -> None:
+    async def scenario(guide_compiler: GuideCompiler) -> None:
         with pytest.raises(InvalidRequest) as caught:
-            await guides.compile(guide)
+            await guide_compiler.compile(constraint)
         assert message in caught.value.message
-        assert caught.value.param == guide.param
-        assert await guides.compile(DIGITS)
+        assert caught.value.param == constraint.param
+        assert await guide_compiler.compile(DIGITS)
 
     run(scenario)
 
 
-def test_a_guide_that_takes_too_long_is_refused_and_the_next_one_compiles() -> None:
-    async def scenario(guides: GuideCompiler) -> None:
+def test_a_constraint_that_takes_too_long_is_refused_and_the_next_one_compiles() -> None:
+    async def scenario(guide_compiler: GuideCompiler) -> None:
         with pytest.raises(InvalidRequest, match=r"`response_format` takes more than 0.5 s to compile") as caught:
-            await guides.compile(ENDLESS)
+            await guide_compiler.compile(ENDLESS)
         assert caught.value.param == "response_format"
-        assert await guides.compile(DIGITS)
+        assert await guide_compiler.compile(DIGITS)
 
     run(scenario, GuideLimits(time_s=0.5))
 
 
-def test_a_worker_that_dies_costs_one_guide() -> None:
-    async def scenario(guides: GuideCompiler) -> None:
-        await guides.compile(DIGITS)
-        doomed = asyncio.create_task(guides.compile(ENDLESS))
+def test_a_worker_that_dies_fails_one_constraint() -> None:
+    async def scenario(guide_compiler: GuideCompiler) -> None:
+        await guide_compiler.compile(DIGITS)
+        doomed = asyncio.create_task(guide_compiler.compile(ENDLESS))
         await asyncio.sleep(0.1)
         (pid,) = worker_pids()
         os.kill(pid, signal.SIGSEGV)
         with pytest.raises(InvalidRequest, match="`response_format` takes more memory than there is"):
             await doomed
-        assert await guides.compile(JsonObject(param="response_format"))
+        assert await guide_compiler.compile(JsonObject(param="response_format"))
 
     run(scenario)
 
 
-def test_memory_is_limited() -> None:
-    async def scenario(guides: GuideCompiler) -> None:
-        (pid,) = worker_pids() or [await _started(guides)]
+def test_memory_of_the_worker_is_limited() -> None:
+    async def scenario(guide_compiler: GuideCompiler) -> None:
+        (pid,) = worker_pids() or [await _started(guide_compiler)]
         limits = Path(f"/proc/{pid}/limits").read_text()
         assert str(768 * 1024**2) in next(line for line in limits.splitlines() if line.startswith("Max address space"))
 
-    async def _started(guides: GuideCompiler) -> int:
-        await guides.compile(DIGITS)
+    async def _started(guide_compiler: GuideCompiler) -> int:
+        await guide_compiler.compile(DIGITS)
         return worker_pids()[0]
 
     run(scenario, GuideLimits(memory_bytes=768 * 1024**2))
 
 
-def test_no_more_may_wait_than_can_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constraints_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "MAX_WAITING", 1)
 
-    async def scenario(guides: GuideCompiler) -> None:
-        first = asyncio.create_task(guides.compile(DIGITS))
+    async def scenario(guide_compiler: GuideCompiler) -> None:
+        first = asyncio.create_task(guide_compiler.compile(DIGITS))
         await asyncio.sleep(0)
         with pytest.raises(QueueFull):
-            await guides.compile(JsonObject(param="response_format"))
+            await guide_compiler.compile(JsonObject(param="response_format"))
         assert await first
 
     run(scenario)
 
 
-def test_closing_ends_what_is_running() -> None:
-    async def scenario(guides: GuideCompiler) -> None:
-        await guides.compile(DIGITS)
-        waiting = asyncio.create_task(guides.compile(ENDLESS))
+def test_close_cancels_the_running_compilation() -> None:
+    async def scenario(guide_compiler: GuideCompiler) -> None:
+        await guide_compiler.compile(DIGITS)
+        waiting = asyncio.create_task(guide_compiler.compile(ENDLESS))
         await asyncio.sleep(0.05)
-        await guides.close()
+        await guide_compiler.close()
         with pytest.raises(asyncio.CancelledError):
             await waiting
 
     run(scenario)
 
 
-def test_parts_are_put_together() -> None:
+def test_composed_constraints() -> None:
     names = (Text("f"), Choice(choices=("g", "h"), param="tools"))
     call = Sequence((Text('{"name": "'), OneOf(names), Text('", "arguments": '), JsonObject(param="tools"), Text("}")))
     calls = Sequence((Text("["), Repeated(part=call, separator=", ", minimum=1, maximum=2), Text("]")))
-    guide = OneOf((calls, Regex(pattern=r"[^\[][\s\S]*", param="tools")))
+    constraint = OneOf((calls, Regex(pattern=r"[^\[][\s\S]*", param="tools")))
     one = '{"name": "h", "arguments": {"x": [1]}}'
     wrong = ["[]", f"[{one}, {one}, {one}]", '[{"name": "i", "arguments": {}}]', f"[{one}", ""]
     right = [f"[{one}]", f"[{one}, {one}]", "Hello [1]!\n"]
-    assert matching(to_ebnf_text(guide), wrong + right) == right
+    assert matching(to_ebnf_text(constraint), wrong + right) == right

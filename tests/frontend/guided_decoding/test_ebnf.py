@@ -1,4 +1,4 @@
-"""The pieces of EBNF that are written, as xgrammar reads them."""
+"""EBNF expressions mean to xgrammar what they should."""
 
 from decimal import Decimal
 
@@ -20,31 +20,31 @@ def test_a_class_holds_its_characters_and_no_others(codes: set[int]) -> None:
     assert matching(f"root ::= {ascii_class(codes)}", CHARACTERS) == [chr(code) for code in sorted(codes)]
 
 
-def test_what_is_outside_ascii_is_one_character_each() -> None:
+def test_non_ascii_is_one_character_outside_ascii() -> None:
     texts = ["é", "中", "😀", "\x80", "a", "\x7f", "éé", ""]
     assert matching(f"root ::= {NON_ASCII}", texts) == ["é", "中", "😀", "\x80"]
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
-def test_a_literal_is_its_text(text: str) -> None:
+def test_a_literal_matches_its_text_only(text: str) -> None:
     assert matches(f"root ::= {literal(text)}", text)
     assert not matches(f"root ::= {literal(text)}", text + "0")
 
 
-def test_what_may_go_on_is_not_confused_with_what_has_ended() -> None:
+def test_an_alternative_that_continues_another_adds_no_other_text() -> None:
     words = ["1.00000", "-1.00", "-1.001"]
     assert matching(f"root ::= {factored(map(elements, words))}", [*words, "1.000001"]) == words
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sets(st.text("ab1", min_size=1, max_size=5), min_size=1, max_size=6))
-def test_one_of_some_words_is_one_of_them(words: set[str]) -> None:
+def test_factored_alternatives_match_those_alternatives_only(words: set[str]) -> None:
     near = {word[:end] + more for word in words for end in range(1, 6) for more in ("", "a", "b", "1")}
     assert matching(f"root ::= {factored(map(elements, sorted(words)))}", sorted(near)) == sorted(words)
 
 
-def test_rules_have_names_of_their_own() -> None:
+def test_rules_have_unique_names() -> None:
     rules = Rules()
     names = [rules.add(hint, literal(hint)) for hint in ("a", "a", "root", "1 b", "a_1", "ü")]
     assert len({*names, "root"}) == len(names) + 1
@@ -56,7 +56,7 @@ LIMIT = st.none() | st.integers(-1200, 1200)
 
 @settings(max_examples=150, deadline=None)
 @given(LIMIT, LIMIT)
-def test_integers_of_a_range(low: int | None, high: int | None) -> None:
+def test_integers_in_a_range(low: int | None, high: int | None) -> None:
     if low is not None and high is not None and low > high:
         low, high = high, low
     near = {
@@ -73,7 +73,7 @@ DECIMAL = st.none() | st.decimals(-100, 100, places=3) | st.integers(-3, 3).map(
 
 @settings(max_examples=150, deadline=None)
 @given(DECIMAL, DECIMAL, st.booleans(), st.booleans(), st.lists(st.decimals(-101, 101, places=6), max_size=20))
-def test_decimals_of_a_range(
+def test_decimals_in_a_range(
     low: Decimal | None, high: Decimal | None, above: bool, below: bool, others: list[Decimal]
 ) -> None:
     if low is not None and high is not None and low >= high:
@@ -86,7 +86,7 @@ def test_decimals_of_a_range(
         if (low is None or Decimal(text) > low or (Decimal(text) == low and not above))
         and (high is None or Decimal(text) < high or (Decimal(text) == high and not below))
     }
-    # Zero has no sign here unless negative numbers are in the range.
+    # "-0" is matched only if negative numbers are in the range.
     unsigned = {text for text in inside if not (text.startswith("-") and Decimal(text) == 0)}
     found = set(matching(f"root ::= {numbers.decimals(low, high, above=above, below=below)}", sorted(texts)))
     assert unsigned <= found <= inside
@@ -105,7 +105,7 @@ def test_decimals_of_a_range(
         ("", 'root rule with name "root" is not found'),
     ],
 )
-def test_a_grammar_that_cannot_be_followed_is_refused(ebnf: str, message: str) -> None:
+def test_a_grammar_that_xgrammar_would_misread_or_that_cannot_end_is_refused(ebnf: str, message: str) -> None:
     with pytest.raises(InvalidConstraint) as caught:
         compiled(ebnf)
     assert message in str(caught.value)

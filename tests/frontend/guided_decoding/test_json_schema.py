@@ -1,4 +1,4 @@
-"""JSON Schemas as grammars: what a model may answer is valid, or the schema is refused by its path."""
+"""JSON Schemas as grammars: every answer is valid, or the schema is refused with the path of the reason."""
 
 import json
 import random
@@ -23,7 +23,7 @@ def grammar(schema: Any) -> str:
 
 
 def accepted(schema: Any, *values: Any) -> list[Any]:
-    """Those of the values that the grammar allows, in the one layout it has."""
+    """The values that the grammar accepts, in its one layout."""
     ebnf = grammar(schema)
     return [value for value in values if matches(ebnf, json.dumps(value, ensure_ascii=False))]
 
@@ -37,14 +37,14 @@ def refusal(schema: Any) -> str:
 
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(json_schemas())
-def test_whatever_a_model_answers_is_valid_by_the_schema(schema: Any) -> None:
+def test_every_answer_of_a_random_model_is_valid_by_the_schema(schema: Any) -> None:
     try:
-        guide = compiled(grammar(schema))
+        compiled_grammar = compiled(grammar(schema))
     except (InvalidRequest, InvalidConstraint):
         return
     valid = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
     for seed in range(3):
-        text = answer(guide, random.Random(seed))
+        text = answer(compiled_grammar, random.Random(seed))
         if text is not None:
             valid.validate(json.loads(text))
 
@@ -77,7 +77,7 @@ PEOPLE = st.fixed_dictionaries(
 
 @settings(max_examples=50, deadline=None)
 @given(PEOPLE)
-def test_every_value_of_a_usual_schema_can_be_answered(person: dict[str, Any]) -> None:
+def test_every_valid_value_of_a_common_schema_is_accepted(person: dict[str, Any]) -> None:
     in_order = {name: person[name] for name in PERSON["properties"]}  # type: ignore[attr-defined]
     assert accepted(PERSON, in_order) == [person]
 
@@ -87,12 +87,12 @@ def test_a_schema_may_refer_to_itself() -> None:
     assert accepted(PERSON, {**person, "boss": {**person, "boss": person}}) != []
 
 
-def test_there_is_one_layout_and_no_other_white_space() -> None:
+def test_only_one_layout_of_json_is_accepted() -> None:
     texts = ['{"a": [1, 2]}', '{"a":[1,2]}', '{ "a": [1, 2] }', '{"a": [1,  2]}', '{\n"a": [1, 2]}']
     assert matching(to_ebnf_text(JsonObject(param="response_format")), texts) == ['{"a": [1, 2]}']
 
 
-def test_objects_that_list_their_properties_are_closed_and_in_order() -> None:
+def test_listed_properties_come_in_order_and_without_others() -> None:
     schema = {"properties": {"a": {}, "b": {}}, "required": ["b"]}
     values = [{"b": 1}, {"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1}, {"a": 1, "b": 2, "c": 3}, {}]
     assert accepted(schema, *values) == [{"b": 1}, {"a": 1, "b": 2}]
@@ -109,7 +109,7 @@ def test_a_required_property_need_not_be_listed() -> None:
     assert accepted({"type": "object", "required": ["x"]}, {"x": [1]}, {}) == [{"x": [1]}]
 
 
-def test_one_property_of_several_optional_ones_can_be_asked_for() -> None:
+def test_at_least_one_of_several_optional_properties_can_be_required() -> None:
     schema = {"properties": {"a": {}, "b": {}}, "minProperties": 1}
     assert accepted(schema, {}, {"a": 1}, {"b": 1}) == [{"a": 1}, {"b": 1}]
 
@@ -119,7 +119,7 @@ def test_names_and_values_that_json_escapes_are_escaped() -> None:
     assert accepted(schema, {'say "hi"\n': 'back\\slash "ü"'}) != []
 
 
-def test_a_pattern_speaks_of_the_text_not_of_how_json_spells_it() -> None:
+def test_a_pattern_applies_to_the_text_not_to_its_json_escapes() -> None:
     schema = {"type": "string", "pattern": '^["\\\\\\n]{2}$'}
     assert accepted(schema, '""', "\\\n", '"', "\\\\\\") == ['""', "\\\n"]
 
@@ -146,12 +146,12 @@ def test_arrays(schema: Any, values: list[Any]) -> None:
     assert all(value in values for value in accepted(schema, *others))
 
 
-def test_values_are_those_that_are_valid_by_what_stands_beside_them() -> None:
+def test_values_of_enum_are_filtered_by_the_keywords_beside_it() -> None:
     schema = {"enum": ["a", "abc", 3, None], "type": "string", "maxLength": 2, "not": {"const": "b"}}
     assert accepted(schema, "a", "abc", 3, None) == ["a"]
 
 
-def test_what_holds_together_is_folded_into_one() -> None:
+def test_all_of_ref_and_any_of_are_merged_with_the_keywords_beside_them() -> None:
     schema = {
         "$defs": {"named": {"properties": {"name": {"type": "string"}}, "required": ["name"]}},
         "allOf": [{"$ref": "#/$defs/named"}, {"properties": {"age": {"type": "integer", "minimum": 3}}}],
@@ -198,17 +198,17 @@ def test_alternatives_of_one_of_must_exclude_each_other() -> None:
         ({"enum": ["\ud800"]}, "holds half of a surrogate pair"),
     ],
 )
-def test_what_cannot_be_had_is_refused_by_its_path(schema: Any, message: str) -> None:
+def test_an_unsupported_schema_is_refused_with_the_path(schema: Any, message: str) -> None:
     assert message in refusal(schema)
 
 
-def test_no_schema_is_fetched_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_schema_is_fetched_over_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("something was fetched"))
     assert "cannot be checked" in refusal({"enum": [{"a": 1}], "properties": {"a": {"$ref": "http://127.0.0.1:1/"}}})
     assert refusal({"$schema": "http://127.0.0.1:1/", "not": {}})
 
 
-def test_a_schema_that_unfolds_without_end_is_refused() -> None:
+def test_a_schema_that_unfolds_into_too_many_is_refused() -> None:
     schema: Any = {"type": "string"}
     for _ in range(100):
         schema = {"type": "array", "items": schema}
@@ -228,7 +228,7 @@ def test_a_schema_that_unfolds_without_end_is_refused() -> None:
         },
     ],
 )
-def test_a_schema_that_applies_itself_to_the_same_value_is_refused_as_no_validator_comes_to_an_end(schema: Any) -> None:
+def test_a_schema_that_applies_itself_to_the_same_value_is_refused_as_validators_recurse_forever(schema: Any) -> None:
     with pytest.raises(RecursionError):
         Draft202012Validator(schema).is_valid(0)
     assert refusal(schema) == "#: `$ref` leads back to where it began, without a step into the value"

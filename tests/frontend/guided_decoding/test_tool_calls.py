@@ -1,4 +1,4 @@
-"""Whatever the guides allow is text, or calls whose arguments are valid by their schemas; nothing else is allowed."""
+"""With tools, an answer is text, or calls whose arguments are valid by the tool's schema; nothing else is allowed."""
 
 import json
 import random
@@ -47,14 +47,14 @@ NAMED = ToolChoice(mode="named", name="get_weather")
 @cache
 def compiled(mode: str, parallel: bool = True) -> CompiledGrammar:
     choice = {"auto": AUTO, "required": REQUIRED, "named": NAMED}[mode]
-    guide = to_constraint(ToolUse(tools=TOOLS, choice=choice, parallel=parallel), can_guide_marker=True)
-    assert guide is not None
+    constraint = to_constraint(ToolUse(tools=TOOLS, choice=choice, parallel=parallel), can_guide_marker=True)
+    assert constraint is not None
     core = load_core()
     vocabulary = core.TokenizerInfo(
         [*(bytes([byte]) for byte in range(END)), b""], RAW_VOCABULARY, END + 1, [END], False
     )
     return core.GrammarCompiler(vocabulary, 1, False, -1).compile_grammar(
-        core.Grammar.from_ebnf(to_ebnf_text(guide), "root")
+        core.Grammar.from_ebnf(to_ebnf_text(constraint), "root")
     )
 
 
@@ -108,23 +108,23 @@ def test_without_parallel_calls_there_is_exactly_one(mode: str, before: str) -> 
 
 
 @given(st.lists(st.sampled_from([*"[TOL_CAS] xä[[", "[TOOL_", "CALLS", "[TOOL_CALLS"]), max_size=30).map("".join))
-def test_words_are_any_text_without_the_marker(text: str) -> None:
+def test_text_without_the_marker_is_allowed(text: str) -> None:
     assert allows(text, "auto") == ("[TOOL_CALLS]" not in text)
 
 
 def walk(mode: str, seed: int, begun: str, *, patience: int = 60) -> str | None:
-    """An answer by a model that picks among the allowed bytes by lot, and wants to end when its patience does."""
-    lots, writing, written = random.Random(seed), matcher(mode), bytearray(begun.encode())
+    """An answer of random allowed bytes, which prefers to close brackets after `patience` of them; None if too long."""
+    rng, writing, written = random.Random(seed), matcher(mode), bytearray(begun.encode())
     assert all(writing.accept_token(token, False) for token in written)
     mask = np.zeros(END // 32 + 1, np.int32)
     for step in range(4 * patience):
         writing.fill_next_token_bitmask(mask, 0, False)
         allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")[: END + 1]).tolist()
         closing = [token for token in allowed if token == END or chr(token) in ']}"']
-        token = lots.choice(closing if closing and step > patience else allowed)
+        token = rng.choice(closing if closing and step > patience else allowed)
         assert writing.accept_token(token, False)
         if token == END:
-            return written.decode(errors="replace")  # as text.py does: the core allows bytes that are no UTF-8
+            return written.decode(errors="replace")  # as detokenizer.py does: xgrammar allows bytes that are not UTF-8
         written.append(token)
     return None
 
@@ -133,7 +133,7 @@ def walk(mode: str, seed: int, begun: str, *, patience: int = 60) -> str | None:
     ("choice", "begun", "calls_at_least"),
     [(AUTO, "", 0), (AUTO, "Hm [TOOL_CALLS] [", 1), (REQUIRED, "", 1), (NAMED, "", 1)],
 )
-def test_what_a_guided_model_writes_is_read_and_valid(choice: ToolChoice, begun: str, calls_at_least: int) -> None:
+def test_calls_of_a_random_model_are_parsed_and_valid(choice: ToolChoice, begun: str, calls_at_least: int) -> None:
     answers = [answer for seed in range(30) if (answer := walk(choice.mode, seed, begun)) is not None]
     assert len(answers) > 15
     for answer in answers:
@@ -146,7 +146,7 @@ def test_what_a_guided_model_writes_is_read_and_valid(choice: ToolChoice, begun:
             jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
 
 
-def test_arguments_may_follow_words_in_a_guided_answer() -> None:
+def test_calls_may_follow_text_in_a_constrained_answer() -> None:
     answer = f"I look. [TOOL_CALLS] [{WEATHER}]"
     parser = ToolCallParser(AUTO, lambda: "id")
     assert parser.feed(answer)[0] == TextDelta("I look. ")
@@ -154,18 +154,18 @@ def test_arguments_may_follow_words_in_a_guided_answer() -> None:
 
 
 @pytest.mark.parametrize("control", [True, False])
-def test_without_tools_the_answer_is_free(control: bool) -> None:
+def test_without_tools_there_is_no_constraint(control: bool) -> None:
     assert to_constraint(NO_TOOLS, can_guide_marker=control) is None
 
 
-def test_where_the_marker_is_a_control_token_only_auto_is_free() -> None:
+def test_where_the_marker_is_a_control_token_only_auto_has_no_constraint() -> None:
     for choice in (REQUIRED, NAMED):
         use = ToolUse(tools=TOOLS, choice=choice)
         assert to_constraint(use, can_guide_marker=False) == to_constraint(use, can_guide_marker=True)
     assert to_constraint(ToolUse(tools=TOOLS, choice=AUTO), can_guide_marker=False) is None
 
 
-def test_strict_is_refused_where_it_cannot_be_promised() -> None:
+def test_strict_is_refused_where_it_cannot_be_enforced() -> None:
     strict = Tool(name="f", description=None, parameters={"type": "object"}, strict=True, param="tools[3].function")
     use = ToolUse(tools=(*TOOLS, strict), choice=AUTO)
     assert to_constraint(use, can_guide_marker=True) is not None
@@ -179,7 +179,7 @@ def test_strict_is_refused_where_it_cannot_be_promised() -> None:
     [{"type": "string"}, {"type": ["object", "null"]}, {"properties": {"a": {"not": {}}}}, {"required": 1}],
 )
 @pytest.mark.parametrize("mode", ["auto", "required", "named"])
-def test_schema_that_cannot_be_promised_is_refused_by_its_path(mode: Any, schema: dict[str, Any]) -> None:
+def test_unsupported_schema_of_a_tool_is_refused_with_its_field(mode: Any, schema: dict[str, Any]) -> None:
     tools = (*TOOLS, Tool(name="f", description=None, parameters=schema, param="tools[3].function"))
     use = ToolUse(tools=tools, choice=ToolChoice(mode=mode, name="f"))
     with pytest.raises(InvalidRequest) as caught:
