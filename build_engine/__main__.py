@@ -13,6 +13,7 @@ from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .errors import BuildError, BuildInterrupted, HostError, ToolFailed
 from .mixtral import engine_bytes
 from .progress import track
+from .publish import ENGINE
 from .signals import interruptible
 
 MODEL_REPOSITORY = Path("model_repository")
@@ -115,22 +116,22 @@ def _build(arguments: argparse.Namespace) -> None:
     checkpoint = open_checkpoint(arguments.checkpoint.absolute())
     model_dir = arguments.model_repository / arguments.target
     if _BUILDERS[arguments.target](checkpoint, model_dir, arguments):
-        _print(f"published {model_dir / '1' / 'engine'}")
+        _print(f"published {model_dir / ENGINE}")
     else:
-        _print(f"nothing changed: {model_dir / '1' / 'engine'} is this checkpoint's engine already")
+        _print(f"nothing changed: {model_dir / ENGINE} is this checkpoint's engine already")
 
 
 def _build_openvino(checkpoint: Checkpoint, model_dir: Path, _: argparse.Namespace) -> bool:
-    # A GPU host has no OpenVINO, and `inspect` does not wait for its import.
-    from build_engine.openvino.build import build
+    # Imported here: a GPU host has no OpenVINO, and `inspect` does not wait for it.
+    from build_engine.openvino.build import open_build, run_build
 
-    return build(checkpoint, model_dir)
+    return run_build(open_build(checkpoint, model_dir))
 
 
 def _build_tensorrt_llm(checkpoint: Checkpoint, model_dir: Path, arguments: argparse.Namespace) -> bool:
-    from build_engine.tensorrt_llm.build import build, open_job
+    from build_engine.tensorrt_llm.build import open_build, run_build
 
-    return build(open_job(checkpoint, model_dir), _toolchain(arguments), arguments.work_dir)
+    return run_build(open_build(checkpoint, model_dir, _toolchain(arguments), arguments.work_dir))
 
 
 _BUILDERS = {"openvino": _build_openvino, "tensorrt_llm": _build_tensorrt_llm}
@@ -146,11 +147,12 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    from build_engine.tensorrt_llm.build import examine_host, open_job
+    from build_engine.tensorrt_llm.build import open_build
+    from build_engine.tensorrt_llm.preflight import examine_host
 
     checkpoint = open_checkpoint(arguments.checkpoint.absolute())
-    job = open_job(checkpoint, arguments.model_repository / "tensorrt_llm")
-    findings = examine_host(job, _toolchain(arguments), arguments.work_dir)
+    model_dir = arguments.model_repository / "tensorrt_llm"
+    findings = examine_host(open_build(checkpoint, model_dir, _toolchain(arguments), arguments.work_dir))
     _print("\n".join(map(str, findings)))
     if failures := sum(finding.level == "failure" for finding in findings):
         raise HostError(f"this host cannot build the engine: {failures} failure(s) above")

@@ -19,6 +19,8 @@ from .errors import RepositoryError
 from .model_config import Limits
 from .signals import uninterrupted
 
+ENGINE = Path("1", "engine")
+"""Where a Triton model has its engine: in the directory of its version 1."""
 MANIFEST = "manifest.json"
 _FORMAT = 2
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from build_engine.checkpoint import Checkpoint
 from build_engine.mixtral import PACKED, MixtralConfig, engine_bytes, expected_tensors
-from build_engine.model_config import check_context, read_serving_config
+from build_engine.model_config import Limits, check_context, read_serving_config
 from build_engine.progress import progress
-from build_engine.publish import is_published, make_manifest, only_build, staged
+from build_engine.publish import ENGINE, is_published, make_manifest, only_build, staged
 
 from .tokenizer import write_tokenizer
 from .weights import write_ir
@@ -20,20 +20,46 @@ from .weights import write_ir
 PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers")
 
 
-def build(checkpoint: Checkpoint, model_dir: Path) -> bool:
-    """Publish `model_dir`/1/engine, `model_dir` being a Triton model with its config.pbtxt.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuBuild:
+    """An engine of `checkpoint` for `limits`, to be published in the Triton model `model_dir`."""
 
-    Returns False when this very engine is in place already. Raises BuildError; then nothing was published.
+    checkpoint: Checkpoint
+    model_dir: Path
+    limits: Limits
+
+    @property
+    def engine_dir(self) -> Path:
+        """Where the engine is published."""
+        return self.model_dir / ENGINE
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of the engine."""
+        versions = {package: version(package) for package in PACKAGES}
+        return make_manifest("openvino", self.checkpoint, self.limits, versions)
+
+
+def open_build(checkpoint: Checkpoint, model_dir: Path) -> CpuBuild:
+    """The build of `checkpoint` into `model_dir`, a Triton model with its config.pbtxt.
+
+    Raises RepositoryError for limits that cannot be read or do not suit the model.
     """
-    engine_dir = model_dir / "1" / "engine"
     config = read_serving_config(model_dir / "config.pbtxt")
     check_context(config, checkpoint)
-    manifest = make_manifest("openvino", checkpoint, config.limits, {package: version(package) for package in PACKAGES})
-    with only_build(engine_dir):
-        if is_published(engine_dir, manifest):
+    return CpuBuild(checkpoint=checkpoint, model_dir=model_dir, limits=config.limits)
+
+
+def run_build(build: CpuBuild) -> bool:
+    """Build and publish the engine. Returns False when this very engine is in place already.
+
+    Raises BuildError; then nothing was published.
+    """
+    manifest = build.manifest()
+    with only_build(build.engine_dir):
+        if is_published(build.engine_dir, manifest):
             return False
-        with staged(engine_dir, checkpoint, manifest) as stage:
-            _write_engine(checkpoint, stage)
+        with staged(build.engine_dir, build.checkpoint, manifest) as stage:
+            _write_engine(build.checkpoint, stage)
     return True
 
 

@@ -12,7 +12,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import BuildError, CheckpointError
 from build_engine.model_config import Limits, read_serving_config
-from build_engine.tensorrt_llm.build import open_job
+from build_engine.tensorrt_llm.build import open_build
+from build_engine.tensorrt_llm.commands import Toolchain
 from frontend.generation import EndTokens, GenerationRequest, SamplingParams
 from frontend.triton.tensors import encode_request, read_engine
 from tests.build_engine.tensorrt_llm.conftest import ROOT, GpuHost
@@ -119,7 +120,7 @@ def test_limits_that_do_not_suit_the_checkpoint(
 ) -> None:
     host.configure(**changes)
     with pytest.raises(BuildError, match=re.escape(message)):
-        open_job(source, host.model_dir)
+        open_build(source, host.model_dir, Toolchain())
 
 
 def test_a_batch_that_triton_would_refuse_after_the_build(host: GpuHost, source: Checkpoint) -> None:
@@ -127,13 +128,13 @@ def test_a_batch_that_triton_would_refuse_after_the_build(host: GpuHost, source:
     config_pbtxt = host.model_dir / "config.pbtxt"
     config_pbtxt.write_text(config_pbtxt.read_text().replace("max_batch_size: 256", "max_batch_size: 64"))
     with pytest.raises(BuildError, match="preferred_batch_size is 256; accepted: at most 64, the max_batch_size"):
-        open_job(source, host.model_dir)
+        open_build(source, host.model_dir, Toolchain())
 
 
 def test_a_checkpoint_without_a_head_of_its_own(host: GpuHost, source: Checkpoint) -> None:
     tied = replace(source, config=replace(source.config, tie_word_embeddings=True))
     with pytest.raises(CheckpointError, match="tie_word_embeddings is true"):
-        open_job(tied, host.model_dir)
+        open_build(tied, host.model_dir, Toolchain())
 
 
 def test_weights_that_only_the_converter_would_read(host: GpuHost, source: Checkpoint) -> None:
@@ -143,4 +144,4 @@ def test_weights_that_only_the_converter_would_read(host: GpuHost, source: Check
         (directory / file.name).symlink_to(file)
     (directory / "adapter.safetensors").touch()
     with pytest.raises(CheckpointError, match=r"adapter\.safetensors: not in the index"):
-        open_job(replace(source, path=directory), host.model_dir)
+        open_build(replace(source, path=directory), host.model_dir, Toolchain())
