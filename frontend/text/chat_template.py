@@ -1,8 +1,8 @@
-"""The checkpoint's chat template: a conversation to prompt text, in the sandbox that transformers renders it in.
+"""The checkpoint's chat template: a conversation to prompt text, rendered in transformers' sandbox.
 
-Refuses tokens: it returns text. What the template cannot take is found out once, at start, and put right by Mistral's
-rules; a conversation that it still refuses is the client's mistake. Tools that it does not know, or not in Mistral's
-way, are put into words.
+At start, probes are rendered to find out which conversations the template does not support. Those are then adapted by
+Mistral's rules (messages.py); what the template still refuses is the client's mistake. For a template that does not
+write tools in Mistral's format, they are written out as text (tool_prompt.py).
 """
 
 import re
@@ -29,14 +29,15 @@ _CALLING = (
 )
 _TOOL = Tool(name="probe_tool", description='probe "c"', parameters={})
 _MISTRALS_CALL = re.compile(re.escape(TOOL_CALLS) + r' ?\[\{"name": "probe_call", "arguments": \{\}')
-
+"""How the call of `_CALLING` looks in a prompt in Mistral's format."""
 
 _OURS = frozenset({"messages", "tools", "documents", "add_generation_prompt", "continue_final_message"})
+"""Variables of the template that a client cannot set by `chat_template_kwargs`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering:
-    """How a template is used. `variables` are for the template, by the names that it knows them by."""
+    """How a conversation is rendered. `variables` are further variables of the template, by name."""
 
     add_generation_prompt: bool = True
     continue_final_message: bool = False
@@ -47,10 +48,10 @@ PLAIN_RENDERING = Rendering()
 
 
 class ChatTemplate:
-    """Renders conversations. `special_tokens` are the names that templates use: bos_token, eos_token.
+    """Renders conversations. `special_tokens` are by the names that templates use: bos_token, eos_token.
 
-    `knows_tools` is true if tools and calls are part of the template as Mistral writes them: its calls have ids of nine
-    letters and digits (`tools.calls.new_mistral_id`).
+    `knows_tools` is true if the template writes tools and calls in Mistral's format. Its calls then need ids of nine
+    letters and digits (`tools.new_mistral_id`).
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
@@ -59,15 +60,15 @@ class ChatTemplate:
         self._unquoted = Unquoted()
         try:
             self._render(_PLAIN)
-        except Exception as exc:  # a template may fail in any way that Python can
+        except Exception as exc:  # a template may raise any exception
             raise StartupError(f"the chat template renders no plain conversation: {exc}") from exc
-        self._fold_system = not self._takes(_WITH_SYSTEM)
-        self._alternate = not self._takes(_OUT_OF_TURN)
+        self._fold_system = not self._shows(_WITH_SYSTEM)
+        self._alternate = not self._shows(_OUT_OF_TURN)
         calling = self._try(_CALLING, [_TOOL])
         self.knows_tools = _TOOL.name in calling and _MISTRALS_CALL.search(calling) is not None
         self._unquoted = Unquoted(results='probe "b"' in calling, descriptions='probe "c"' in calling)
         system = _WITH_SYSTEM[0]
-        self._forgets_system = self.knows_tools and system.content not in self._try([system, *_CALLING])
+        self._drops_system = self.knows_tools and system.content not in self._try([system, *_CALLING])
 
     def with_source(self, source: str) -> "ChatTemplate":
         """Another template for the same vocabulary. Raises InvalidRequest if it renders no plain conversation."""
@@ -79,18 +80,18 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Message], tool_use: ToolUse = NO_TOOLS, rendering: Rendering = PLAIN_RENDERING
     ) -> str:
-        """The prompt, up to where the assistant speaks, or into its words if it must call a function.
+        """The prompt, up to where the answer begins; with the beginning of the answer if that must call a function.
 
-        All that a client wrote comes in shielded. Raises InvalidRequest with the template's own sentence.
+        In all text of the client, special tokens must be escaped. Raises InvalidRequest with the template's message.
         """
         self._check(messages, rendering)
-        told = messages if self.knows_tools else write_out(messages, tool_use)
-        told = normalise(told, fold_system=self._fold_system, alternate=self._alternate)
-        if self._forgets_system and told[-1].role != "user":
-            told = fold_into_last(told)
+        adapted = messages if self.knows_tools else write_out(messages, tool_use)
+        adapted = normalise(adapted, fold_system=self._fold_system, alternate=self._alternate)
+        if self._drops_system and adapted[-1].role != "user":
+            adapted = fold_into_last(adapted)
         try:
-            prompt = self._render(told, tool_use.tools if self.knows_tools else (), rendering)
-        except Exception as exc:  # see above
+            prompt = self._render(adapted, tool_use.tools if self.knows_tools else (), rendering)
+        except Exception as exc:  # of any kind, as above
             raise InvalidRequest(f"The chat template refuses these messages: {exc}", param="messages") from exc
         return prompt + answer_beginning(tool_use.choice)
 
@@ -107,13 +108,13 @@ class ChatTemplate:
         if taken := sorted(rendering.variables.keys() & (_OURS | self._special_tokens.keys())):
             raise InvalidRequest(f"`chat_template_kwargs` must not set `{taken[0]}`.", param="chat_template_kwargs")
 
-    def _takes(self, messages: Sequence[Message]) -> bool:
-        """True if every message is in the prompt: some templates drop what they do not know."""
+    def _shows(self, messages: Sequence[Message]) -> bool:
+        """True if every message is in the prompt: some templates drop messages of roles that they do not know."""
         prompt = self._try(messages)
         return all(message.content in prompt for message in messages)
 
     def _try(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str:
-        """The prompt, or nothing: a template may fail in any way that Python can."""
+        """The prompt, or "" if the template fails, which it may do with any exception."""
         try:
             return self._render(messages, tools)
         except Exception:
@@ -122,7 +123,6 @@ class ChatTemplate:
     def _render(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), rendering: Rendering = PLAIN_RENDERING
     ) -> str:
-        # Annotated as a string upstream; it returns the prompts and, beside them, token spans that were not asked for.
         documents = [message_document(message, self._unquoted) for message in messages]
         rendered: Any = render_jinja_template(
             conversations=[documents],
@@ -133,5 +133,5 @@ class ChatTemplate:
             **rendering.variables,
             **self._special_tokens,
         )
-        prompts, _ = rendered
+        prompts, _ = rendered  # a tuple, though annotated as str; the second part is token spans
         return str(prompts[0])

@@ -1,6 +1,6 @@
-"""Token ids to text, piece by piece: broken characters and possible stop strings are held back until they are decided.
+"""Token ids to text, as they come. Incomplete characters and possible stop strings are held back until decided.
 
-Refuses I/O and knows no tokenizer: it works on a table from token id to bytes, so each token costs the same.
+Works on a table from token id to bytes, so that each token costs the same. Not here: I/O, and the tokenizer itself.
 """
 
 import codecs
@@ -14,8 +14,8 @@ from frontend.generation import Delta, Ending, GenerationRequest, Outcome, Token
 class TextDecoder:
     """Bytes of tokens to text; a character appears when its last byte does.
 
-    The text is the same however the ids are cut, and bytes that are no UTF-8 become U+FFFD one by one as Unicode
-    recommends. An id that is not in the table (special tokens, padding of the vocabulary) has no text.
+    The text does not depend on how the ids are divided among calls of `feed`. Bytes that are not UTF-8 become U+FFFD,
+    as many as Unicode recommends. An id without an entry in the table (special tokens, padding) has no text.
     """
 
     def __init__(self, token_bytes: Mapping[int, bytes]) -> None:
@@ -23,9 +23,9 @@ class TextDecoder:
         self._held = b""
 
     def feed(self, token_ids: Iterable[int]) -> str:
-        """The text that these tokens complete."""
+        """The characters that are complete with these tokens."""
         data = self._held + b"".join([self._token_bytes.get(token_id, b"") for token_id in token_ids])
-        # What codecs' own incremental decoder does, less a call of Python for every token.
+        # As codecs' incremental decoder, which makes a Python call for every token.
         text, num_decoded = codecs.utf_8_decode(data, "replace")
         self._held = data[num_decoded:]
         return text
@@ -36,7 +36,7 @@ class TextDecoder:
 
 
 class StopStrings:
-    """Cut text at the stop string that is completed first; hold back whatever may still become one."""
+    """Cuts text at the stop string that is completed first; holds back text that may be the beginning of one."""
 
     def __init__(self, stop: Sequence[str], *, include: bool = False) -> None:
         self._stop = stop
@@ -47,11 +47,11 @@ class StopStrings:
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
-        """The text that is certain to be in front of any stop string; with `include` also the one that was found."""
+        """The text that is certainly before any stop string; with `include`, also the stop string that was found."""
         if self.matched is not None:
             return ""
         held = self._held + text
-        # First completed, not first begun: one token at a time must give what the whole text at once gives.
+        # First completed, not first begun: one token at a time must give what the complete text at once gives.
         if found := [(at + len(string), at, string) for string in self._stop if (at := held.find(string)) >= 0]:
             behind, at, self.matched = min(found)
             return held[: behind if self._include else at]
@@ -67,30 +67,34 @@ class StopStrings:
 
 
 class PendingLogprobs:
-    """Tokens that wait until the text they began in has left, so that none is told of whose text never will be."""
+    """Tokens and their log probabilities, held back until the text that they begin in is delivered.
+
+    Text is held back while it may be a stop string, and dropped if it is one. The log probabilities of its tokens must
+    then be held back and dropped too.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, Token]] = deque()
 
     def append(self, token: Token, *, start: int) -> None:
-        """`start` counts the answer's characters that were whole before this token."""
+        """`start` is the number of complete characters of the answer before this token."""
         self._waiting.append((start, token))
 
-    def release(self, num_characters: int, *, whole: bool) -> list[Token]:
-        """The tokens that began in front of `num_characters`; if that is the `whole` answer, also those behind it."""
+    def release(self, num_characters: int, *, complete: bool) -> list[Token]:
+        """The tokens that begin within the first `num_characters`; if these are the `complete` answer, all tokens."""
         released = []
         while self._waiting:
             start, _ = self._waiting[0]
-            if not (start < num_characters or (whole and start == num_characters)):
+            if not (start < num_characters or (complete and start == num_characters)):
                 break
             released.append(self._waiting.popleft()[1])
         return released
 
 
 class AnswerDecoder:
-    """One answer: feed it the engine's tokens, take its text, and ask it at the end why it ended and what it cost.
+    """Decodes one answer: takes the engine's tokens, returns its text, and at the end why it ended and its usage.
 
-    `with_tokens` has it tell of the tokens beside the text.
+    `with_tokens`: each Delta has the tokens beside the text.
     """
 
     def __init__(self, request: GenerationRequest, token_bytes: Mapping[int, bytes], *, with_tokens: bool) -> None:
@@ -116,34 +120,34 @@ class AnswerDecoder:
 
     @property
     def is_complete(self) -> bool:
-        """True once a stop string or an end token that the engine does not watch for was seen: cancel the engine."""
+        """True once a stop string or end token was found that the engine does not stop at: then cancel its request."""
         return self._end_id is not None or self._stop.matched is not None
 
     def feed(self, chunk: TokenChunk) -> Delta:
-        """What to hand on now; tokens behind the end are dropped."""
+        """The text and tokens to deliver now. Tokens after the end of the answer are dropped."""
         if chunk.num_cached_tokens is not None:
-            # Engines count blocks, of which the last may be used in part, and work out the last token in any case.
+            # Engines count blocks. The last one may be partly used, and the last token is never taken from the cache.
             self._num_cached_tokens = min(chunk.num_cached_tokens, self._num_prompt_tokens - 1)
         if not self._one_by_one:
             self._num_completion_tokens += len(chunk.token_ids)
             return Delta(self._text.feed(chunk.token_ids), (), self._num_completion_tokens)
         log_probs = chain(chunk.log_probs, repeat(None))
         text = "".join([self._feed_one(*token) for token in zip(chunk.token_ids, log_probs, strict=False)])
-        return self._delta(text, whole=False)
+        return self._delta(text, complete=False)
 
     def finish(self) -> Delta:
-        """What was held back, now that no token will follow."""
+        """The rest that was held back, once no token will follow."""
         text = self._stop.feed(self._text.finish()) + self._stop.finish()
-        return self._delta(text, whole=self._stop.matched is None)
+        return self._delta(text, complete=self._stop.matched is None)
 
-    def _delta(self, text: str, *, whole: bool) -> Delta:
+    def _delta(self, text: str, *, complete: bool) -> Delta:
         if self._pending is None:
             return Delta(text, (), self._num_completion_tokens)
         self._num_released += len(text)
-        return Delta(text, self._pending.release(self._num_released, whole=whole), self._num_completion_tokens)
+        return Delta(text, self._pending.release(self._num_released, complete=complete), self._num_completion_tokens)
 
     def _feed_one(self, token_id: int, log_prob: float | None) -> str:
-        """One token at a time, so that the count ends with the token that completes a stop string."""
+        """Decodes a single token, so that the count ends with the token that completes a stop string."""
         if self.is_complete:
             return ""
         is_end = token_id in self._end_ids and self._num_completion_tokens >= self._min_tokens
@@ -162,7 +166,7 @@ class AnswerDecoder:
 
     @property
     def outcome(self) -> Outcome:
-        """Why the answer is over and what it took; the reason is meaningful once it is."""
+        """Why the answer ended and its usage. The reason is meaningful only once it has ended."""
         reason = finish_reason(
             stop_matched=self.is_complete,
             num_completion_tokens=self._num_completion_tokens,

@@ -1,4 +1,4 @@
-"""Where a JSON object or array ends, in text that is cut anywhere. Refuses to check that it is JSON."""
+"""Find the end of a JSON object or array in text that comes in pieces. Not here: a check that it is valid JSON."""
 
 import re
 
@@ -7,7 +7,7 @@ _QUOTE_OR_ESCAPE = re.compile(r'["\\]')
 
 
 class Nesting:
-    """Counts brackets outside of strings, from `depth` on."""
+    """Counts brackets outside of strings; `depth` of them are open already."""
 
     def __init__(self, depth: int = 0) -> None:
         self._depth = depth
@@ -15,7 +15,7 @@ class Nesting:
         self._escaped = False
 
     def end(self, text: str, begin: int = 0) -> int | None:
-        """The place behind the bracket that closes the first one; None if it is not in `text`, from `begin` on."""
+        """The index after the bracket that closes the first one; None if `text` does not have it from `begin` on."""
         at = begin
         while at < len(text):
             if self._escaped:

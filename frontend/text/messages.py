@@ -1,7 +1,7 @@
 """Conversations by Mistral's rules: one system prompt in front, then user and assistant in turn.
 
-Pure, over messages of text and calls, after mistral-common's v1 and v3 tokenizers. Refuses to know templates: which of
-the rules a conversation needs is the template's matter.
+The rules are those of mistral-common's v1 and v3 tokenizers. Not here: which of them a template needs, see
+chat_template.py.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ SEPARATOR = "\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation: text, calls of the assistant, or with `tool_call_id` what one of them returned."""
+    """One message of a conversation: text, calls of the assistant, or the result of the call `tool_call_id`."""
 
     role: Role
     content: str
@@ -27,14 +27,16 @@ class Message:
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """Join the parts of a message, or several messages; empty ones leave no trace."""
+    """Join the parts of a message, or several messages, without empty ones."""
     return SEPARATOR.join(text for text in texts if text)
 
 
 def normalise(messages: Sequence[Message], *, fold_system: bool, alternate: bool) -> Sequence[Message]:
-    """Apply the rules asked for: `fold_system` where no system role exists, `alternate` where roles must take turns.
+    """Apply the rules that the template needs.
 
-    One difference to mistral-common, on purpose: a system message between two user messages does not keep them apart.
+    `fold_system`: it has no system role, so the system prompt goes into the first user message. `alternate`: user and
+    assistant must take turns. One deliberate difference to mistral-common: two user messages are joined even if a
+    system message stands between them.
     """
     if not fold_system and not alternate:
         return messages
@@ -48,10 +50,10 @@ def normalise(messages: Sequence[Message], *, fold_system: bool, alternate: bool
 
 
 def _take_turns(messages: Sequence[Message]) -> list[Message]:
-    """Join neighbours of one role; the user begins, with an empty message if need be.
+    """Join adjacent messages of one role; the first turn is the user's, with an empty message if need be.
 
-    Calls and their results count as no turn, by Mistral's v3 templates: each result stays a message of its own, and a
-    user who speaks right after them has been answered with nothing.
+    In Mistral's v3 templates, calls and their results are not turns: each result stays a message of its own, and a
+    user message directly after them gets an empty answer in front.
     """
     turns: list[Message] = []
     for message in messages:
@@ -75,7 +77,7 @@ def _fold(system_prompt: str, turns: list[Message]) -> list[Message]:
 
 
 def fold_into_last(messages: Sequence[Message]) -> Sequence[Message]:
-    """Put a leading system prompt in front of the last user message, where mistral-common's v3 has it."""
+    """Put a leading system prompt in front of the last user message, as mistral-common's v3 does."""
     last = next((index for index in reversed(range(len(messages))) if messages[index].role == "user"), None)
     if last is None or messages[0].role != "system":
         return messages

@@ -1,4 +1,4 @@
-"""The one model that is served: what turns text into its tokens, and the limits that requests to it must keep."""
+"""The one model that is served: its chat template, tokenizer and end tokens, and the limits of its engine."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,10 @@ from .tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """`vocab_size` counts the rows of the embedding: it may be more than the tokenizer has tokens."""
+    """`vocab_size` is the number of rows of the embedding, which may exceed the number of tokens.
+
+    `allow_chat_template`: a request may bring a chat template of its own.
+    """
 
     template: ChatTemplate
     tokenizer: Tokenizer

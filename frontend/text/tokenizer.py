@@ -1,7 +1,7 @@
-"""The checkpoint's tokenizer: prompt text to token ids, and a table from token id to the bytes it stands for.
+"""The checkpoint's tokenizer: prompt text to token ids, and a table from token id to the bytes that it stands for.
 
-Refuses to rebuild tokenizer.json (transformers would put its own normalizer into a Llama tokenizer, which changes the
-ids after special tokens) and to decode: the table is what lets text.py do that in constant time per token.
+tokenizer.json is used as it is: transformers would put its own normalizer into a Llama tokenizer, which changes the
+ids after special tokens. With the table, detokenizer.py decodes answers in constant time per token.
 """
 
 import re
@@ -14,14 +14,15 @@ from tokenizers import Tokenizer as HfTokenizer
 from frontend.errors import StartupError
 from frontend.generation import EndTokens
 
-_SHIELDED = re.compile("\ufdd0([0-9]+)\ufdd1")
-"""A control token that a user wrote, by number. Unicode reserves the two code points for a program's own use."""
+_ESCAPED = re.compile("\ufdd0([0-9]+)\ufdd1")
+"""An escaped control token, by its number. Unicode reserves the two code points for a program's internal use."""
 
 
 class Tokenizer:
-    """Encodes prompts to the ids that the shipped tokenizer.json gives. For any thread.
+    """Encodes prompts as the checkpoint's tokenizer.json does. Thread-safe.
 
-    Control tokens that the template writes are control tokens; what a user writes is text, whatever it looks like.
+    A control token is one that tokenizer.json declares special. The template can write control tokens; a client cannot,
+    because those in its text are escaped and then encoded as plain text.
     """
 
     def __init__(self, tokenizer_json: bytes) -> None:
@@ -40,20 +41,20 @@ class Tokenizer:
         self._all_token_bytes = self._token_bytes | controls
 
     def escape_special_tokens(self, text: str) -> str:
-        """`text` as a user's words: control tokens in it come out of `encode` as plain text."""
+        """A client's text with its control tokens escaped, so that `encode` treats them as plain text."""
         text = text.replace("\ufdd0", "").replace("\ufdd1", "")
         return self._control.sub(lambda match: f"\ufdd0{self._control_tokens.index(match[0])}\ufdd1", text)
 
     def unescape_special_tokens(self, prompt: str) -> str:
-        """The prompt as people read it."""
-        return _SHIELDED.sub(lambda match: self._control_tokens[int(match[1])], prompt)
+        """The prompt with its control tokens as they were written."""
+        return _ESCAPED.sub(lambda match: self._control_tokens[int(match[1])], prompt)
 
     def control_token_id(self, content: str) -> int | None:
-        """The control token that is written `content`; None if the vocabulary has it not, or has it as text."""
+        """The id of the control token `content`; None if the vocabulary does not have it, or not as a control token."""
         return self._control_ids.get(content)
 
     def encode(self, prompt: str) -> list[int]:
-        """Token ids of a rendered prompt. Nothing is added: templates write the beginning-of-sequence token."""
+        """Token ids of a rendered prompt. Nothing is added: the template writes the beginning-of-sequence token."""
         if "\ufdd0" not in prompt:
             return self._tokenizer.encode(prompt, add_special_tokens=False).ids
         token_ids: list[int] = []
@@ -65,9 +66,9 @@ class Tokenizer:
         return token_ids
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Token ids of text that is no conversation; control tokens in it are control tokens.
+        """Token ids of text that no template rendered; control tokens in it are control tokens.
 
-        With `add_special_tokens` what the tokenizer puts around a text is there once, also if the text has it already.
+        `add_special_tokens` adds the tokens that the tokenizer puts around a text, unless the text begins with them.
         """
         token_ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if not add_special_tokens:
@@ -77,18 +78,18 @@ class Tokenizer:
         return token_ids if before and token_ids[: len(before)] == before else with_special
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The tokenizer's own idea of the text, control tokens written out."""
+        """The text by the tokenizer's own decoder, with control tokens written out."""
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
 
     def bytes_of(self, *, skip_special_tokens: bool, shown_token_ids: Iterable[int] = ()) -> Mapping[int, bytes]:
-        """What each token adds to the text of an answer; an id that is not in there adds nothing."""
+        """The bytes that each token adds to the text of an answer; an id without an entry adds none."""
         if not skip_special_tokens:
             return self._all_token_bytes
         shown = {token_id: self._all_token_bytes[token_id] for token_id in shown_token_ids}
         return self._token_bytes | shown if shown else self._token_bytes
 
     def end_tokens(self, special_tokens: Mapping[str, str], eos_token_ids: Sequence[int]) -> EndTokens:
-        """The checkpoint's end tokens: generation_config.json's first, then the tokenizer's own."""
+        """The checkpoint's end tokens: first those of generation_config.json, then the tokenizer's own."""
         end_ids = list(eos_token_ids)
         own = self._tokenizer.token_to_id(special_tokens.get("eos_token", ""))
         if own is not None and own not in end_ids:
@@ -104,7 +105,7 @@ class Tokenizer:
 
 
 def _token_bytes(tokenizer: HfTokenizer, description: dict[str, Any], special_ids: Any) -> dict[int, bytes]:
-    """What each token adds to the text. Special tokens have no text and no entry."""
+    """The bytes that each token adds to the text. Special tokens have no entry."""
     to_bytes = _piece_decoder(description.get("decoder") or {})
     without_text = set(special_ids)
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
@@ -112,7 +113,7 @@ def _token_bytes(tokenizer: HfTokenizer, description: dict[str, Any], special_id
 
 
 def _piece_decoder(decoder: dict[str, Any]) -> Callable[[str], bytes]:
-    """How a vocabulary spells bytes: byte-level BPE, or SentencePiece with or without byte fallback."""
+    """The function from a token's text in the vocabulary to its bytes, for byte-level BPE or SentencePiece."""
     steps = {step["type"] for step in decoder.get("decoders", [decoder]) if "type" in step}
     if "ByteLevel" in steps:
         return _byte_level_bytes
@@ -122,7 +123,7 @@ def _piece_decoder(decoder: dict[str, Any]) -> Callable[[str], bytes]:
 
 
 def _sentencepiece_bytes(piece: str) -> bytes:
-    """`<0x0A>` is a byte, `▁` a space. The space of the first word stays: the model wrote it."""
+    """`<0x0A>` is a byte, `▁` a space. The space before the first word is kept: the model generated it."""
     if len(piece) == 6 and (byte := _BYTE_PIECE.fullmatch(piece)):
         return bytes.fromhex(byte[1])
     return piece.replace("▁", " ").encode()
@@ -132,7 +133,7 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """GPT-2's spelling of bytes: printable Latin-1 stands for itself, the rest for U+0100 and on, in order."""
+    """GPT-2's characters for bytes: printable Latin-1 stands for itself, U+0100 and following for the other bytes."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
@@ -142,7 +143,7 @@ _BYTE_LEVEL = _byte_level_alphabet()
 
 
 def _byte_level_bytes(piece: str) -> bytes:
-    """An added token may hold characters outside the alphabet: then it is written as it is."""
+    """An added token may have characters outside the alphabet; then its bytes are those of its text."""
     try:
         return bytes([_BYTE_LEVEL[character] for character in piece])
     except KeyError:

@@ -1,8 +1,8 @@
-"""Conversations and tools as transformers gives them to chat templates: documents of plain dicts.
+"""Messages and tools as the plain dicts that transformers passes to chat templates.
 
-Mistral's templates write some texts into JSON without quoting them, where mistral-common quotes: done here for those
-that do not. Refuses words of its own. Of an answer with text and calls they show the calls alone, which is Mistral's
-rule too: there the two never meet.
+Some of Mistral's templates write texts into JSON without quoting them, while mistral-common quotes them. For such a
+template they are quoted here. Of a message with text and calls, Mistral's templates show only the calls; Mistral's v3
+format has no message with both.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .tools import Tool, ToolCall, to_mistral_id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unquoted:
-    """What a template puts into JSON as it is."""
+    """The texts that a template writes into JSON without quoting them."""
 
     results: bool = False
     descriptions: bool = False
@@ -32,7 +32,7 @@ def tool_document(tool: Tool, unquoted: Unquoted) -> dict[str, Any]:
 
 
 def message_document(message: Message, unquoted: Unquoted) -> dict[str, Any]:
-    """A message; templates ask whether it has `tool_calls`, so only those that call have the key."""
+    """A message. The key `tool_calls` is there only if there are calls, because templates test for it."""
     document: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
         document["tool_calls"] = [_call_document(call) for call in message.tool_calls]

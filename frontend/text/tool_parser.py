@@ -1,13 +1,13 @@
-"""What the model wrote, to text and calls, as it comes.
+"""Parse what the model writes into text and tool calls, as it comes.
 
-Text is handed on at once, except what may still become the marker `[TOOL_CALLS]`. A call is handed on as soon as its
-name is known and its arguments begin, and these as they are written. A guided engine writes calls in one fixed form;
-without a guide, any JSON array of objects with a `name` and `arguments` is understood. Refuses to judge: the name may
-be unknown, and of the arguments' JSON only brackets and quotes are looked at, as what was sent cannot be taken back.
+Text is passed on at once, except what may become the marker `[TOOL_CALLS]`. A call is passed on once its name is known
+and its arguments begin; the arguments follow as they are written. With guided decoding, calls have one fixed form;
+without it, any JSON array of objects with a `name` and `arguments` is understood. As what was sent cannot be taken
+back, names are not checked, and in the arguments only brackets and quotes are looked at.
 
-Nothing that the model wrote is lost. What begins like a call and is none (no array, no name, arguments that are no
-object, or the answer is over first) is text, marker included; arguments that break off stay as far as they got. Only
-what says nothing is dropped: marker, separators, other keys of a call, white space around calls.
+No text of the model is lost. What begins like a call and is none (no array, no name, arguments that are not an object,
+or the answer ends first) is text, marker included; incomplete arguments stay as they are. Only syntax is dropped:
+marker, separators, other keys of a call, white space around calls.
 """
 
 import json
@@ -24,19 +24,19 @@ _COLON = re.compile(r"\s*:\s*")
 
 
 class ToolCallParser:
-    """One answer to events: joined up, they are the same however its text is cut.
+    """Turns the text of one answer into events. Joined, they do not depend on how the text is divided among calls.
 
-    `choice` says how the answer begins, behind what `prompt.answer_beginning` wrote: with text (`auto`), with the array
-    of calls (`required`), or with the arguments of one call (`named`). `new_id` makes the ids of the calls.
+    `choice` decides how the answer begins, after what `tool_prompt.answer_beginning` wrote: with text (`auto`), with
+    the array of calls (`required`), or with the arguments of one call (`named`). `new_id` makes the ids of the calls.
     """
 
     def __init__(self, choice: ToolChoice, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
         self._named = choice.name
         self._events: list[ToolEvent] = []
-        self._num_calls = self._num_whole_calls = 0
+        self._num_calls = self._num_complete_calls = 0
         self._held = ""
-        """What was read and not handed on; `_at` is how far into it the parser got."""
+        """Text that was read and not passed on yet; the parser has read it up to `_at`."""
         self._at = 0
         self._text_has_begun = False
         self._array_has_calls = False
@@ -46,16 +46,16 @@ class ToolCallParser:
 
     @property
     def all_calls_complete(self) -> bool:
-        """True once something was called, and while no call is open."""
-        return 0 < self._num_calls == self._num_whole_calls
+        """True if there is at least one call and none of them is incomplete."""
+        return 0 < self._num_calls == self._num_complete_calls
 
     def feed(self, text: str) -> list[ToolEvent]:
-        """What this text makes certain."""
+        """The events that are certain with this text."""
         self._held += text
         return self._run()
 
     def finish(self) -> list[ToolEvent]:
-        """What was held back, now that no text will follow."""
+        """The events of the text held back, once no text will follow."""
         events: list[ToolEvent] = []
         while self._held and self._state != self._text and not (self._state == self._call and self._array_has_calls):
             self._no_call()
@@ -66,26 +66,26 @@ class ToolCallParser:
         return events
 
     def _run(self) -> list[ToolEvent]:
-        """Let the states read until one of them needs more text. A state returns whether the next one has a turn."""
+        """Run the states until one of them needs more text. A state returns whether the next one can run."""
         while self._held and self._state():
             pass
         events, self._events = self._events, []
         return events
 
     def _text(self) -> bool:
-        """Text, up to the marker; only the last bracket may still become it, as the marker has but one, in front."""
+        """State: text before the marker. Only the last `[` may begin it, as the marker has no other."""
         marker = self._held.find(TOOL_CALLS)
         if marker < 0:
             bracket = self._held.rfind(TOOL_CALLS[0])
             may_become_it = bracket >= 0 and TOOL_CALLS.startswith(self._held[bracket:])
-            self._say(bracket if may_become_it else len(self._held))
+            self._pass_on_text(bracket if may_become_it else len(self._held))
             return False
-        self._say(marker)
+        self._pass_on_text(marker)
         self._at = self._held.index(TOOL_CALLS) + len(TOOL_CALLS)
         return self._go(self._array)
 
-    def _say(self, length: int) -> None:
-        """Hand on the beginning of what is held; white space around calls stays back until it is certain to be text."""
+    def _pass_on_text(self, length: int) -> None:
+        """Pass on the first `length` characters, but no white space that may still turn out to be around calls."""
         text = self._held[:length]
         if self._text_has_begun or text.strip():
             self._text_has_begun = True
@@ -94,7 +94,7 @@ class ToolCallParser:
                 self._events.append(TextDelta(text))
 
     def _array(self) -> bool:
-        """The bracket that opens the array."""
+        """State: before the `[` of the array."""
         begin = _skip(_BLANK, self._held, self._at)
         if begin == len(self._held):
             return False
@@ -105,7 +105,7 @@ class ToolCallParser:
         return self._go(self._call)
 
     def _call(self) -> bool:
-        """The brace that opens the next call, or the end of the array."""
+        """State: before the `{` of the next call, or the end of the array."""
         begin = _skip(_SEPARATOR if self._array_has_calls else _BLANK, self._held, self._at)
         if begin == len(self._held):
             return False
@@ -123,7 +123,7 @@ class ToolCallParser:
         return self._go(self._head)
 
     def _head(self) -> bool:
-        """Name first, arguments second: these can be handed on as they come. Any other call is read to its end."""
+        """State: in a call before its arguments. Unless the name comes first, the complete call is read at once."""
         if head := _HEAD.match(self._held, self._at):
             self._open(head[1])
             self._take(head.end())
@@ -136,12 +136,12 @@ class ToolCallParser:
         if call is None:
             return self._no_call()
         self._open(call[0])
-        self._hand_on_arguments(call[1], complete=True)
+        self._pass_on_arguments(call[1], complete=True)
         self._take(end)
         return self._go(self._call)
 
     def _named_arguments(self) -> bool:
-        """The brace that opens the arguments, where the prompt has written the rest."""
+        """State: before the `{` of the arguments, when the prompt already has the rest of the call."""
         begin = _skip(_BLANK, self._held, self._at)
         if begin == len(self._held):
             return False
@@ -152,10 +152,10 @@ class ToolCallParser:
         return self._go(self._arguments)
 
     def _arguments(self) -> bool:
-        """As they come, to the brace that closes them."""
+        """State: in the arguments, up to their last `}`."""
         end = self._nesting.end(self._held)
         length = len(self._held) if end is None else end
-        self._hand_on_arguments(self._held[:length], complete=end is not None)
+        self._pass_on_arguments(self._held[:length], complete=end is not None)
         self._take(length)
         if end is None:
             return False
@@ -163,15 +163,15 @@ class ToolCallParser:
         return self._go(self._text if self._named else self._tail)
 
     def _tail(self) -> bool:
-        """The rest of a call behind its arguments."""
+        """State: in a call after its arguments."""
         end = self._nesting.end(self._held)
         self._take(len(self._held) if end is None else end)
         return end is not None and self._go(self._call)
 
     def _no_call(self) -> bool:
-        """What was taken for the beginning of a call is text, and so is what follows, up to the next marker."""
+        """What looked like the beginning of a call is text, and so is what follows, up to the next marker."""
         self._text_has_begun = True
-        self._say(max(self._at, 1))
+        self._pass_on_text(max(self._at, 1))
         return self._go(self._text)
 
     def _open(self, name: str) -> None:
@@ -180,12 +180,12 @@ class ToolCallParser:
         self._events.append(ToolCallOpened(index=self._num_calls, id=self._new_id(), name=name))
         self._num_calls += 1
 
-    def _hand_on_arguments(self, arguments: str, *, complete: bool) -> None:
+    def _pass_on_arguments(self, arguments: str, *, complete: bool) -> None:
         self._events.append(ArgumentsDelta(index=self._num_calls - 1, arguments=arguments))
-        self._num_whole_calls += complete
+        self._num_complete_calls += complete
 
     def _take(self, length: int) -> None:
-        """What is handed on is no longer held."""
+        """Drop the first `length` characters of the held text."""
         self._held, self._at = self._held[length:], 0
 
     def _go(self, state: Callable[[], bool]) -> bool:
@@ -194,7 +194,7 @@ class ToolCallParser:
 
 
 def _read_call(text: str) -> tuple[str, str] | None:
-    """Name and arguments of a whole call, its members in any order; no arguments are empty ones. None if it is none."""
+    """Name and arguments of a complete call, `{}` if it has none; None if it is not a call."""
     try:
         call = json.loads(text)
     except (ValueError, RecursionError):
@@ -206,7 +206,7 @@ def _read_call(text: str) -> tuple[str, str] | None:
 
 
 def _as_written(text: str, name: str) -> str | None:
-    """The text of the member `name` of a JSON object."""
+    """The value of the member `name` of a JSON object, as it stands in the text."""
     decoder = json.JSONDecoder()
     written, at = None, _skip(_BLANK, text, 1)
     while text[at] != "}":
@@ -219,6 +219,6 @@ def _as_written(text: str, name: str) -> str | None:
 
 
 def _skip(pattern: re.Pattern[str], text: str, at: int) -> int:
-    """Where the next thing begins."""
+    """The index after `pattern`, if that matches at `at`."""
     match = pattern.match(text, at)
     return at if match is None else match.end()

@@ -1,7 +1,7 @@
-"""Tools in plain words, for templates that know none: a preamble where a system prompt goes, calls and results as text.
+"""Tools as text, for templates that do not know tools: a preamble in the system prompt, and calls and results as text.
 
-The words around the JSON are Mistral's own markers. Refuses tokens: in a vocabulary that has the markers as control
-tokens they become those, in any other they are text; what a client wrote comes in shielded.
+Calls and results begin with Mistral's own markers. These are encoded as control tokens if the vocabulary has them, and
+as text otherwise. In all text of the client, special tokens must be escaped.
 """
 
 import json
@@ -14,6 +14,7 @@ from .messages import Message, join_texts
 from .tools import TOOL_CALLS, Tool, ToolCall, ToolChoice, ToolUse
 
 _TOOL_RESULTS = "[TOOL_RESULTS]"
+"""Mistral's marker before a result."""
 
 _PREAMBLE = """\
 You can call these functions:
@@ -24,7 +25,7 @@ What a function returns is then told to you after {results}. If no function is n
 
 
 def write_out(messages: Sequence[Message], tool_use: ToolUse) -> list[Message]:
-    """The same conversation in texts alone: neither calls nor the role `tool` are left."""
+    """The conversation with everything about tools as text: without `tool_calls` and the role `tool`."""
     written = [*_write_messages(messages)]
     if not tool_use.tools:
         return written
@@ -35,9 +36,9 @@ def write_out(messages: Sequence[Message], tool_use: ToolUse) -> list[Message]:
 
 
 def answer_beginning(choice: ToolChoice) -> str:
-    """What the prompt says in the assistant's name, so that an answer that must call is already doing it.
+    """The beginning of an answer that must call a function, to be written at the end of the prompt.
 
-    The model goes on with the array of calls (`required`), or with the arguments of the function (`named`).
+    The model continues with the array of calls (`required`), or with the arguments of the function (`named`).
     """
     if choice.mode == "required":
         return TOOL_CALLS
@@ -45,13 +46,13 @@ def answer_beginning(choice: ToolChoice) -> str:
 
 
 def calls_text(calls: Sequence[ToolCall]) -> str:
-    """What the model writes to make these calls."""
+    """Calls as the model writes them."""
     listed = ", ".join(f'{{"name": "{call.name}", "arguments": {call.arguments}}}' for call in calls)
     return f"{TOOL_CALLS} [{listed}]"
 
 
 def function_document(tool: Tool) -> dict[str, Any]:
-    """A function as OpenAI writes it; a description that the client left out is left out."""
+    """A function as OpenAI writes it, without `description` if the client sent none."""
     document: dict[str, Any] = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     return {key: value for key, value in document.items() if value is not None}
 
@@ -62,17 +63,17 @@ def to_json(value: Any) -> str:
 
 
 def canonical_json(text: str) -> str | None:
-    """JSON text written anew, without escapes where none are needed; None if it is no JSON, or nested too deep."""
+    """JSON text rewritten without needless escapes; None if it is not JSON, or nested too deeply."""
     try:
         value = orjson.loads(text)
-        orjson.dumps(value)  # refuses a depth that would exhaust a template's recursion
+        orjson.dumps(value)  # raises if nested so deeply that a template would exceed Python's recursion limit
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
     return to_json(value)
 
 
 def as_json(content: str) -> str:
-    """A result as JSON: what is JSON stays it, anything else becomes a string. As mistral-common does."""
+    """A result as JSON: JSON stays JSON, any other text becomes a string. As mistral-common does."""
     return canonical_json(content) or to_json(content)
 
 
@@ -87,7 +88,7 @@ def _preamble(tool_use: ToolUse) -> str:
 
 
 def _write_messages(messages: Sequence[Message]) -> Iterator[Message]:
-    """Results in a row become one message of the user, each under the name of the function that was called."""
+    """Adjacent results become one user message, each with the name of the function that was called."""
     names: dict[str, str] = {}
     results: list[str] = []
     for message in messages:

@@ -1,6 +1,6 @@
-"""Tools and calls in our own words: what may be called, what is asked, what was called, and a stream of calls.
+"""Tools and tool calls as values: the functions of a request, its `tool_choice`, calls, and the events of an answer.
 
-Imports nothing of ours, so that conversations can hold calls. Refuses wire formats and prompts.
+Not here: the wire format (openai/tools) and the prompt (tool_prompt.py).
 """
 
 import hashlib
@@ -15,13 +15,14 @@ TOOL_CALLS = "[TOOL_CALLS]"
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
 _MISTRAL_ID_LENGTH = 9
+"""Characters in the id of a call, as Mistral's templates demand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A function. `parameters` is a JSON schema of its one argument, an object; `strict` is what the client said.
+    """A function. `parameters` is a JSON Schema of its arguments, an object; `strict` is as the client sent it.
 
-    `param` is its path in the request, for errors.
+    `param` is its path in the request, for error messages.
     """
 
     name: str
@@ -33,7 +34,10 @@ class Tool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolChoice:
-    """Whether the answer calls: not, as the model likes, at least once, or the function `name` exactly once."""
+    """OpenAI's `tool_choice`.
+
+    The answer calls no function (`none`), any (`auto`), at least one (`required`), or exactly `name` once (`named`).
+    """
 
     mode: Literal["none", "auto", "required", "named"]
     name: str = ""
@@ -41,7 +45,7 @@ class ToolChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolUse:
-    """What a request wants of tools. Without tools the choice is `none`, and the other way round."""
+    """The tools of a request. The choice is `none` exactly if there are no tools."""
 
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = ToolChoice(mode="none")
@@ -53,7 +57,7 @@ NO_TOOLS = ToolUse()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """One call. `arguments` is the JSON text of an object in a request, and whatever the model wrote in an answer."""
+    """One call. `arguments` is the JSON text of an object in a request; in an answer, any text that the model wrote."""
 
     id: str
     name: str
@@ -62,7 +66,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More of what the model says to the user."""
+    """More text of the answer."""
 
     text: str
 
@@ -88,7 +92,7 @@ ToolEvent = TextDelta | ToolCallOpened | ArgumentsDelta
 
 
 def collect(events: Iterable[ToolEvent]) -> tuple[str, tuple[ToolCall, ...]]:
-    """All that was said, and all that was called."""
+    """The complete text and all calls of an answer."""
     texts: list[str] = []
     opened: dict[int, ToolCallOpened] = {}
     arguments: dict[int, list[str]] = {}
@@ -106,17 +110,17 @@ def collect(events: Iterable[ToolEvent]) -> tuple[str, tuple[ToolCall, ...]]:
 def finish_reason(
     choice: ToolChoice, reason: Literal["stop", "length"], *, all_calls_complete: bool
 ) -> Literal["stop", "length", "tool_calls"]:
-    """OpenAI's word for why the answer is over.
+    """OpenAI's `finish_reason`, given why generation ended.
 
-    A named function ends in `stop`, as OpenAI says of it. `length` stays `length`, and a stop string that cut a call
-    is `stop`: `tool_calls` promises calls that are whole.
+    `tool_calls` means that all calls are complete: `length` stays `length`, and a stop string that cut a call is
+    `stop`. The call of a named function also ends with `stop`, as OpenAI documents.
     """
     called = all_calls_complete and choice.mode in ("auto", "required")
     return "tool_calls" if called and reason == "stop" else reason
 
 
 def new_openai_id() -> str:
-    """An id as OpenAI's look."""
+    """An id in the form of OpenAI's."""
     return f"call_{secrets.token_hex(12)}"
 
 
@@ -126,7 +130,7 @@ def new_mistral_id() -> str:
 
 
 def to_mistral_id(call_id: str) -> str:
-    """`call_id` if Mistral's templates take it, else the same nine letters and digits for it every time."""
+    """`call_id` if Mistral's templates accept it; otherwise nine letters and digits derived from it."""
     if len(call_id) == _MISTRAL_ID_LENGTH and call_id.isascii() and call_id.isalnum():
         return call_id
     number = int.from_bytes(hashlib.sha256(call_id.encode()).digest(), "big")

@@ -1,7 +1,7 @@
-"""A chat template in the form of Mistral's v3 ones, with their habits.
+"""A chat template with the peculiarities of Mistral's v3 templates.
 
-Only they know where the tools go; ids must have nine characters; the system prompt is shown if the user speaks last;
-calls count as no turn; the texts of a call leave no trace; descriptions and results are put between quotes as they are.
+The tools come before the last user message. Ids must have nine characters. The system prompt is shown only if the last
+message is the user's. Calls are not turns. Text beside a call is dropped. Descriptions and results are not escaped.
 """
 
 CHAT_TEMPLATE = """\

@@ -1,4 +1,4 @@
-"""Text does not depend on how tokens are cut, is what the tokenizer itself decodes, and never shows a stop string."""
+"""Text does not depend on how tokens are divided, is what the tokenizer decodes, and has no part of a stop string."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def decode(model: ServedModel, pieces: Sequence[Sequence[int]]) -> str:
 
 
 def cut(data: st.DataObject, sequence: Sequence[int]) -> list[Sequence[int]]:
-    """Cut a sequence anywhere, into empty pieces too."""
+    """Divide a sequence at random, into empty pieces too."""
     places = sorted(data.draw(st.lists(st.integers(0, len(sequence)), max_size=8)))
     return [sequence[begin:end] for begin, end in zip([0, *places], [*places, len(sequence)], strict=True)]
 
@@ -41,19 +41,19 @@ def cut(data: st.DataObject, sequence: Sequence[int]) -> list[Sequence[int]]:
 @settings(deadline=None)
 @given(data=st.data(), text=TEXTS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_text_is_what_was_encoded_however_the_ids_are_cut(
+def test_text_is_what_was_encoded_however_the_ids_are_divided(
     request: pytest.FixtureRequest, family: str, data: st.DataObject, text: str
 ) -> None:
     model = request.getfixturevalue(family)
     written = text.replace("\ufdd0", "").replace("\ufdd1", "").replace("▁", " " if family == "mixtral" else "▁")
-    leading_space = " " if family == "mixtral" and text else ""  # the tokenizer puts one in front; see below
+    leading_space = " " if family == "mixtral" and text else ""  # which its tokenizer puts in front of any text
     assert decode(model, cut(data, token_ids_of(model, text))) == leading_space + written
 
 
 @settings(deadline=None)
 @given(data=st.data())
 @pytest.mark.parametrize("family", FAMILIES)
-def test_text_of_any_tokens_does_not_depend_on_the_cut(
+def test_text_of_any_tokens_does_not_depend_on_how_they_are_divided(
     request: pytest.FixtureRequest, family: str, data: st.DataObject
 ) -> None:
     model = request.getfixturevalue(family)
@@ -69,10 +69,10 @@ def test_text_of_any_tokens_does_not_depend_on_the_cut(
 @settings(deadline=None)
 @given(data=st.data())
 @pytest.mark.parametrize("family", FAMILIES)
-def test_whole_characters_of_any_tokens_are_those_of_the_tokenizers_own_decoder(
+def test_complete_characters_of_any_tokens_are_those_of_the_tokenizers_own_decoder(
     request: pytest.FixtureRequest, family: str, data: st.DataObject
 ) -> None:
-    """How many U+FFFD stand for broken bytes differs: a run of byte tokens is all or nothing there."""
+    """Without U+FFFD: their number differs, as the tokenizer decodes a run of byte tokens completely or not at all."""
     model = request.getfixturevalue(family)
     words = [
         token_id
@@ -96,7 +96,7 @@ def test_a_character_appears_with_its_last_byte(mixtral: ServedModel) -> None:
     assert [decoder.feed([token_id]) for token_id in bytes_as_tokens] == ["", "", "", "🚀"]
 
 
-def test_a_character_that_never_completes_is_shown_as_broken(model: ServedModel) -> None:
+def test_a_character_that_stays_incomplete_becomes_a_replacement_character(model: ServedModel) -> None:
     first_byte = next(
         token_id for token_id, piece in model.tokenizer.bytes_of(skip_special_tokens=True).items() if piece == b"\xf0"
     )
@@ -118,7 +118,7 @@ def stop_at(stop: Sequence[str], pieces: Sequence[str]) -> tuple[str, str | None
     text=st.text(alphabet="abc", max_size=12),
     stop=st.lists(st.text(alphabet="abc", min_size=1, max_size=4), max_size=3),
 )
-def test_stop_strings_end_the_text_at_the_first_completed_one_under_every_cut(
+def test_text_ends_at_the_stop_string_completed_first_however_it_is_divided(
     data: st.DataObject, text: str, stop: list[str]
 ) -> None:
     ends = [
@@ -133,17 +133,17 @@ def test_stop_strings_end_the_text_at_the_first_completed_one_under_every_cut(
     assert stop_at(stop, pieces) == expected
 
 
-def test_no_beginning_of_a_stop_string_is_shown_while_it_may_become_one() -> None:
+def test_text_is_held_back_while_it_may_become_a_stop_string() -> None:
     stop_strings = StopStrings(["END."])
     assert [stop_strings.feed(piece) for piece in ("the E", "N", "D", "s. EN", "D.")] == ["the ", "", "", "ENDs. ", ""]
     assert stop_strings.matched == "END."
 
 
 def answer(model: ServedModel, *, other_end_ids: frozenset[int] = frozenset(), **params: object) -> AnswerDecoder:
-    wishes = {"max_tokens": 100, "temperature": 0.0, "top_p": 1.0, "seed": 0, **params}
+    fields = {"max_tokens": 100, "temperature": 0.0, "top_p": 1.0, "seed": 0, **params}
     request = GenerationRequest(
         prompt_token_ids=[1, 2, 3],
-        sampling_params=SamplingParams(**wishes),  # type: ignore[arg-type]
+        sampling_params=SamplingParams(**fields),  # type: ignore[arg-type]
         end_tokens=EndTokens(end_id=2, pad_id=2, other_end_ids=other_end_ids),
     )
     return AnswerDecoder(
@@ -164,14 +164,14 @@ def test_tokens_are_counted_up_to_the_one_that_completes_a_stop_string(mixtral: 
     assert (decoder.outcome.ending.finish_reason, decoder.outcome.ending.stop_reason) == ("stop", "Haus ein")
 
 
-def test_an_end_token_that_the_engine_does_not_watch_for_ends_the_answer_without_text(mixtral: ServedModel) -> None:
+def test_an_end_token_that_the_engine_does_not_stop_at_ends_the_answer_without_text(mixtral: ServedModel) -> None:
     decoder = answer(mixtral, other_end_ids=frozenset([21209]))
     assert text_of(decoder, [6004, 21209, 6004]) == " Ein"
     assert (decoder.is_complete, decoder.outcome.usage.num_completion_tokens) == (True, 1)
     assert (decoder.outcome.ending.finish_reason, decoder.outcome.ending.stop_reason) == ("stop", None)
 
 
-def test_ignore_eos_holds_for_every_end_token(mixtral: ServedModel) -> None:
+def test_ignore_eos_applies_to_every_end_token(mixtral: ServedModel) -> None:
     decoder = answer(mixtral, other_end_ids=frozenset([21209]), ignore_eos=True)
     assert text_of(decoder, [6004, 21209, 6004]) == " Ein Haus Ein"
 
@@ -197,30 +197,30 @@ def test_a_stop_string_in_the_last_token_allowed_is_a_stop(mixtral: ServedModel)
     assert decoder.outcome.ending.finish_reason == "stop"
 
 
-def test_a_stop_token_id_ends_the_answer_and_is_named_also_where_end_tokens_are_ignored(mixtral: ServedModel) -> None:
+def test_a_stop_token_id_ends_the_answer_and_is_its_stop_reason_with_ignore_eos_too(mixtral: ServedModel) -> None:
     decoder = answer(mixtral, stop_token_ids=frozenset([21209]), ignore_eos=True)
     assert text_of(decoder, [6004, 21209, 6004]) == " Ein"
     assert (decoder.outcome.ending.finish_reason, decoder.outcome.ending.stop_reason) == ("stop", 21209)
 
 
-def test_no_token_is_lost_where_the_engine_tells_fewer_log_probabilities(mixtral: ServedModel) -> None:
+def test_no_token_is_lost_if_the_engine_sends_fewer_log_probabilities(mixtral: ServedModel) -> None:
     decoder = answer(mixtral)
     delta = decoder.feed(TokenChunk([6004, 21209], [-0.5]))
     assert (delta.text, [token.log_prob for token in delta.tokens]) == (" Ein Haus", [-0.5, None])
 
 
-@pytest.mark.parametrize(("told", "counted"), [(None, None), (0, 0), (2, 2), (32, 2)])
-def test_of_the_prompt_all_but_its_last_token_can_have_been_cached(
-    mixtral: ServedModel, told: int | None, counted: int | None
+@pytest.mark.parametrize(("reported", "counted"), [(None, None), (0, 0), (2, 2), (32, 2)])
+def test_the_last_token_of_the_prompt_is_never_counted_as_cached(
+    mixtral: ServedModel, reported: int | None, counted: int | None
 ) -> None:
-    """An engine counts blocks; the prompt has 3 tokens."""
+    """An engine counts in blocks; the prompt has 3 tokens."""
     decoder = answer(mixtral)
     for token_id in (6004, 21209):
-        decoder.feed(TokenChunk([token_id], (), told))
+        decoder.feed(TokenChunk([token_id], (), reported))
     assert decoder.outcome.usage.num_cached_tokens == counted
 
 
-def test_what_ended_the_answer_can_stay_in_it(mixtral: ServedModel) -> None:
+def test_stop_string_or_token_can_be_included_in_the_text(mixtral: ServedModel) -> None:
     by_text = answer(mixtral, stop=("aus",), include_stop_str_in_output=True)
     assert text_of(by_text, [6004, 21209, 1796]) == " Ein Haus"
     by_id = answer(mixtral, stop_token_ids=frozenset([21209]), include_stop_str_in_output=True)
@@ -228,7 +228,7 @@ def test_what_ended_the_answer_can_stay_in_it(mixtral: ServedModel) -> None:
     assert by_id.outcome.usage.num_completion_tokens == 2
 
 
-def test_control_tokens_are_text_where_they_are_not_to_be_skipped(mixtral: ServedModel) -> None:
+def test_control_tokens_are_text_if_special_tokens_are_not_skipped(mixtral: ServedModel) -> None:
     assert text_of(answer(mixtral, skip_special_tokens=False, ignore_eos=True), [6004, 2, 21209]) == " Ein</s> Haus"
 
 
@@ -238,30 +238,30 @@ def test_control_tokens_are_text_where_they_are_not_to_be_skipped(mixtral: Serve
     token_ids=st.lists(st.sampled_from([6004, 21209, 1796, 243, 162, 157, 131, 0, 2, 28748, 356]), max_size=12),
     stop=st.lists(st.sampled_from(["Haus", "us e", " Ein Ei", "🚀", "nst"]), max_size=2, unique=True),
 )
-def test_tokens_are_told_once_in_order_never_before_their_text_and_the_same_under_every_cut(
+def test_tokens_come_once_in_order_not_before_their_text_and_however_they_are_divided(
     mixtral: ServedModel, data: st.DataObject, token_ids: list[int], stop: list[str]
 ) -> None:
     table = mixtral.tokenizer.bytes_of(skip_special_tokens=True)
     everything = [Token(token_id, table.get(token_id, b""), -float(at)) for at, token_id in enumerate(token_ids)]
-    told: list[Token] = []
+    released: list[Token] = []
     decoder, text, fed = answer(mixtral, stop=tuple(stop)), "", 0
     for piece in cut(data, token_ids):
         log_probs = [-float(fed + at) for at in range(len(piece))]
         fed += len(piece)
         delta = decoder.feed(TokenChunk(piece, log_probs))
         text += delta.text
-        told += delta.tokens
-        assert len(b"".join([token.text for token in told[:-1]]).decode(errors="ignore")) <= len(text)
+        released += delta.tokens
+        assert len(b"".join([token.text for token in released[:-1]]).decode(errors="ignore")) <= len(text)
     last = decoder.finish()
-    text, told = text + last.text, told + list(last.tokens)
-    assert told == everything[: len(told)]
+    text, released = text + last.text, released + list(last.tokens)
+    assert released == everything[: len(released)]
     at_once = answer(mixtral, stop=tuple(stop))
     first = at_once.feed(TokenChunk(token_ids, [token.log_prob or 0.0 for token in everything]))
     rest = at_once.finish()
-    assert (text, told) == (first.text + rest.text, [*first.tokens, *rest.tokens])
+    assert (text, released) == (first.text + rest.text, [*first.tokens, *rest.tokens])
     if decoder.outcome.ending.stop_reason is None:
-        assert told == everything
+        assert released == everything
     else:
-        # All tokens that the text began in, and no other.
-        assert b"".join([token.text for token in told]).decode(errors="replace").startswith(text)
-        assert len(b"".join([token.text for token in told[:-1]]).decode(errors="ignore")) < max(len(text), 1)
+        # Exactly the tokens that begin within the text.
+        assert b"".join([token.text for token in released]).decode(errors="replace").startswith(text)
+        assert len(b"".join([token.text for token in released[:-1]]).decode(errors="ignore")) < max(len(text), 1)

@@ -1,4 +1,4 @@
-"""Text and calls come apart the same however the answer is cut, and nothing that the model wrote is lost."""
+"""Text and calls do not depend on how the answer is divided, and no text of the model is lost."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def parse(choice: ToolChoice, pieces: Sequence[str]) -> tuple[list[ToolEvent], b
 
 
 def joined(events: Sequence[ToolEvent]) -> list[ToolEvent]:
-    """Neighbouring deltas of one thing made one."""
+    """The events, with adjacent deltas of the same text or call joined."""
     result: list[ToolEvent] = []
     for event in events:
         last = result[-1] if result else None
@@ -70,7 +70,7 @@ ANSWERS: list[tuple[str, list[ToolEvent], bool]] = [
         [TextDelta("I look.\n\n"), *call(0, "f", "{}")],
         True,
     ),
-    # without a guide: other keys, other order, none at all, several arrays, words behind
+    # without guided decoding: other keys, other order, no arguments, several arrays, text after calls
     ('[TOOL_CALLS] [{"name": "f", "arguments": {}, "id": "a}b]c"}]', call(0, "f", "{}"), True),
     ('[TOOL_CALLS] [{"arguments": { "a" : [1, {}] } , "name": "f\\u00e4"}]', call(0, "fä", '{ "a" : [1, {}] }'), True),
     ('[TOOL_CALLS] [{"name": "now"}]', call(0, "now", "{}"), True),
@@ -79,7 +79,7 @@ ANSWERS: list[tuple[str, list[ToolEvent], bool]] = [
         [*call(0, "f", "{}"), *call(1, "g", "{}"), TextDelta("\n Done.")],
         True,
     ),
-    # cut
+    # incomplete
     ('[TOOL_CALLS] [{"name": "f", "arg', [TextDelta('[TOOL_CALLS] [{"name": "f", "arg')], False),
     (' [TOOL_CALLS', [TextDelta(" [TOOL_CALLS")], False),
     (' [TOOL_CALLS] ', [TextDelta(" [TOOL_CALLS] ")], False),
@@ -131,12 +131,12 @@ def test_answer_gives_these_events_at_once_and_a_character_at_a_time(
         (NAMED, " [1]", [TextDelta(" [1]")]),
     ],
 )
-def test_answer_goes_on_where_the_prompt_ended(choice: ToolChoice, answer: str, events: list[ToolEvent]) -> None:
+def test_answer_continues_where_the_prompt_ended(choice: ToolChoice, answer: str, events: list[ToolEvent]) -> None:
     for pieces in ([answer], list(answer)):
         assert joined(parse(choice, pieces)[0]) == events
 
 
-def test_call_streams_as_openai_does_first_its_name_then_the_arguments_as_they_come() -> None:
+def test_call_streams_its_name_first_then_its_arguments_as_they_come() -> None:
     parser = ToolCallParser(AUTO, ids())
     pieces = ["[TOOL_", 'CALLS] [{"name": "f', '", "arguments"', ": ", '{"a', '": 1', "}}", "]"]
     assert [parser.feed(piece) for piece in pieces] == [
@@ -176,25 +176,25 @@ def cuts(text: str) -> st.SearchStrategy[list[str]]:
 
 @given(text=st.lists(FRAGMENTS, max_size=25).map("".join), data=st.data())
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.mode)
-def test_events_do_not_depend_on_the_cut(choice: ToolChoice, text: str, data: st.DataObject) -> None:
-    whole, complete = parse(choice, [text])
+def test_events_do_not_depend_on_how_the_text_is_divided(choice: ToolChoice, text: str, data: st.DataObject) -> None:
+    at_once, complete = parse(choice, [text])
     for pieces in (list(text), data.draw(cuts(text))):
         events, also_complete = parse(choice, pieces)
-        assert joined(events) == joined(whole)
+        assert joined(events) == joined(at_once)
         assert also_complete == complete
 
 
 @given(text=st.lists(FRAGMENTS, max_size=25).map("".join))
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.mode)
-def test_nothing_is_invented_and_only_syntax_is_dropped(choice: ToolChoice, text: str) -> None:
-    """What is handed on stands in the text in this order; without calls it is the whole text."""
+def test_events_are_parts_of_the_text_and_only_syntax_is_dropped(choice: ToolChoice, text: str) -> None:
+    """The text of the events occurs in the answer in this order; without calls it is the complete answer."""
     events, _ = parse(choice, [text])
     at = 0
     for event in joined(events):
         part = (
             event.text if isinstance(event, TextDelta) else "" if isinstance(event, ToolCallOpened) else event.arguments
         )
-        if part == "{}":  # may stand for arguments that the model left out
+        if part == "{}":  # perhaps for arguments that the model left out
             continue
         found = text.find(part, at)
         assert found >= 0
@@ -222,7 +222,7 @@ OBJECTS = st.dictionaries(
     ensure_ascii=st.booleans(),
 )
 @example(prose="", called=[("f", {"[TOOL_CALLS]": "[TOOL_CALLS] ["})], separators=(", ", ": "), ensure_ascii=True)
-def test_any_calls_are_read_back_with_the_arguments_as_they_were_written(
+def test_any_calls_are_parsed_with_their_arguments_unchanged(
     prose: str,
     called: list[tuple[str, dict[str, object]]],
     separators: tuple[str, str],
