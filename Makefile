@@ -24,7 +24,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	"$$python" -c '$(ACCEPTED)' 2>/dev/null && echo "$$python" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench quality demo cpu-engine plan images engine doctor up down logs perf aiperf clean
+.PHONY: help run test check table bench quality demo cpu-engine plan images engine doctor up down logs perf aiperf clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +40,9 @@ check: $(INSTALLED)  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy build_engine frontend tests
 	cd model_repository/openvino/1 && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml model.py
+
+table: $(INSTALLED)  ## write the table of request parameters into docs/parameters.md
+	@$(BIN)/python -m tests.docs.parameter_table
 
 bench: cpu-engine  ## tokens/s through HTTP beside the engine called directly, and the frontend's CPU per token
 	$(BIN)/python -m tests.benchmarks.serving
@@ -112,7 +115,7 @@ aiperf: .cache/aiperf/bin/aiperf  ## aiperf on the OpenAI API at URL, with the t
 		--extra-inputs ignore_eos:true --extra-inputs min_tokens:64 --extra-inputs temperature:0
 
 clean:  ## remove what was built: environment, caches, engines
-	rm -rf .venv .cache model_repository/*/1/engine model_repository/*/1/.engine.*
+	rm -rf .venv .cache build model_repository/*/1/engine model_repository/*/1/.engine.*
 
 .cache/aiperf/bin/aiperf:
 	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found; install one, or name it: make PYTHON=..."; exit 1; }

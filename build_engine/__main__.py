@@ -12,11 +12,13 @@ from build_engine.tensorrt_llm.gpus import GPUS
 from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .errors import BuildError, BuildInterrupted, HostError, ToolFailed
 from .mixtral import engine_bytes
+from .model_repository import MODEL_REPOSITORY, create_default
 from .progress import track
 from .publish import ENGINE
 from .signals import interruptible
 
-MODEL_REPOSITORY = Path("model_repository")
+SCRIPT = "mixtral-build-engine"
+"""The command that an installed wheel has for `python -m build_engine`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,9 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m build_engine", description="AWQ Mixtral checkpoint to Triton engine"
-    )
+    prog = SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m build_engine"
+    parser = argparse.ArgumentParser(prog=prog, description="AWQ Mixtral checkpoint to Triton engine")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     inspect = commands.add_parser("inspect", help="check a checkpoint and say what would be built")
@@ -114,6 +115,8 @@ def _describe(checkpoint: Checkpoint) -> str:
 
 def _build(arguments: argparse.Namespace) -> None:
     checkpoint = open_checkpoint(arguments.checkpoint.absolute())
+    if create_default(arguments.model_repository):
+        _print(f"created {arguments.model_repository}; the limits of its engines are in each config.pbtxt")
     model_dir = arguments.model_repository / arguments.target
     if _BUILDERS[arguments.target](checkpoint, model_dir, arguments):
         _print(f"published {model_dir / ENGINE}")

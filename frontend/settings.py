@@ -6,6 +6,7 @@ engine's config.pbtxt.
 
 import argparse
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Annotated, Any, get_args
 import limits
 
 ENV_PREFIX = "FRONTEND_"
+SCRIPT = "mixtral-frontend"
+"""The command that an installed wheel has for `python -m frontend`."""
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s,]+")
 
@@ -150,7 +153,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     secrets = [setting for setting in fields(Settings) if _is_secret(setting)]
     only_there = ", ".join(f"{_variable(secret)} ({get_args(secret.type)[1]})" for secret in secrets)
     parser = argparse.ArgumentParser(
-        prog="python -m frontend",
+        prog=SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m frontend",
         allow_abbrev=False,  # vLLM's --api-key KEY must not be taken for a file's name
         description="Serve OpenAI's chat API from a Triton model.",
         epilog=f"Each option can be set in the environment too: --max-body-bytes as {ENV_PREFIX}MAX_BODY_BYTES. "

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from build_engine.errors import RepositoryError
+from build_engine.model_repository import MODEL_REPOSITORY, create_default
 from frontend.engine_dir import read_engine_dir, served_names
 from frontend.errors import StartupError
 from frontend.settings import Settings
@@ -26,6 +28,8 @@ from frontend.settings import Settings
 from .child_process import children_of, start_child
 from .tritonserver import TritonSettings, TritonUnavailable, start_triton
 
+SCRIPT = "mixtral-local"
+"""The command that an installed wheel has for `python -m frontend.local`."""
 _POLL_INTERVAL_S = 0.1
 _LAST_WORDS_S = 2.0
 """Between Triton's death and the frontend's end: its clients get their error events, and /health says 503."""
@@ -208,11 +212,11 @@ Stop with Ctrl-C.
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
-        prog="python -m frontend.local",
+        prog=SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m frontend.local",
         description="Run Triton and the frontend together on this machine.",
         epilog="Further options go to the frontend: see python -m frontend --help.",
     )
-    parser.add_argument("--model-repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
+    parser.add_argument("--model-repository", type=Path, default=MODEL_REPOSITORY, help="default: %(default)s")
     parser.add_argument("--model", default="openvino", help="the Triton model to load (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address of the API (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port of the API (default: %(default)s)")
@@ -236,13 +240,15 @@ def main() -> int:
         signal.signal(signum, _raise_stop)
     try:
         with Local(arguments, frontend_options) as local:
+            if create_default(arguments.model_repository):
+                _say(f"local: created {arguments.model_repository}; each config.pbtxt there is yours to edit")
             local.start()
             _say(local.banner())
             _say(f"local: {local.watch()}")
             return 1
     except Stop:
         return 0
-    except StartupError as exc:
+    except (StartupError, RepositoryError) as exc:
         _say(f"local: {exc}")
         return 1
 

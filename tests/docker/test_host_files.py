@@ -71,7 +71,7 @@ def test_copies_only_what_its_ignore_file_lets_through(dockerfile: Path) -> None
 
 def test_every_package_is_installed_into_the_images() -> None:
     """An editable installation would not notice that one is missing."""
-    assert 'include = ["build_engine*", "frontend*"]' in (ROOT / "pyproject.toml").read_text()
+    assert 'include = ["build_engine*", "frontend*", "model_repository"]' in (ROOT / "pyproject.toml").read_text()
     folders = {file.parent for name in ("build_engine", "frontend") for file in (ROOT / name).rglob("*.py")}
     assert not [folder for folder in folders if not (folder / "__init__.py").exists()]
 
