@@ -1,6 +1,6 @@
-"""`python -m frontend`: settings, then the parts in order, then serve until told to stop.
+"""`python -m frontend`: read the settings, put the parts together, serve until a signal.
 
-Refuses to do anything at import, and to start without its tokenizer or its engine: one line says what is missing.
+Without its tokenizer or its engine it does not start: one line says what is missing.
 """
 
 import gc
@@ -24,9 +24,9 @@ from frontend.server.uvicorn import Server, tls_context, uvicorn_config
 from frontend.text.chat_template import ChatTemplate
 from frontend.text.served_model import ServedModel
 from frontend.text.tokenizer import Tokenizer
-from frontend.triton.client import open_triton
+from frontend.triton.client import TritonClient, open_triton
 
-from .engine_dir import read_engine_dir, served_names
+from .engine_dir import EngineDir, read_engine_dir, served_names
 from .errors import StartupError
 from .guided_decoding import GuideCompiler
 from .settings import Settings
@@ -38,7 +38,6 @@ async def serve(settings: Settings) -> None:
     files = read_engine_dir(settings.engine_dir)
     tokenizer = Tokenizer(files.tokenizer_json)
     template = ChatTemplate(files.chat_template, files.special_tokens)
-    end_tokens = tokenizer.end_tokens(files.special_tokens, files.eos_token_ids)
     async with open_triton(
         settings.triton_url,
         settings.model,
@@ -48,39 +47,40 @@ async def serve(settings: Settings) -> None:
         served_model = ServedModel(
             template=template,
             tokenizer=tokenizer,
-            end_tokens=end_tokens,
+            end_tokens=tokenizer.end_tokens(files.special_tokens, files.eos_token_ids),
             engine=triton.engine,
             vocab_size=files.vocab_size,
             allow_chat_template=settings.allow_chat_template,
         )
-        service = Service(
-            model_names=served_names(settings.served_model_name, files.checkpoint_path),
-            served_model=served_model,
-            triton=triton,
-            admission=Admission(triton.engine.max_batch_size, settings.max_queue_length),
-            guides=GuideCompiler(vocabulary_of(served_model)),
-            metrics=Metrics(),
-            max_body_bytes=settings.max_body_bytes,
-            request_timeout_s=settings.request_timeout_s,
-            reject_unknown_parameters=settings.reject_unknown_parameters,
-            started=int(time.time()),
-            engine_versions=files.versions,
-            triton_metrics_url=settings.triton_metrics_url,
-            system_fingerprint=files.fingerprint if settings.system_fingerprint else None,
-        )
-        app = with_middleware(
-            create_app(service),
-            api_keys,
-            CallerLimits(settings.rate_limit, settings.max_requests_per_key),
-            settings.cors_origin,
-        )
+        service = _to_service(settings, files, served_model, triton)
+        limits = CallerLimits(settings.rate_limit, settings.max_requests_per_key)
+        app = with_middleware(create_app(service), api_keys, limits, settings.cors_origin)
         server = Server(uvicorn_config(app, settings, tls))
         gc.collect()
-        gc.freeze()  # what lives now lives for good: the collector need not look at it again
+        gc.freeze()  # what exists now lives as long as the process: the garbage collector need not scan it again
         try:
             await server.serve()
         finally:
             await service.guides.close()
+
+
+def _to_service(settings: Settings, files: EngineDir, served_model: ServedModel, triton: TritonClient) -> Service:
+    model_names = served_names(settings.served_model_name, files.checkpoint_path)
+    return Service(
+        model_names=model_names,
+        served_model=served_model,
+        triton=triton,
+        admission=Admission(triton.engine.max_batch_size, settings.max_queue_length),
+        guides=GuideCompiler(vocabulary_of(served_model)),
+        metrics=Metrics(model_names[0]),
+        max_body_bytes=settings.max_body_bytes,
+        request_timeout_s=settings.request_timeout_s,
+        reject_unknown_parameters=settings.reject_unknown_parameters,
+        started=int(time.time()),
+        engine_versions=files.versions,
+        triton_metrics_url=settings.triton_metrics_url,
+        system_fingerprint=files.fingerprint if settings.system_fingerprint else None,
+    )
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The failures a client can be told of, each with its status, type, code and param; mapped to an answer in one place.
+"""The errors that clients get, each with its HTTP status, type, code and param.
 
     FrontendError                     500  server_error
     ├── InvalidRequest                400  invalid_request_error
@@ -15,16 +15,16 @@
     ├── EngineFailed                  500  server_error
     ├── EngineUnavailable             503  server_error, code engine_unavailable
     └── DeadlineExceeded              504  server_error, code timeout
-    StartupError                      no answer: there is nobody to tell but the operator
+    StartupError                      no response: one line for the operator
 
-Refuses to carry an engine's own words to a client: whoever raises logs them and passes a sentence of ours.
+An engine's own message never reaches a client: it is logged, and the error has a message of the frontend's.
 """
 
 from collections.abc import Mapping, Sequence
 
 
 class FrontendError(Exception):
-    """Something went wrong that has a place in OpenAI's vocabulary of errors. `headers` go with its answer."""
+    """An error in OpenAI's terms. `headers` are added to its response."""
 
     status = 500
     type = "server_error"
@@ -39,27 +39,27 @@ class FrontendError(Exception):
 
 
 class InvalidRequest(FrontendError):
-    """The client's mistake; `param` names the field."""
+    """The client's mistake; `param` is the field."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class UnsupportedParameter(InvalidRequest):
-    """A parameter that is known and cannot be honoured: refused, never ignored."""
+    """A parameter of the API that is not supported here; it is refused, never ignored."""
 
     code = "unsupported_parameter"
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """Prompt and answer do not fit the engine's context."""
+    """Prompt and answer together exceed the engine's context."""
 
     code = "context_length_exceeded"
     param = "messages"
 
 
 class InvalidApiKey(InvalidRequest):
-    """No API key, or none that is known."""
+    """The API key is missing or unknown."""
 
     status = 401
     code = "invalid_api_key"
@@ -73,7 +73,7 @@ class NotFound(InvalidRequest):
 
 
 class ModelNotFound(NotFound):
-    """The model asked for is not served; the message lists what is."""
+    """The model is not served; the message lists those that are."""
 
     code = "model_not_found"
     param = "model"
@@ -84,7 +84,7 @@ class ModelNotFound(NotFound):
 
 
 class MethodNotAllowed(InvalidRequest):
-    """The route exists, the method does not; the answer says which do."""
+    """The route exists, but not for this method; the header `allow` lists its methods."""
 
     status = 405
 
@@ -100,13 +100,13 @@ class BodyTooLarge(InvalidRequest):
 
 
 class UnsupportedMediaType(InvalidRequest):
-    """A body that says it is not JSON."""
+    """The content type of the body is not JSON."""
 
     status = 415
 
 
 class RateLimitExceeded(FrontendError):
-    """A caller has used up what it is allowed; the answer says when to come back."""
+    """A caller has reached its limit; the header `retry-after` has the seconds to wait."""
 
     status = 429
     type = "rate_limit_error"
@@ -118,15 +118,15 @@ class RateLimitExceeded(FrontendError):
 
 
 class QueueFull(RateLimitExceeded):
-    """As many generations wait as are allowed to; nothing was queued."""
+    """The queue is full; nothing of the request was queued."""
 
 
 class EngineFailed(FrontendError):
-    """The engine refused or broke off a request that was right by its contract."""
+    """The engine refused or aborted a valid request."""
 
 
 class EngineUnavailable(FrontendError):
-    """Triton cannot be reached, has gone away, or takes no more requests."""
+    """Triton cannot be reached, has gone away, or accepts no more requests."""
 
     status = 503
     code = "engine_unavailable"
@@ -142,13 +142,3 @@ class DeadlineExceeded(FrontendError):
 
 class StartupError(Exception):
     """The frontend cannot start; the message is one line for the operator."""
-
-
-def to_body(error: FrontendError) -> dict[str, dict[str, str | None]]:
-    """OpenAI's nested error body."""
-    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
-
-
-def to_frontend_error(exc: Exception) -> FrontendError:
-    """`exc` if a client may see it; otherwise it is a bug of ours, and says no more than that."""
-    return exc if isinstance(exc, FrontendError) else FrontendError("The server had an error. It has been logged.")

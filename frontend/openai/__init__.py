@@ -1,5 +1,6 @@
-"""OpenAI's wire types, field for field, one module per endpoint: what a body may hold, and what an answer looks like.
+"""OpenAI's API as values: request bodies to jobs, generated tokens to answers. Pure, a folder for each endpoint.
 
-Refuses behaviour: what the fields mean is decided in parameters.py and beside each endpoint. Fields that are not
-declared here are kept aside, so that those can refuse them or report them.
+types.py      the JSON types, field for field
+request.py    a body to a job: check, prompt, tokens, sampling parameters, constraint
+response.py   generated text and tokens to the bytes of an answer or a stream
 """

@@ -1,8 +1,8 @@
 """What the bodies and answers of several endpoints share."""
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,9 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
+from .body import Body, Unsupported
+from .unsupported import UNSUPPORTED
+
 _TOKEN_ID = re.compile("[0-9]{1,10}")
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256
@@ -23,12 +26,6 @@ MAX_STOP_TOKEN_IDS = 256
 MAX_N = 128
 MAX_LOGIT_BIAS = 1024
 MAX_CHOICES = 1024
-
-
-class Body(BaseModel):
-    """Strict, as a wrong type is a mistake; extra fields are kept, as clients send what other servers know."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 def text_parts(kind: str) -> Callable[[Any], Any]:
@@ -117,8 +114,10 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 class SamplingFields(Body):
     """The parameters that every generating endpoint shares. Ranges are OpenAI's; null means the default.
 
-    Descriptions are the README's words too.
+    The descriptions are also those of docs/parameters.md.
     """
+
+    unsupported: ClassVar[Mapping[str, Unsupported]] = UNSUPPORTED
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
         None, description="0 to 2, 0 is greedy; by default 0.7, and 1 for completions, as vLLM 0.4 has it"

@@ -1,4 +1,4 @@
-"""The generations that a body asks for: each of its prompts, `n` times. Shared by all endpoints. Pure."""
+"""What the endpoints share on the way from a body to a job: prompts to generation requests, and checks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,11 +22,10 @@ def to_requests(
     default_temperature: float,
     logprobs: bool,
     seed: int,
-    guide: str | None,
     num_choices: int = 1,
     tool_use: ToolUse = NO_TOOLS,
 ) -> list[GenerationRequest]:
-    """`num_choices` generations for each prompt, next to one another. `seed` is for a body without one.
+    """`num_choices` generations for each prompt (token ids), next to one another. `seed` is for a body without one.
 
     The answers to one prompt differ by their seeds: seed, seed + 1, ... Raises InvalidRequest naming the field.
     """
@@ -49,7 +48,6 @@ def to_requests(
             default_temperature=default_temperature,
             logprobs=logprobs,
             seed=seed,
-            guide=guide,
         )
         seeds = [(params.seed + choice) % 2**64 for choice in range(num_choices)]
         requests += [
@@ -64,7 +62,7 @@ def to_requests(
 
 
 def to_parsers(tool_use: ToolUse, model: ServedModel, count: int) -> list[ToolCallParser]:
-    """One for each answer that may call; none if none may."""
+    """A parser for each of `count` answers; none where the answer cannot call functions."""
     new_id = new_mistral_id if model.template.knows_tools else new_openai_id
     return [ToolCallParser(tool_use.choice, new_id) for _ in range(count)] if tool_use.tools else []
 
@@ -76,7 +74,7 @@ def check_stream_options(body: CompletionFields) -> None:
 
 
 def check_alternatives(param: str, count: int | None) -> None:
-    """Raises UnsupportedParameter if log probs of tokens are asked for that were not chosen."""
+    """Raises UnsupportedParameter if log probabilities are asked for of tokens that were not chosen."""
     if count:
         raise UnsupportedParameter(
             f"`{param}` is {count}; accepted: 0. The engine tells the log probabilities of the chosen tokens only.",

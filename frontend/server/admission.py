@@ -1,7 +1,4 @@
-"""A bounded queue in front of Triton: fair between keys, in order for each of them, and a clear no when it is full.
-
-Refuses to know what is being admitted, and whom a key stands for: it counts.
-"""
+"""A bounded queue in front of Triton: fair between keys, in order within each key, and QueueFull when it is full."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -9,64 +6,65 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Generic, TypeVar
 
-from frontend.errors import QueueFull
+from frontend.errors import InvalidRequest, QueueFull
 
 Item = TypeVar("Item")
-Turn = asyncio.Future[None]
-"""Done when it has a slot; cancelled when whoever waited for it has left."""
+Waiter = asyncio.Future[None]
+"""A generation that waits for a slot. Done when it has one; cancelled when its client has disconnected."""
 
 
 class FairQueue(Generic[Item]):
-    """Each key has a line of its own, and the lines are served in turn. A key that starts to wait comes last."""
+    """A queue for each key. The queues are served in turn; that of a key which starts to wait comes last."""
 
     def __init__(self) -> None:
-        self._lines: OrderedDict[str, deque[Item]] = OrderedDict()
+        self._queues: OrderedDict[str, deque[Item]] = OrderedDict()
         self._len = 0
 
     def __len__(self) -> int:
         return self._len
 
     def append(self, key: str, item: Item) -> None:
-        """To the end of the key's line."""
-        self._lines.setdefault(key, deque()).append(item)
+        """To the end of the key's queue."""
+        self._queues.setdefault(key, deque()).append(item)
         self._len += 1
 
     def popleft(self) -> Item:
-        """The first of the line whose turn it is. Somebody must be waiting."""
-        key, line = next(iter(self._lines.items()))
-        item = line.popleft()
-        self._lines.move_to_end(key)
+        """The first item of the next key in turn. The queue must not be empty."""
+        key, queue = next(iter(self._queues.items()))
+        item = queue.popleft()
+        self._queues.move_to_end(key)
         self._shrink(key)
         return item
 
     def discard(self, key: str, item: Item) -> None:
-        """Take it out of the key's line, if it is still there; the others keep their places."""
-        if item in self._lines.get(key, ()):
-            self._lines[key].remove(item)
+        """Take the item out of the key's queue if it is still there; the others keep their order."""
+        if item in self._queues.get(key, ()):
+            self._queues[key].remove(item)
             self._shrink(key)
 
     def _shrink(self, key: str) -> None:
         self._len -= 1
-        if not self._lines[key]:
-            del self._lines[key]
+        if not self._queues[key]:
+            del self._queues[key]
 
 
 class Admission:
-    """At most `max_running` generations at once and `max_waiting` behind them. For one event loop.
+    """At most `max_running` generations at once, and at most `max_waiting` that wait. For one event loop.
 
-    As long as one waits, every slot is taken; a slot that comes free goes to the next in the same step.
+    While one waits, every slot is taken: a slot that becomes free goes to the next waiter in the same step of the loop.
     """
 
     def __init__(self, max_running: int, max_waiting: int) -> None:
         self._max_running = max_running
         self._max_waiting = max_waiting
-        self._waiting: FairQueue[Turn] = FairQueue()
+        self._waiting: FairQueue[Waiter] = FairQueue()
         self.num_running = 0
 
-    @property
-    def capacity(self) -> int:
-        """Generations that one reservation can ask for: more would be refused by an idle server too."""
-        return self._max_running + self._max_waiting
+    def check_fits(self, count: int) -> None:
+        """Raises InvalidRequest for so many generations in one request that an idle server would refuse them too."""
+        capacity = self._max_running + self._max_waiting
+        if count > capacity:
+            raise InvalidRequest(f"{count} answers are asked for; this server takes {capacity} at a time.", param="n")
 
     @property
     def num_waiting(self) -> int:
@@ -75,71 +73,63 @@ class Admission:
 
     @contextmanager
     def reserve(self, key: str, count: int = 1) -> "Iterator[Reservation]":
-        """Places for the `count` generations of one request, all or none: raises QueueFull at once if they do not fit.
+        """Reserve for the `count` generations of one request, all or none: raises QueueFull at once if they do not fit.
 
-        As many as there are free slots may run from now on; the others wait in the line of `key`, one behind the other,
-        and start one by one as slots come free, each when it is its key's turn. Leaving the `with` block gives up what
-        was not taken with `slot()`; a place in the queue costs nothing.
+        As many as there are free slots may run now. The others wait in the queue of `key`, and start one by one as
+        slots become free and it is the key's turn. Leaving the `with` block gives up what was not taken with `slot()`.
         """
-        places = Reservation(self, key, self._queue_up(key, count))
+        reservation = Reservation(self, key, self._queue_up(key, count))
         try:
-            yield places
+            yield reservation
         finally:
-            places.give_up()
+            reservation.give_up()
 
-    @asynccontextmanager
-    async def slot(self, key: str = "") -> AsyncIterator[None]:
-        """Reserve for one generation, wait for its slot and hold it. Raises QueueFull."""
-        with self.reserve(key) as reservation:
-            async with reservation.slot():
-                yield
-
-    def _queue_up(self, key: str, count: int) -> deque[Turn]:
+    def _queue_up(self, key: str, count: int) -> deque[Waiter]:
         num_free = self._max_running - self.num_running
         if self.num_waiting + count - num_free > self._max_waiting:
             raise QueueFull(f"The server is busy: {self.num_waiting} generations are waiting. Please retry shortly.")
         loop = asyncio.get_running_loop()
-        turns: deque[Turn] = deque(loop.create_future() for _ in range(count))
-        for turn in turns:
-            self._waiting.append(key, turn)
+        waiters: deque[Waiter] = deque(loop.create_future() for _ in range(count))
+        for waiter in waiters:
+            self._waiting.append(key, waiter)
         self._fill()
-        return turns
+        return waiters
 
-    def end(self, key: str, turn: Turn) -> None:
-        """Pass its slot on, or leave the queue if it has none."""
-        if turn.done() and not turn.cancelled():
+    def end(self, key: str, waiter: Waiter) -> None:
+        """Pass the waiter's slot on, or take it out of the queue if it has none."""
+        if waiter.done() and not waiter.cancelled():
             self.num_running -= 1
             self._fill()
         else:
-            self._waiting.discard(key, turn)
+            self._waiting.discard(key, waiter)
 
     def _fill(self) -> None:
         while self.num_running < self._max_running and self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():  # else its task was cancelled in this very step of the loop, and has not run yet
-                turn.set_result(None)
+            waiter = self._waiting.popleft()
+            if not waiter.done():  # else its task was cancelled in this step of the loop, and has not run yet
+                waiter.set_result(None)
                 self.num_running += 1
 
 
 class Reservation:
-    """The places of one request; `Admission.reserve` makes it."""
+    """The slots of one request, taken or waited for; `Admission.reserve` makes it."""
 
-    def __init__(self, admission: Admission, key: str, turns: deque[Turn]) -> None:
+    def __init__(self, admission: Admission, key: str, waiters: deque[Waiter]) -> None:
         self._admission = admission
         self._key = key
-        self._turns = turns
+        self._waiters = waiters
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Wait for the next of the reserved slots and hold it. May be entered `count` times, from several tasks."""
-        turn = self._turns.popleft()
+        waiter = self._waiters.popleft()
         try:
-            await turn
+            await waiter
             yield
         finally:
-            self._admission.end(self._key, turn)
+            self._admission.end(self._key, waiter)
 
     def give_up(self) -> None:
-        """Let go of the places that were not taken, the last first: no slot is passed to one that leaves next."""
-        while self._turns:
-            self._admission.end(self._key, self._turns.pop())
+        """Give up the slots that were not taken, the last first: so none goes to a waiter that is given up next."""
+        while self._waiters:
+            self._admission.end(self._key, self._waiters.pop())

@@ -1,32 +1,21 @@
-"""The routes, and the one place where errors become answers.
+"""The FastAPI application: routes, error handlers, OpenAPI description."""
 
-Refuses to generate: answers.py does. Refuses to open connections: it is handed a Service that is ready.
-"""
-
-import logging
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.responses import Response
 
-from frontend.errors import FrontendError, MethodNotAllowed, NotFound, to_frontend_error
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.completions.types import CompletionRequest
 from frontend.openai.responses.types import ResponsesRequest
 from frontend.openai.tokenize.types import DetokenizeRequest, TokenizeRequest
-from frontend.server.routes import generate, health, models, tokenize
 
-from .disconnect import ClientDisconnected
+from .errors import add_error_handlers
+from .routes import generate, health, models, tokenize
 from .service import Service
-from .streaming import error_response
-
-_log = logging.getLogger(__name__)
 
 _REF = "#/components/schemas/{model}"
 
@@ -44,39 +33,16 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(title="Mixtral on Triton", description="OpenAI's chat API.", redoc_url=None)
     app.state.service = service
     app.include_router(router)
-    app.add_exception_handler(HTTPException, _answer_http_exception)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    app.add_exception_handler(ClientDisconnected, _answer_nobody)
-    app.add_exception_handler(FrontendError, _answer_error)
-    app.add_exception_handler(Exception, _answer_error)
+    add_error_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
-async def _answer_error(http: Request, exc: Exception) -> Response:
-    """Every failure of ours. What is not a FrontendError is a bug, and Starlette logs it after this."""
-    return error_response(to_frontend_error(exc))
-
-
-async def _answer_http_exception(http: Request, exc: Exception) -> Response:
-    """Starlette's own: no such route, or not with this method."""
-    route = f"{http.method} {http.url.path}"
-    if isinstance(exc, HTTPException) and exc.status_code == 405:
-        return error_response(MethodNotAllowed(f"{route} is not allowed.", allowed=(exc.headers or {})["Allow"]))
-    return error_response(NotFound(f"There is no {route}."))
-
-
-async def _answer_nobody(http: Request, exc: Exception) -> Response:
-    """The client left before its request was one that can be answered. 499 is nginx's word for that."""
-    _log.info("%s %s: 499, the client left", http.method, http.url.path)
-    return Response(status_code=499)
-
-
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's description, without the status that it believes in, and with what it cannot know.
+    """FastAPI's OpenAPI description, without status 422, which no route answers, and with what FastAPI cannot find out.
 
-    That is the types of the bodies, which the routes read by themselves to keep the limits; the keys, which access.py
-    checks; and the names of the model.
+    That is the types of bodies, which routes read by themselves to keep the size limit; the API keys, which
+    middleware/auth.py checks; and the model's names.
     """
     if app.openapi_schema is None:
         description = get_openapi(title=app.title, version=app.version, routes=app.routes)
@@ -97,7 +63,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def _bodies(model_names: list[str]) -> dict[str, Any]:
-    """The schemas of the request bodies; where there must be a model, it is one of these."""
+    """The schemas of the request bodies, with `model` as an enum of the served names."""
     _, description = models_json_schema([(body, "validation") for body in _DOCUMENTED], ref_template=_REF)
     schemas: dict[str, Any] = description["$defs"]
     for body in _DOCUMENTED:

@@ -1,7 +1,7 @@
-"""Send parts of an ASGI answer from a callback, where nothing can be awaited.
+"""Send parts of an ASGI response from a callback, where nothing can be awaited.
 
-A server's `send` suspends only while its client is too slow to take more. So it is stepped by hand, and almost always
-finished by that; when it does suspend, a task finishes it and what follows waits its turn. Knows no content.
+A server's `send` suspends only while its client reads too slowly. So its coroutine is stepped by hand, which almost
+always completes it. When it does suspend, a task completes it, and later messages wait in order.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class DirectSend:
-    """Keep the server's own `send` for streams: each layer that wraps it costs a coroutine at every token."""
+    """Middleware that keeps the server's own `send` for streams: each wrapper around it costs a coroutine per token."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -26,7 +26,7 @@ class DirectSend:
 
 
 def shortest_send(scope: Scope, send: Send) -> Send:
-    """The start of an answer goes through every layer, which may add its headers; its body goes past them."""
+    """The start of a response goes through all middleware, which may add headers; its body goes past them."""
     direct: Send = scope.get("direct_send", send)
     return lambda message: (direct if message["type"] == "http.response.body" else send)(message)
 
@@ -40,7 +40,7 @@ class Sender:
         self._stalled: asyncio.Task[None] | None = None
 
     def send(self, message: Message) -> None:
-        """Send now, or when the client has caught up."""
+        """Send now, or once the client has read what is in front."""
         if self._stalled is not None:
             self._waiting.append(message)
             return

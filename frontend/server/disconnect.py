@@ -1,7 +1,4 @@
-"""Work for a client: for no longer than it listens, and no longer than the operator allows.
-
-Refuses to know what the work is.
-"""
+"""Cancel work when its client disconnects, or when it takes longer than the operator allows."""
 
 import asyncio
 import time
@@ -16,28 +13,26 @@ Result = TypeVar("Result")
 
 
 class ClientDisconnected(Exception):
-    """The client closed the connection: there is nobody to answer."""
+    """The client closed the connection, so there is no one to answer."""
 
 
 async def cancel_on_disconnect(work: Coroutine[Any, Any, Result], receive: Receive, deadline: float) -> Result:
-    """What `work` comes to. `deadline` is by the monotonic clock; of what `receive` brings, the body is read already.
+    """The result of `work`. `deadline` is by the monotonic clock; `receive` must have delivered the whole body already.
 
-    Raises ClientDisconnected, DeadlineExceeded and whatever `work` raises; `work` has been wound up in each case.
+    Raises ClientDisconnected, DeadlineExceeded and whatever `work` raises. `work` has ended in each case.
     """
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
+    working, disconnecting = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
     try:
         timeout_s = max(0.0, deadline - time.monotonic())
-        await asyncio.wait({working, leaving}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, disconnecting}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise (
-                ClientDisconnected
-                if leaving.done()
-                else DeadlineExceeded("The answer took longer than this server allows.")
-            )
+            if disconnecting.done():
+                raise ClientDisconnected
+            raise DeadlineExceeded("The answer took longer than this server allows.")
     finally:
-        for task in (working, leaving):
+        for task in (working, disconnecting):
             task.cancel()
-        await asyncio.wait({working, leaving})
+        await asyncio.wait({working, disconnecting})
     return working.result()
 
 

@@ -1,7 +1,4 @@
-"""What the routes work with, put together once at start and handed down.
-
-Refuses to open or close anything: __main__ does.
-"""
+"""The parts that routes work with, put together once at start (`frontend/__main__.py`) and handed down."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +13,10 @@ from .metrics import Metrics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One served model. `started` is in seconds since 1970; `engine_versions` are by package.
+    """One served model. `started` is in seconds since 1970; `engine_versions` maps packages to versions.
 
-    `triton_metrics_url` is empty where Triton's metrics are out of reach. `system_fingerprint` is None where answers
-    are not to tell it.
+    `triton_metrics_url` is empty where Triton's metrics are out of reach. `system_fingerprint` is None unless answers
+    carry it.
     """
 
     model_names: tuple[str, ...]

@@ -1,69 +1,66 @@
-"""Answers that generate while they are sent: one whole, one as a stream of server-sent events.
+"""The response to a job: one JSON body, or a stream of server-sent events, written while the engine generates.
 
-The HTTP rim of a job: queue, engine, decoders and client meet here. Refuses to know what the bytes say: the job's
-format writes them. Pure ASGI, because a layer between the engine and the socket is paid for at every token.
+Pure ASGI, because a layer between the engine and the socket costs CPU at every token. What the bytes say is decided by
+the job's format.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from frontend.errors import FrontendError, InvalidRequest, to_body, to_frontend_error
-from frontend.generation import Delta, GenerationRequest, Outcome, TokenChunk
-from frontend.openai.reply import Answer, Job
+from frontend.generation import Delta, Outcome
+from frontend.openai.job import Answer, Job
 from frontend.text.detokenizer import AnswerDecoder
 
-from .admission import Reservation
 from .asgi_send import Sender, shortest_send
 from .disconnect import ClientDisconnected, cancel_on_disconnect
+from .errors import to_frontend_error
+from .run import Generation, run
 from .service import Service
 
 _log = logging.getLogger(__name__)
 
-Take = Callable[[int, Sequence[Delta]], None]
-"""Takes what the generation at a place has grown by; the first time tells that the engine has begun."""
 
-
-def answer(service: Service, job: Job, headers: dict[str, str], begin: float) -> Response:
-    """The response that runs a job, as the client wants it. Raises InvalidRequest if no idle server could take it.
-
-    The request arrived at `begin`, by the monotonic clock: its time runs from there.
-    """
-    if len(job.requests) > service.admission.capacity:
-        raise InvalidRequest(
-            f"{len(job.requests)} answers are asked for; this server takes {service.admission.capacity} at a time.",
-            param="n",
-        )
-    kind = StreamResponse if job.stream else WholeResponse
+def respond(service: Service, job: Job, headers: dict[str, str], begin: float) -> Response:
+    """The response that runs the job. The request arrived at `begin`, by the monotonic clock, when its time began."""
+    kind = EventStreamResponse if job.stream else JsonResponse
     return kind(service, job, headers, begin)
 
 
-class GeneratedResponse(Response):
-    """Runs the generations of one job and sends what comes of them; ends them when the client leaves or time is up."""
+class JobResponse(Response):
+    """Runs a job when it is sent; cancels it when the client disconnects or the time is up."""
 
     def __init__(self, service: Service, job: Job, headers: dict[str, str], begin: float) -> None:
-        super().__init__(headers=headers)
-        del self.headers["content-length"]
+        # As Starlette's StreamingResponse: without a body yet, there is no content-length.
+        self.status_code = 200
+        self.background = None
+        self.init_headers(headers)
         self._service = service
         self._job = job
-        self._decoders = [_decoder(request, service, job) for request in job.requests]
-        self._caller = ""
+        self._decoders = [self._decoder(index) for index in range(len(job.requests))]
+        self._clocks = [service.metrics.clock(decoder, begin) for decoder in self._decoders]
         self._begin = begin
         self._started = False
         self._shortest_send: Send
 
+    def _decoder(self, index: int) -> AnswerDecoder:
+        request, tokenizer = self._job.requests[index], self._service.served_model.tokenizer
+        token_bytes = tokenizer.bytes_of(
+            skip_special_tokens=request.sampling_params.skip_special_tokens,
+            shown_token_ids=request.sampling_params.shown_token_ids,
+        )
+        return AnswerDecoder(request, token_bytes, with_tokens=self._job.with_tokens)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._shortest_send = shortest_send(scope, send)
-        self._caller = scope.get("state", {}).get("caller", "")
+        key = scope.get("state", {}).get("caller", "")
         ended = "failed"
         try:
-            await cancel_on_disconnect(self._answer(send), receive, self._begin + self._service.request_timeout_s)
+            deadline = self._begin + self._service.request_timeout_s
+            await cancel_on_disconnect(self._answer(send, key), receive, deadline)
             ended = ", ".join({outcome.ending.finish_reason for outcome in self._outcomes})
         except ClientDisconnected:
             ended = "499 client left"
@@ -78,7 +75,26 @@ class GeneratedResponse(Response):
         finally:
             self._report(ended, time.monotonic() - self._begin)
 
-    async def _answer(self, send: Send) -> None:
+    async def _answer(self, send: Send, key: str) -> None:
+        raise NotImplementedError
+
+    async def _run(self, key: str) -> None:
+        generations = list(map(Generation, self._job.requests, self._decoders))
+        with self._service.metrics.count(self._clocks):
+            await run(self._service, generations, self, key)
+
+    def on_deltas(self, index: int, deltas: Sequence[Delta]) -> None:
+        """See `run.Listener`."""
+        clock = self._clocks[index]
+        if clock.first_token_at is None:
+            clock.grew_to(deltas[-1].num_completion_tokens)
+        self._write(index, deltas)
+
+    def on_finish(self, index: int) -> None:
+        """See `run.Listener`."""
+        self._clocks[index].finish()
+
+    def _write(self, index: int, deltas: Sequence[Delta]) -> None:
         raise NotImplementedError
 
     @property
@@ -94,51 +110,21 @@ class GeneratedResponse(Response):
             self._job.id, ended, num_prompt_tokens, num_completion_tokens, took_s,
         )  # fmt: skip
 
-    async def _generate(self, take: Take) -> None:
-        """Run all generations of the job. Cancelling this cancels the engine's work and frees its slots."""
-        with self._service.admission.reserve(self._caller, len(self._job.requests)) as reservation:
-            await _all_of([self._generate_one(index, reservation, take) for index in range(len(self._job.requests))])
 
-    async def _generate_one(self, index: int, reservation: Reservation, take: Take) -> None:
-        decoder, request = self._decoders[index], self._job.requests[index]
+class JsonResponse(JobResponse):
+    """One JSON body when all generations are complete."""
 
-        def on_chunks(chunks: Sequence[TokenChunk]) -> bool:
-            deltas = [decoder.feed(chunk) for chunk in chunks]
-            if clock.first_token_at is None:
-                clock.arrived(deltas[-1].num_completion_tokens)
-            take(index, deltas)
-            return decoder.is_complete
-
-        with self._service.metrics.generation(decoder, self._begin) as clock:
-            async with reservation.slot():
-                await self._service.triton.generate(request, on_chunks)
-            take(index, [decoder.finish()])
-        self._ended(index)
-
-    def _ended(self, index: int) -> None:
-        """The generation at this place is over."""
-
-
-def _decoder(request: GenerationRequest, service: Service, job: Job) -> AnswerDecoder:
-    params = request.sampling_params
-    token_bytes = service.served_model.tokenizer.bytes_of(
-        skip_special_tokens=params.skip_special_tokens, shown_token_ids=params.shown_token_ids
-    )
-    return AnswerDecoder(request, token_bytes, with_tokens=job.with_tokens)
-
-
-class WholeResponse(GeneratedResponse):
-    """One JSON body when the answers are complete."""
-
-    async def _answer(self, send: Send) -> None:
-        deltas: list[list[Delta]] = [[] for _ in self._job.requests]
-        await self._generate(lambda index, more: deltas[index].extend(more))
-        answers = [_to_answer(parts, outcome) for parts, outcome in zip(deltas, self._outcomes, strict=True)]
-        body = self._job.format.whole(answers)
+    async def _answer(self, send: Send, key: str) -> None:
+        self._deltas: list[list[Delta]] = [[] for _ in self._job.requests]
+        await self._run(key)
+        body = self._job.format.complete(list(map(_to_answer, self._deltas, self._outcomes)))
         self._started = True
         headers = [*self.raw_headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    def _write(self, index: int, deltas: Sequence[Delta]) -> None:
+        self._deltas[index].extend(deltas)
 
 
 def _to_answer(deltas: Sequence[Delta], outcome: Outcome) -> Answer:
@@ -146,57 +132,39 @@ def _to_answer(deltas: Sequence[Delta], outcome: Outcome) -> Answer:
     return Answer(text=text, tokens=[token for delta in deltas for token in delta.tokens], outcome=outcome)
 
 
-class StreamResponse(GeneratedResponse):
-    """Server-sent events; what arrived together is sent together."""
+class EventStreamResponse(JobResponse):
+    """Server-sent events; what arrived from the engine together is sent together."""
 
-    async def _answer(self, send: Send) -> None:
+    async def _answer(self, send: Send, key: str) -> None:
         self._sender = Sender(self._shortest_send)
-        await self._generate(self._take)
+        await self._run(key)
         await self._sender.drain()
         await self._shortest_send({"type": "http.response.body", "body": self._job.format.end(self._outcomes)})
 
-    def _take(self, index: int, deltas: Sequence[Delta]) -> None:
+    def _write(self, index: int, deltas: Sequence[Delta]) -> None:
         write = self._job.format.delta
-        opening = b"" if self._started else self._job.format.opening()
-        body = opening + b"".join([write(index, delta) for delta in deltas])
-        if not self._started:
-            self._started = True
-            self._sender.send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
+        if self._started:
+            self._send_body(b"".join([write(index, delta) for delta in deltas]))
+            return
+        body = self._job.format.start() + b"".join([write(index, delta) for delta in deltas])
+        self._send_headers()
         self._send_body(body)
 
-    def _ended(self, index: int) -> None:
-        self._send_body(self._job.format.closing(index, self._decoders[index].outcome))
-
-    def _send_body(self, body: bytes) -> None:
-        if body:
-            self._sender.send({"type": "http.response.body", "body": body, "more_body": True})
-
-    def _stream_headers(self) -> list[tuple[bytes, bytes]]:
-        return [
+    def _send_headers(self) -> None:
+        """The engine has begun to answer: from here on an error is an event, and no status."""
+        self._started = True
+        headers = [
             *self.raw_headers,
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
         ]
+        self._sender.send({"type": "http.response.start", "status": 200, "headers": headers})
 
+    def on_finish(self, index: int) -> None:
+        """See `run.Listener`."""
+        super().on_finish(index)
+        self._send_body(self._job.format.finish(index, self._decoders[index].outcome))
 
-async def _all_of(works: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run them side by side; the first that fails ends the others, which have been wound up when this returns."""
-    if len(works) == 1:
-        await works[0]
-        return
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        # Looked at also when this is cancelled: asyncio logs failures that nobody has seen.
-        failures = [failure for task in tasks if not task.cancelled() and (failure := task.exception())]
-    if failures:
-        raise failures[0]
-
-
-def error_response(error: FrontendError) -> Response:
-    """An error before the first byte: it has a status."""
-    return Response(orjson.dumps(to_body(error)), error.status, error.headers, "application/json")
+    def _send_body(self, body: bytes) -> None:
+        if body:
+            self._sender.send({"type": "http.response.body", "body": body, "more_body": True})

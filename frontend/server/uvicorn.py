@@ -1,7 +1,4 @@
-"""uvicorn as this product runs it, with HTTPS where there is a certificate.
-
-Refuses to ask for a password: there is nobody at the terminal of a server.
-"""
+"""uvicorn's settings, and HTTPS where there is a certificate. OpenSSL never asks a terminal for a password."""
 
 import asyncio
 import ssl
@@ -14,10 +11,10 @@ from frontend.settings import Settings
 
 
 class Server(uvicorn.Server):
-    """uvicorn looks ten times a second whether it should end, which costs an idle process more than all else."""
+    """uvicorn checks ten times a second whether to end, which costs an idle process more CPU than everything else."""
 
     async def main_loop(self) -> None:
-        """Look once a second; `on_tick` renews the Date header at every tenth count."""
+        """Check once a second. `on_tick` renews the Date header when its counter is a multiple of 10, so it gets 0."""
         while not await self.on_tick(0):
             await asyncio.sleep(1)
 
@@ -37,7 +34,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def uvicorn_config(app: ASGIApp, settings: Settings, tls: ssl.SSLContext | None) -> uvicorn.Config:
-    """All that is said to uvicorn."""
+    """All of uvicorn's settings."""
     return uvicorn.Config(
         app,
         host=settings.host,

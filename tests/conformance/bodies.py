@@ -1,4 +1,4 @@
-"""Request bodies that nobody should send, as hypothesis strategies: near to what is right, and far from it."""
+"""Request bodies to fuzz the API with, as hypothesis strategies: most are nearly valid, some are not even JSON."""
 
 import json
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.completions.types import CompletionRequest
 from frontend.openai.responses.types import ResponsesRequest
-from frontend.openai.sampling import REFUSED
 from frontend.openai.tokenize.types import DetokenizeRequest, TokenizeRequest
+from frontend.openai.unsupported import UNSUPPORTED
 from tests.frontend.conftest import MODEL
 
 MESSAGES = [
@@ -22,7 +22,7 @@ MESSAGES = [
 PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
 FUNCTION = {"name": "f", "description": "d", "parameters": PARAMETERS}
 
-RIGHT: Mapping[str, dict[str, Any]] = {
+VALID: Mapping[str, dict[str, Any]] = {
     "/v1/chat/completions": {"model": MODEL, "messages": MESSAGES},
     "/v1/completions": {"model": MODEL, "prompt": "Hi"},
     "/v1/responses": {"model": MODEL, "input": "Hi"},
@@ -30,7 +30,7 @@ RIGHT: Mapping[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "Hi"},
     "/detokenize": {"tokens": [1, 733]},
 }
-"""Each endpoint that takes a body, and a body that it takes."""
+"""Each route that takes a body, with a valid one."""
 
 _TYPES: Mapping[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatCompletionRequest,
@@ -40,7 +40,7 @@ _TYPES: Mapping[str, type[BaseModel]] = {
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
 }
-_NAMES = sorted({name for body in _TYPES.values() for name in body.model_fields} | REFUSED.keys())
+_NAMES = sorted({name for body in _TYPES.values() for name in body.model_fields} | UNSUPPORTED.keys())
 _INNER_NAMES = (
     "role", "content", "type", "text", "name", "tool_calls", "tool_call_id", "id", "function", "arguments",
     "parameters", "strict", "schema", "json_schema", "json", "regex", "choice", "grammar", "include_usage",
@@ -57,7 +57,7 @@ _NUMBERS = (
     0, 1, -1, 2, 5, 16, 17, 128, 129, 257, 4095, 4096, 2**31 - 1, 2**31, 2**53, 2**63, 2**64, -(2**63), 10**400, 0.0,
     -0.0, 0.1, 0.999, 1.0, 1e-6, 1e-320, 1e308, float("nan"), float("inf"), float("-inf"),
 )  # fmt: skip
-_ALMOST_RIGHT = (
+_NEARLY_VALID = (
     MESSAGES,
     [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
     [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
@@ -84,10 +84,10 @@ _scalars = (
     | st.text(st.characters(), max_size=20)
 )
 _values = (
-    st.sampled_from(_ALMOST_RIGHT)
+    st.sampled_from(_NEARLY_VALID)
     | _scalars
     | st.recursive(
-        _scalars | st.sampled_from(_ALMOST_RIGHT),
+        _scalars | st.sampled_from(_NEARLY_VALID),
         lambda inner: (
             st.lists(inner, max_size=4)
             | st.dictionaries(st.sampled_from(_INNER_NAMES) | st.text(max_size=5), inner, max_size=4)
@@ -114,7 +114,7 @@ _schemas = st.sampled_from(
 _roles = st.sampled_from(["system", "developer", "user", "assistant", "user", "assistant"])
 _parts = st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": _texts}), max_size=3)
 _messages = st.lists(st.fixed_dictionaries({"role": _roles, "content": _texts | _parts}), min_size=1, max_size=5)
-_calling = st.fixed_dictionaries({"arguments": st.sampled_from(["{}", "", "[]", '{"a": 1}'])}).map(
+_tool_call = st.fixed_dictionaries({"arguments": st.sampled_from(["{}", "", "[]", '{"a": 1}'])}).map(
     lambda more: [
         {"role": "user", "content": "?"},
         {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", **more}}]},
@@ -134,14 +134,14 @@ _tools = st.lists(
     st.fixed_dictionaries({"name": st.sampled_from("fgh"), "parameters": _schemas, "description": _texts}),
     max_size=3,
 ).map(lambda functions: [{"type": "function", "function": function} for function in functions])
-_FITTING: Mapping[str, st.SearchStrategy[Any]] = {
+_TYPICAL: Mapping[str, st.SearchStrategy[Any]] = {
     "input": _texts | _items,
     "instructions": _texts,
     "max_output_tokens": st.integers(1, 4200),
     "text": st.sampled_from([{}, {"format": {"type": "json_schema", "name": "a", "schema": PARAMETERS}}]),
     "include": st.sampled_from([[], ["message.output_text.logprobs"], ["x"]]),
     "metadata": st.dictionaries(_texts, _texts, max_size=2),
-    "messages": _messages | _calling,
+    "messages": _messages | _tool_call,
     "prompt": _texts | st.lists(_texts, max_size=3) | st.lists(st.integers(0, 32100), max_size=5),
     "tokens": st.lists(st.integers(0, 32100), max_size=10),
     "model": st.sampled_from([MODEL, "mixtral", "gpt-4"]),
@@ -176,29 +176,29 @@ _FITTING: Mapping[str, st.SearchStrategy[Any]] = {
     "logprobs": st.booleans() | st.integers(0, 5),
     "top_logprobs": st.integers(0, 1),
 }
-"""Values that fit a field's type, mostly; fields that are not here are booleans, or no matter."""
+"""Values that mostly fit the type of their field. A field that is not listed gets a boolean."""
 
 
 @st.composite
 def bodies(draw: st.DrawFn, path: str) -> bytes:
-    """A right body after some changes, as JSON; one in five is not even that."""
-    body: Any = dict(RIGHT[path])
+    """A valid body with some fields changed, as JSON. One in five lacks a field, is another value, or is damaged."""
+    body: Any = dict(VALID[path])
     for name in draw(st.lists(st.sampled_from(sorted(_TYPES[path].model_fields)), max_size=4)):
-        body[name] = draw(_FITTING.get(name, st.booleans()))
+        body[name] = draw(_TYPICAL.get(name, st.booleans()))
     for name in draw(st.lists(_names, max_size=1)):
         body[name] = draw(_values)
-    whim = draw(st.integers(0, 19))
-    if whim == 0:
+    case = draw(st.integers(0, 19))
+    if case == 0:
         body = draw(_values)
-    elif whim == 1:
+    elif case == 1:
         del body[draw(st.sampled_from(sorted(body)))]
-    content = json.dumps(body, ensure_ascii=whim % 2 == 0).encode("utf-8", "surrogatepass")
-    return draw(_damaged(content)) if whim in (2, 3) else content
+    content = json.dumps(body, ensure_ascii=case % 2 == 0).encode("utf-8", "surrogatepass")
+    return draw(_damaged(content)) if case in (2, 3) else content
 
 
 @st.composite
 def _damaged(draw: st.DrawFn, content: bytes) -> bytes:
-    """Cut off, with something else in the middle, twice, or with a mark in front."""
+    """The content cut off, with bytes inserted, repeated, or after a UTF-16 byte order mark."""
     at = draw(st.integers(0, len(content)))
     middle = draw(st.binary(max_size=4) | st.sampled_from([b"[" * 500, b'{"a":' * 500, b"1" * 5000, b"\xed\xa0\x80"]))
     damages = [content[:at], content[:at] + middle + content[at:], content + content, b"\xff\xfe" + content]

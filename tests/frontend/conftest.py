@@ -182,7 +182,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
             triton=client,
             admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH),
             guides=GuideCompiler(vocabulary_of(model)),
-            metrics=Metrics(),
+            metrics=Metrics(MODEL),
             max_body_bytes=MAX_BODY_BYTES,
             request_timeout_s=REQUEST_TIMEOUT_S,
             reject_unknown_parameters=False,

@@ -1,61 +1,43 @@
-"""A chat body to the generations it asks for. Pure.
-
-Refuses to know Triton and HTTP: what comes out is ours. How the answers are written is chat_reply.py's matter.
-"""
+"""A chat body to a job: check, prompt, tokens, sampling parameters. Pure."""
 
 from collections.abc import Sequence
 from functools import lru_cache
 
 from frontend.errors import UnsupportedParameter
 from frontend.generation import GenerationRequest
-from frontend.openai.reply import Job, Reply
+from frontend.openai.job import Job
+from frontend.openai.reply import Reply
 from frontend.openai.requests import check_alternatives, check_stream_options, to_parsers, to_requests
-from frontend.openai.sampling import DEFAULT_TEMPERATURE, check_supported
-from frontend.openai.tools.convert import check_results, escape_strings, escape_tool_use, to_message, to_tool_use
+from frontend.openai.sampling import DEFAULT_TEMPERATURE
+from frontend.openai.structured_output import response_format_constraint, to_constraint
+from frontend.openai.tools.convert import check_results, check_tool_fields, to_result, to_tool_calls, to_tool_use
+from frontend.openai.unsupported import check_supported
 from frontend.text.chat_template import ChatTemplate, Rendering
+from frontend.text.escape import EscapeSpecialTokens, escape_strings, escape_tool_use
 from frontend.text.messages import Message, join_texts
 from frontend.text.served_model import ServedModel
-from frontend.text.tokenizer import Tokenizer
 from frontend.text.tools import ToolUse
 
 from .response import ChatFormat
 from .types import ChatCompletionRequest, ChatMessage, PromptFields
 
 
-def render_prompt(messages: Sequence[ChatMessage], fields: PromptFields, tool_use: ToolUse, model: ServedModel) -> str:
-    """The prompt text of a conversation. Raises InvalidRequest with the field that is to blame."""
-    escape = model.tokenizer.escape_special_tokens
-    ours = [_to_message(message, index, model.tokenizer) for index, message in enumerate(messages)]
-    check_results(ours)
-    rendering = Rendering(
-        add_generation_prompt=fields.add_generation_prompt is not False,
-        continue_final_message=bool(fields.continue_final_message),
-        variables=escape_strings(fields.chat_template_kwargs or {}, escape),
-    )
-    return _template(fields.chat_template, model).render(ours, escape_tool_use(tool_use, escape), rendering)
-
-
-def tool_use_of(fields: PromptFields) -> ToolUse:
-    """What a body wants of tools. Raises InvalidRequest."""
-    functions = {f"tools[{index}].function": tool.function for index, tool in enumerate(fields.tools or ())}
-    return to_tool_use(functions, fields.tool_choice, fields.parallel_tool_calls)
-
-
-def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *, seed: int, guide: str | None) -> Job:
-    """Check a body and put it in our words. `seed` is for a body without one, `guide` what the answers must follow."""
+def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *, seed: int) -> Job:
+    """The job of a checked body. `seed` is for a body without one. Raises InvalidRequest naming the field."""
     check_supported(body)
     check_stream_options(body)
     check_alternatives("top_logprobs", body.top_logprobs)
+    max_tokens = _max_tokens(body)
     tool_use = tool_use_of(body)
+    constraint = to_constraint(body, response_format_constraint(body), model, tool_use)
     requests = to_requests(
         body,
         [model.tokenizer.encode(render_prompt(body.messages, body, tool_use, model))],
         model,
-        max_tokens=_max_tokens(body),
+        max_tokens=max_tokens,
         default_temperature=DEFAULT_TEMPERATURE,
         logprobs=bool(body.logprobs),
         seed=seed,
-        guide=guide,
         num_choices=body.n or 1,
         tool_use=tool_use,
     )
@@ -65,7 +47,39 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
         format=_to_format(body, reply, requests, tool_use, model),
         stream=bool(body.stream),
         with_tokens=bool(body.logprobs or body.return_token_ids),
+        constraint=constraint,
     )
+
+
+def tool_use_of(fields: PromptFields) -> ToolUse:
+    """The tools of a body and how the answer may call them. Raises InvalidRequest."""
+    functions = {f"tools[{index}].function": tool.function for index, tool in enumerate(fields.tools or ())}
+    return to_tool_use(functions, fields.tool_choice, fields.parallel_tool_calls)
+
+
+def render_prompt(messages: Sequence[ChatMessage], fields: PromptFields, tool_use: ToolUse, model: ServedModel) -> str:
+    """The prompt text of a conversation. Raises InvalidRequest naming the field."""
+    escape = model.tokenizer.escape_special_tokens
+    conversation = [to_message(message, f"messages[{index}]", escape) for index, message in enumerate(messages)]
+    check_results(conversation)
+    rendering = Rendering(
+        add_generation_prompt=fields.add_generation_prompt is not False,
+        continue_final_message=bool(fields.continue_final_message),
+        variables=escape_strings(fields.chat_template_kwargs or {}, escape),
+    )
+    template = _template(fields.chat_template, model)
+    return template.render(conversation, escape_tool_use(tool_use, escape), rendering)
+
+
+def to_message(message: ChatMessage, param: str, escape: EscapeSpecialTokens) -> Message:
+    """A message for a prompt, escaped. `param` is its path in the request. Raises InvalidRequest."""
+    role = "system" if message.role == "developer" else message.role
+    check_tool_fields(message, role, has_content=message.content is not None, param=param)
+    text = join_texts(part.text for part in message.content or ())
+    if message.tool_call_id is not None:
+        return to_result(message.tool_call_id, text, escape=escape)
+    calls = to_tool_calls(message.tool_calls or (), escape=escape, param=param)
+    return Message(role, escape(text), calls)
 
 
 def _to_format(
@@ -86,12 +100,6 @@ def _to_format(
         tool_choice=tool_use.choice,
         parsers=to_parsers(tool_use, model, len(requests)),
     )
-
-
-def _to_message(message: ChatMessage, index: int, tokenizer: Tokenizer) -> Message:
-    text = None if message.content is None else join_texts(part.text for part in message.content)
-    role = "system" if message.role == "developer" else message.role
-    return to_message(message, role, text, escape=tokenizer.escape_special_tokens, param=f"messages[{index}]")
 
 
 def _template(source: str | None, model: ServedModel) -> ChatTemplate:

@@ -8,7 +8,8 @@ import orjson
 from frontend.errors import FrontendError
 from frontend.generation import Delta, Ending, Outcome, Token, Usage
 from frontend.openai.fields import StreamOptions
-from frontend.openai.reply import Answer, Chunks, Reply, error_event, to_logprobs, usage_body
+from frontend.openai.job import Answer
+from frontend.openai.reply import Chunks, Reply, error_event, to_logprobs, usage_body
 from frontend.openai.tools.convert import to_delta, to_wire
 from frontend.text.tool_parser import ToolCallParser
 from frontend.text.tools import NO_TOOLS, ToolChoice, collect, finish_reason
@@ -17,10 +18,10 @@ from .types import AssistantMessage, ChatChoice, ChatCompletion, ChatLogprobs
 
 
 class ChatFormat:
-    """Whole answers have exactly vLLM 0.4's fields in its order, and further ones only where they were asked for.
+    """The JSON body has exactly vLLM 0.4's fields in its order, and further ones only where the request asks for them.
 
-    What all chunks share is rendered once: a chunk of plain text costs little more than the escaping of its text.
-    `prompt_token_ids` are given where the request asked for token ids, `parsers`, one for each choice, where the answer
+    The bytes that all chunks share are rendered once: a chunk of plain text costs little more than escaping its text.
+    `prompt_token_ids` are set where the request asks for token ids; `parsers`, one for each choice, where the answer
     may call functions.
     """
 
@@ -51,10 +52,10 @@ class ChatFormat:
         self._before_text = [before + b'{"index":%d,"delta":{"content":' % index for index in range(num_choices)]
         self._after_text = b'},"logprobs":null,"finish_reason":null}' + self._chunks.tail + b"\n\n"
 
-    # ---- whole -----------------------------------------------------------------------------------------------------
+    # ---- one JSON body -----------------------------------------------------------------------------------------------
 
-    def whole(self, answers: Sequence[Answer]) -> bytes:
-        """The whole answer as JSON."""
+    def complete(self, answers: Sequence[Answer]) -> bytes:
+        """The answer as one JSON body."""
         completion = (
             ChatCompletion(
                 id=self._reply.id,
@@ -97,8 +98,8 @@ class ChatFormat:
 
     # ---- stream ----------------------------------------------------------------------------------------------------
 
-    def opening(self) -> bytes:
-        """Who speaks, for each choice."""
+    def start(self) -> bytes:
+        """The role, for each choice."""
         more = {} if self._prompt_token_ids is None else {"prompt_token_ids": self._prompt_token_ids}
         delta = {"role": "assistant", "content": ""}
         return b"".join([self._chunk(index, delta, 0, more=more) for index in range(self._num_choices)])
@@ -121,8 +122,8 @@ class ChatFormat:
             ]
         )
 
-    def closing(self, index: int, outcome: Outcome) -> bytes:
-        """What was held back, and why it is over; `stop_reason` only where there is one, as vLLM does."""
+    def finish(self, index: int, outcome: Outcome) -> bytes:
+        """Text that was held back, and the finish reason; `stop_reason` only where there is one, as with vLLM."""
         held = self._parsers[index].finish() if self._parsers else []
         count, ending = outcome.usage.num_completion_tokens, outcome.ending
         reasons = {"finish_reason": self._finish_reason(index, ending), "stop_reason": ending.stop_reason}
@@ -134,7 +135,7 @@ class ChatFormat:
         )
 
     def end(self, outcomes: Sequence[Outcome]) -> bytes:
-        """The chunk without choices that `include_usage` asks for, and the end mark."""
+        """The chunk without choices that `include_usage` asks for, and `[DONE]`."""
         return self._chunks.end(outcomes)
 
     def error(self, error: FrontendError) -> bytes:

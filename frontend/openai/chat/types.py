@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field
 
 from frontend.generation import FinishReason
-from frontend.openai.fields import Body, CompletionFields, TokenLogprob, UsageBody, text_parts
-from frontend.openai.tools.convert import FunctionToolCall, ToolChoiceField, ToolList, ToolMessageFields
+from frontend.openai.body import Body
+from frontend.openai.fields import CompletionFields, TokenLogprob, UsageBody, text_parts
+from frontend.openai.tools.types import FunctionToolCall, ToolChoiceField, ToolList, ToolMessageFields
 
 
 class TextPart(Body):

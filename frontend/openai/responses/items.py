@@ -1,6 +1,6 @@
-"""The items of a response, written as events while they grow: a message, or the call of a function.
+"""The output items of a response, written as events while they grow: a message, or the call of a function.
 
-Refuses to know when an item begins and ends: responses_reply.py does.
+When an item starts and finishes is decided in response.py.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from .types import ItemStatus, OutputFunctionCall, OutputMessage, OutputText
 
 
 class Events:
-    """Writes server-sent events, which carry their name twice and a number that counts from 0."""
+    """Writes server-sent events, each with its name in two places and a number that counts from 0."""
 
     def __init__(self) -> None:
         self._next_number = 0
 
     def number(self) -> int:
-        """Of the next event."""
+        """The number of the next event."""
         number = self._next_number
         self._next_number += 1
         return number
@@ -34,8 +34,8 @@ class Events:
         return b"event: %b\ndata: %b\n\n" % (event.encode(), data)
 
 
-class Message:
-    """A message of one text. What its deltas share is rendered once: one costs little more than escaping its text."""
+class MessageEvents:
+    """A message of one text. The bytes that its deltas share are rendered once."""
 
     def __init__(self, item_id: str, output_index: int, events: Events) -> None:
         self._id = item_id
@@ -48,30 +48,30 @@ class Message:
         self._before_number = b'event: %b\ndata: {"type":"%b","sequence_number":' % (name, name)
         self._before_text = b"," + orjson.dumps(self._part)[1:-1] + b',"delta":'
 
-    def begin(self) -> bytes:
-        """The item, then its one part."""
+    def start(self) -> bytes:
+        """The item is added, then its one part."""
         item = OutputMessage(id=self._id, status="in_progress", content=[]).model_dump()
         return self._events.write("response.output_item.added", **self._place, item=item) + self._events.write(
             "response.content_part.added", **self._part, part=OutputText(text="").model_dump()
         )
 
     def delta(self, text: str, tokens: Sequence[Token]) -> bytes:
-        """More text; `tokens` are those to tell the log probabilities of."""
+        """More text, with the log probabilities of `tokens`."""
         logprobs = to_logprobs(tokens)
         self._texts.append(text)
         self._logprobs += logprobs
-        told = orjson.dumps([logprob.model_dump() for logprob in logprobs]) if logprobs else b"[]"
+        logprobs_json = orjson.dumps([logprob.model_dump() for logprob in logprobs]) if logprobs else b"[]"
         number = b"%d" % self._events.number()
         head = self._before_number + number + self._before_text
-        return head + orjson.dumps(text) + b',"logprobs":' + told + b"}\n\n"
+        return head + orjson.dumps(text) + b',"logprobs":' + logprobs_json + b"}\n\n"
 
-    def end(self, status: ItemStatus) -> bytes:
-        """The text, the part and the item, each whole."""
+    def finish(self, status: ItemStatus) -> bytes:
+        """The complete text, part and item."""
         part = self._text()
-        told = [logprob.model_dump() for logprob in part.logprobs]
+        logprobs = [logprob.model_dump() for logprob in part.logprobs]
         return b"".join(
             [
-                self._events.write("response.output_text.done", **self._part, text=part.text, logprobs=told),
+                self._events.write("response.output_text.done", **self._part, text=part.text, logprobs=logprobs),
                 self._events.write("response.content_part.done", **self._part, part=part.model_dump()),
                 self._events.write("response.output_item.done", **self._place, item=self.body(status).model_dump()),
             ]
@@ -85,7 +85,7 @@ class Message:
         return OutputText(text="".join(self._texts), logprobs=self._logprobs)
 
 
-class FunctionCall:
+class FunctionCallEvents:
     """The call of a function."""
 
     def __init__(self, item_id: str, output_index: int, events: Events, opened: ToolCallOpened) -> None:
@@ -96,8 +96,8 @@ class FunctionCall:
         self._part = {"item_id": item_id, "output_index": output_index}
         self._arguments: list[str] = []
 
-    def begin(self) -> bytes:
-        """The item, without arguments."""
+    def start(self) -> bytes:
+        """The item is added, without arguments."""
         item = self.body("in_progress").model_dump()
         return self._events.write("response.output_item.added", **self._place, item=item)
 
@@ -106,8 +106,8 @@ class FunctionCall:
         self._arguments.append(arguments)
         return self._events.write("response.function_call_arguments.delta", **self._part, delta=arguments)
 
-    def end(self, status: ItemStatus) -> bytes:
-        """The arguments and the item, each whole."""
+    def finish(self, status: ItemStatus) -> bytes:
+        """The complete arguments and item."""
         item = self.body(status).model_dump()
         arguments = item["arguments"]
         return self._events.write(

@@ -1,7 +1,6 @@
-"""A body of OpenAI's Responses API to the one generation it asks for. Pure.
+"""A body of OpenAI's Responses API to a job of one generation: check, prompt, tokens, sampling parameters. Pure.
 
-Refuses whatever needs a memory: earlier responses, stored prompts, conversations. How the answer is written is
-responses_reply.py's matter.
+Not here: whatever needs memory between requests (earlier responses, stored prompts, conversations).
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,17 +8,15 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from frontend.errors import InvalidRequest, UnsupportedParameter
-from frontend.openai.reply import Job, Reply
+from frontend.guided_decoding import Constraint
+from frontend.openai.job import Job
+from frontend.openai.reply import Reply
 from frontend.openai.requests import check_alternatives, to_parsers, to_requests
-from frontend.openai.sampling import DEFAULT_TEMPERATURE, check_supported
-from frontend.openai.tools.convert import (
-    EscapeSpecialTokens,
-    escape_tool_use,
-    stray_result,
-    to_result,
-    to_tool_call,
-    to_tool_use,
-)
+from frontend.openai.sampling import DEFAULT_TEMPERATURE
+from frontend.openai.structured_output import format_constraint, to_constraint
+from frontend.openai.tools.convert import stray_result, to_result, to_tool_call, to_tool_use
+from frontend.openai.unsupported import check_supported
+from frontend.text.escape import EscapeSpecialTokens, escape_tool_use
 from frontend.text.messages import Message, join_texts
 from frontend.text.served_model import ServedModel
 from frontend.text.tools import ToolChoice, ToolUse
@@ -36,19 +33,19 @@ from .types import (
 )
 
 LOGPROBS = "message.output_text.logprobs"
-"""What `include` may ask for."""
+"""The one value that `include` accepts."""
 
 
-def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *, seed: int, guide: str | None) -> Job:
-    """Check a body and put it in our words. `seed` is for a body without one, `guide` what the answer must follow."""
+def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *, seed: int) -> Job:
+    """The job of a checked body. `seed` is for a body without one. Raises InvalidRequest naming the field."""
     check_supported(body)
     check_alternatives("top_logprobs", body.top_logprobs)
     tool_use = responses_tool_use(body)
     logprobs = _logprobs(body.include or (), tool_use)
+    constraint = to_constraint(body, _text_format_constraint(body), model, tool_use)
     with _own_names():
-        prompt = model.template.render(
-            _to_messages(body, model), escape_tool_use(tool_use, model.tokenizer.escape_special_tokens)
-        )
+        escaped = escape_tool_use(tool_use, model.tokenizer.escape_special_tokens)
+        prompt = model.template.render(_to_messages(body, model), escaped)
         requests = to_requests(
             body,
             [model.tokenizer.encode(prompt)],
@@ -57,7 +54,6 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
             default_temperature=DEFAULT_TEMPERATURE,
             logprobs=logprobs,
             seed=seed,
-            guide=guide,
             tool_use=tool_use,
         )
     parser = next(iter(to_parsers(tool_use, model, 1)), None)
@@ -67,17 +63,25 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
         format=ResponsesFormat(_to_response(body, reply), parser),
         stream=bool(body.stream),
         with_tokens=logprobs,
+        constraint=constraint,
     )
 
 
 def responses_tool_use(body: ResponsesRequest) -> ToolUse:
-    """What a body wants of tools. Raises InvalidRequest."""
+    """The tools of a body and how the answer may call them. Raises InvalidRequest."""
     functions = {f"tools[{index}]": tool for index, tool in enumerate(body.tools or ())}
     return to_tool_use(functions, body.tool_choice, body.parallel_tool_calls)
 
 
+def _text_format_constraint(body: ResponsesRequest) -> Constraint | None:
+    """That of `text.format`, which has the fields of `response_format` without the nesting."""
+    if body.text is None or (given := body.text.format) is None:
+        return None
+    return format_constraint(given.type, None if given.name is None else given.schema_, "text.format", "text.format")
+
+
 def _logprobs(include: Sequence[str], tool_use: ToolUse) -> bool:
-    """Whether log probabilities are asked for, the one thing that can be."""
+    """Whether `include` asks for log probabilities, the one value that it accepts."""
     if others := [name for name in include if name != LOGPROBS]:
         raise UnsupportedParameter(f"`include` has `{others[0][:100]}`; accepted: `{LOGPROBS}`.", param="include")
     if include and tool_use.tools:
@@ -88,12 +92,12 @@ def _logprobs(include: Sequence[str], tool_use: ToolUse) -> bool:
 
 
 _OWN_NAMES = {"messages": "input", "prompt": "input", "logprobs": "include"}
-"""Fields as chat has them, and the ones that the same things come from here."""
+"""Chat's names of fields, and the fields of this API that have the same content."""
 
 
 @contextmanager
 def _own_names() -> Iterator[None]:
-    """What is wrong inside is told with the fields of this API."""
+    """Errors raised inside name the fields of this API instead of chat's."""
     try:
         yield
     except InvalidRequest as error:
@@ -102,21 +106,21 @@ def _own_names() -> Iterator[None]:
 
 
 def _to_messages(body: ResponsesRequest, model: ServedModel) -> list[Message]:
-    """The conversation, shielded. What the assistant says and calls one after the other is one message of it."""
+    """The conversation, escaped. Text and calls of the assistant that follow one another become one message."""
     escape = model.tokenizer.escape_special_tokens
     messages: list[Message] = []
-    places: list[int] = []
+    input_indices: list[int] = []
     for index, item in enumerate(body.input):
         message = _to_message(item, f"input[{index}]", escape)
         if messages and _is_one_turn(messages[-1], message):
             message = _joined(messages.pop(), message)
-            places.pop()
+            input_indices.pop()
         messages.append(message)
-        places.append(index)
+        input_indices.append(index)
     if (stray := stray_result(messages)) is not None:
         raise InvalidRequest(
             "A `function_call_output` must follow the `function_call` with its `call_id`.",
-            param=f"input[{places[stray]}].call_id",
+            param=f"input[{input_indices[stray]}].call_id",
         )
     return [Message("system", escape(body.instructions)), *messages] if body.instructions else messages
 
@@ -134,7 +138,7 @@ def _text_of(parts: Sequence[TextPart]) -> str:
 
 
 def _is_one_turn(last: Message, message: Message) -> bool:
-    """Words alone are left to the template's rules."""
+    """Texts alone are left apart: the template's rules join them."""
     return last.role == message.role == "assistant" and bool(last.tool_calls or message.tool_calls)
 
 
@@ -143,7 +147,7 @@ def _joined(last: Message, message: Message) -> Message:
 
 
 def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
-    """The answer, a ResponseObject, before it begins: what was asked for, as it was understood."""
+    """The ResponseObject before there is any output: the request's fields with their defaults filled in."""
     text_format = {"type": "text"}
     if body.text is not None and body.text.format is not None:
         text_format = body.text.format.model_dump(by_alias=True, exclude_none=True)
@@ -157,7 +161,7 @@ def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
         parallel_tool_calls=body.parallel_tool_calls is not False,
         temperature=DEFAULT_TEMPERATURE if body.temperature is None else body.temperature,
         text={"format": text_format},
-        tool_choice=_told_choice(body.tool_choice),
+        tool_choice=_choice_on_the_wire(body.tool_choice),
         tools=body.tools or (),
         top_logprobs=body.top_logprobs or 0,
         top_p=1.0 if body.top_p is None else body.top_p,
@@ -167,7 +171,7 @@ def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
     return response.model_dump()
 
 
-def _told_choice(choice: ToolChoice | None) -> Literal["none", "auto", "required"] | NamedToolChoice:
+def _choice_on_the_wire(choice: ToolChoice | None) -> Literal["none", "auto", "required"] | NamedToolChoice:
     if choice is None:
         return "auto"
     return NamedToolChoice(type="function", name=choice.name) if choice.mode == "named" else choice.mode

@@ -1,20 +1,24 @@
 """POST /v1/responses, OpenAI's newer API, as far as it needs no memory: nothing is kept between requests."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, PlainValidator, Tag
 from pydantic_core import PydanticCustomError
 
-from frontend.openai.fields import Body, SamplingFields, TokenLogprob, text_parts
-from frontend.openai.tools.convert import (
+from frontend.openai.body import Body, Unsupported
+from frontend.openai.fields import SamplingFields, TokenLogprob, text_parts
+from frontend.openai.tools.types import (
     MAX_TOOLS,
     FunctionCall,
     FunctionDefinition,
     FunctionTyped,
     unnamed_tool_choice,
 )
+from frontend.openai.unsupported import UNSUPPORTED
 from frontend.text.tools import ToolChoice
+
+from .unsupported import UNSUPPORTED_BY_RESPONSES
 
 MAX_METADATA = 16
 """OpenAI's limit, in pairs."""
@@ -149,6 +153,8 @@ class NoOptions(Body):
 
 class ResponsesRequest(SamplingFields):
     """The body of POST /v1/responses."""
+
+    unsupported: ClassVar[Mapping[str, Unsupported]] = {**UNSUPPORTED, **UNSUPPORTED_BY_RESPONSES}
 
     model: str = Field(description="one of the served names, else 404")
     input: Annotated[

@@ -1,16 +1,21 @@
 """POST /tokenize, /detokenize and /v1/chat/completions/render, as vLLM has them."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from frontend.openai.body import Body, Unsupported
 from frontend.openai.chat.types import ChatMessage, PromptFields
-from frontend.openai.fields import Body, TokenId
+from frontend.openai.fields import TokenId
+from frontend.openai.unsupported import UNSUPPORTED
 
 
 class TokenizeRequest(PromptFields):
     """A text, or a conversation as in a chat body; one of the two."""
+
+    unsupported: ClassVar[Mapping[str, Unsupported]] = UNSUPPORTED
 
     model: str | None = None
     prompt: str | None = None

@@ -1,6 +1,6 @@
-"""Who calls, and may they: an API key for every route but the health checks, and limits for each caller.
+"""API keys for every route but the health checks, and limits on the requests of each caller.
 
-Refuses to know keys as such: api_keys.py does. Counts in this process alone.
+Limits count in this process only.
 """
 
 import logging
@@ -16,26 +16,26 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.errors import FrontendError, RateLimitExceeded
-from frontend.server.streaming import error_response
+from frontend.server.errors import error_response
 
 from .api_keys import ApiKey, authenticate
 
 _log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
-"""Answered without a key: they say up or down and nothing else, and what asks them (Docker, Kubernetes, load balancers)
-should not have to hold a secret. /health/generate makes the engine work, so it is not among them."""
+"""Routes that need no key. They answer up or down and nothing else, and Docker, Kubernetes and load balancers, which
+call them, need hold no secret. /health/generate makes the engine work, so it needs a key."""
 
 
 class CallerLimits:
-    """What one caller may do with POST, as that makes the engine work; reading costs nothing.
+    """Limits on the POST requests of each caller. GET requests are not counted: they cost the engine nothing.
 
-    A caller is an API key. Without keys it is a client's address: behind a proxy on this host the one that the proxy
-    puts into X-Forwarded-For. Behind one elsewhere it is the proxy's, so that everybody behind it is one caller, unless
-    uvicorn's variable FORWARDED_ALLOW_IPS names it.
+    A caller is an API key. Without keys it is a client address: behind a proxy on this host, the one that the proxy
+    writes into X-Forwarded-For. All clients behind a proxy on another host count as one caller, unless uvicorn's
+    variable FORWARDED_ALLOW_IPS names that proxy.
 
-    `rate_limit` counts requests as they come, over a sliding window, those included that turn out to be wrong, as
-    OpenAI does; `max_requests` those that wait or run, an `n` of several as one.
+    `rate_limit` counts requests as they arrive, over a sliding window, also those that turn out to be invalid, as
+    OpenAI does. `max_requests` counts those that wait or run; one with `n` answers counts once.
     """
 
     def __init__(self, rate_limit: RateLimitItem | None = None, max_requests: int | None = None) -> None:
@@ -62,7 +62,7 @@ class CallerLimits:
         if self._rate_limit is None or await self._rates.hit(self._rate_limit, caller):
             return
         window = await self._rates.get_window_stats(self._rate_limit, caller)
-        # Past the moment itself, at which the window still counts whole.
+        # Plus one second: at `reset_time` itself the window still counts.
         retry_after_s = max(0, math.floor(window.reset_time - time.time())) + 1
         raise RateLimitExceeded(
             f"You have sent more requests than you may: {self._rate_limit}. Please retry in {retry_after_s} s.",
@@ -70,8 +70,8 @@ class CallerLimits:
         )
 
 
-class Access:
-    """Lets through who may, with the caller's name in the request's state as `caller`."""
+class Auth:
+    """Middleware that answers 401 and 429, and puts the caller's name into the request's state as `caller`."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], limits: CallerLimits) -> None:
         self._app = app

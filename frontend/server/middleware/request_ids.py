@@ -1,6 +1,6 @@
-"""X-Request-Id: taken from the client or made up, sent back with every answer, and named in every line of the log.
+"""X-Request-Id: the client's or a new one, sent back with every response and written in every line of the log.
 
-Refuses to hand it on: Triton is told nothing of who asks.
+It is not passed on to Triton.
 """
 
 import logging
@@ -11,17 +11,18 @@ from contextvars import ContextVar
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="-")
-"""Of the request that the running task answers."""
+"""The id of the request that the running task answers."""
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
+"""For logging.Formatter; `request_id` is added by `log_handler`."""
 
 _HEADER = b"x-request-id"
 _ACCEPTED = re.compile(rb"[ -~]{1,128}")
-"""Printable ASCII: it can neither break a header nor forge a line of the log."""
+"""Printable ASCII, which can neither break a header nor start a new line of the log."""
 
 
 class RequestIds:
-    """Goes around all that answers. An id that is not accepted is replaced, not refused."""
+    """Middleware around everything that answers. An id that is not accepted is replaced, not refused."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

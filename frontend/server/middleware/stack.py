@@ -1,7 +1,4 @@
-"""What a request passes before it reaches a route, and its answer on the way back.
-
-Refuses to see the body of a stream: DirectSend leads it past all of them.
-"""
+"""The middleware around the routes, in order. The bodies of streams go past it: see DirectSend."""
 
 from collections.abc import Sequence
 
@@ -11,28 +8,28 @@ from starlette.types import ASGIApp
 from frontend.server.asgi_send import DirectSend
 
 from .api_keys import ApiKey
-from .auth import Access, CallerLimits
+from .auth import Auth, CallerLimits
 from .request_ids import RequestIds
 
 _EXPOSED_HEADERS = ("x-request-id", "x-ignored-params", "retry-after")
-"""What a script in a browser may read beside the body."""
+"""Response headers that a script in a browser may read."""
 
 
 def with_middleware(
     app: ASGIApp, api_keys: Sequence[ApiKey] = (), limits: CallerLimits | None = None, cors_origins: Sequence[str] = ()
 ) -> ASGIApp:
-    """The application as a server runs it.
+    """The application with its middleware.
 
-    The request id is outermost, so that no answer is without it; CORS is outside of access, because a browser asks
-    without a key whether it may ask, and shows a refusal only to a page that may read it.
+    The request id is outermost, so that every response has it. CORS is outside of the API keys: a browser's preflight
+    request has no key, and a page may read a 401 only with CORS headers.
     """
-    layers: ASGIApp = Access(app, api_keys, limits or CallerLimits())
+    guarded: ASGIApp = Auth(app, api_keys, limits or CallerLimits())
     if cors_origins:
-        layers = CORSMiddleware(
-            layers,
+        guarded = CORSMiddleware(
+            guarded,
             allow_origins=cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
             expose_headers=_EXPOSED_HEADERS,
         )
-    return DirectSend(RequestIds(layers))
+    return DirectSend(RequestIds(guarded))

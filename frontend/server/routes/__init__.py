@@ -1,1 +1,1 @@
-"""The routes, one module per endpoint: a body in, a response out. What goes wrong is raised, and answered in app.py."""
+"""The routes, one module for each group. Errors are raised, and answered in server/errors.py."""

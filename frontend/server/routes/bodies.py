@@ -1,4 +1,4 @@
-"""Request bodies: read within the limit, parsed, and what has no effect in them reported."""
+"""Request bodies: read within the size limit, checked against their type, ignored fields reported."""
 
 import asyncio
 import logging
@@ -13,16 +13,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from frontend.errors import BodyTooLarge, InvalidRequest, ModelNotFound, UnsupportedMediaType, UnsupportedParameter
+from frontend.openai.body import Body
 from frontend.openai.reply import Reply
-from frontend.openai.sampling import ignored_params
+from frontend.openai.unsupported import ignored_params
 from frontend.server.service import Service
 
 _log = logging.getLogger(__name__)
 
 _OFF_LOOP_BYTES = 16 * 1024
-"""A body from this size on is encoded in a thread: tokenizing it would hold up every stream for milliseconds."""
+"""A body of this size or more is encoded in a thread: tokenizing it would block every stream for milliseconds."""
 
 _MAX_NAMES_IN_HEADER = 32
+"""Ignored fields that the response header lists at most."""
 
 AnyBody = TypeVar("AnyBody", bound=BaseModel)
 Result = TypeVar("Result")
@@ -45,7 +47,7 @@ async def read_body(http: Request, body: type[AnyBody], max_bytes: int) -> tuple
 
 
 def _path(error: ErrorDetails, body: Any) -> str:
-    """Where in the body it is. Pydantic's place also names the type, of several, that a value was tried as."""
+    """The path of an error in the body. Pydantic's `loc` also holds names of types, where a value may have several."""
     path, value, places = "", body, error["loc"]
     for number, place in enumerate(places, 1):
         if isinstance(place, int):
@@ -58,7 +60,7 @@ def _path(error: ErrorDetails, body: Any) -> str:
 
 
 async def _read(http: Request, max_bytes: int) -> bytes:
-    """The body, never more of it than allowed."""
+    """The body; reading stops as soon as it is larger than allowed."""
     content_type = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise UnsupportedMediaType(f"The body must be application/json, not {content_type}.")
@@ -71,7 +73,7 @@ async def _read(http: Request, max_bytes: int) -> bytes:
 
 
 def new_reply(model: str, service: Service, prefix: str = "cmpl-") -> Reply:
-    """Name and time of an answer by `model`. Raises ModelNotFound."""
+    """A new id and the time, for an answer by `model`. Raises ModelNotFound."""
     check_model(model, service)
     return Reply(
         id=f"{prefix}{secrets.token_hex(16)}",
@@ -88,14 +90,14 @@ def check_model(model: str, service: Service) -> None:
 
 
 async def off_loop(body_bytes: int, work: Callable[[], Result]) -> Result:
-    """Do it here, or in a thread if it may take long for a body of that size."""
+    """Do the work here, or in a thread if it may take long for a body of that size."""
     return work() if body_bytes < _OFF_LOOP_BYTES else await asyncio.to_thread(work)
 
 
-def report_ignored(body: BaseModel, reply: Reply, service: Service) -> dict[str, str]:
-    """The header that tells which fields had no effect, quoted, as a client chose their names.
+def report_ignored(body: Body, reply: Reply, service: Service) -> dict[str, str]:
+    """The header that lists the fields without effect. Names are percent-encoded: a client chose them.
 
-    Raises UnsupportedParameter if the operator wants unknown fields refused.
+    Raises UnsupportedParameter if the operator has unknown fields refused.
     """
     ignored = ignored_params(body)
     if not ignored:

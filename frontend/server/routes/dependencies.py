@@ -1,4 +1,4 @@
-"""What FastAPI hands to a route."""
+"""The argument that FastAPI passes to every route."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from frontend.server.service import Service
 
 
 async def _service(http: Request) -> Service:
-    """A coroutine, because FastAPI runs a plain function in a thread, for every request."""
+    """A coroutine: FastAPI would run a plain function in a thread for every request."""
     service: Service = http.app.state.service
     return service
 

@@ -1,4 +1,7 @@
-"""POST /v1/chat/completions, /v1/completions and /v1/responses."""
+"""POST /v1/chat/completions, /v1/completions and /v1/responses.
+
+Every request goes through the same steps in the same order: check, prompt, tokens, sampling parameters, compile, run.
+"""
 
 import secrets
 import time
@@ -8,18 +11,16 @@ from typing import TypeVar
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from frontend.guided_decoding import Constraint
-from frontend.openai.chat.request import to_chat_job, tool_use_of
+from frontend.openai.chat.request import to_chat_job
 from frontend.openai.chat.types import ChatCompletion, ChatCompletionRequest
 from frontend.openai.completions.request import to_completion_job
 from frontend.openai.completions.types import Completion, CompletionRequest
-from frontend.openai.reply import Job
-from frontend.openai.responses.request import responses_tool_use, to_responses_job
+from frontend.openai.job import Job
+from frontend.openai.responses.request import to_responses_job
 from frontend.openai.responses.types import ResponseObject, ResponsesRequest
-from frontend.openai.structured_output import to_guide
 from frontend.server.disconnect import cancel_on_disconnect
 from frontend.server.service import Service
-from frontend.server.streaming import answer
+from frontend.server.streaming import respond
 
 from .bodies import new_reply, off_loop, read_body, report_ignored
 from .dependencies import ServiceOf
@@ -38,9 +39,7 @@ AnyRequest = TypeVar("AnyRequest", ChatCompletionRequest, CompletionRequest, Res
 )
 async def create_chat_completion(http: Request, service: ServiceOf) -> Response:
     """Answer a conversation: as one JSON body, or with `stream` as server-sent events."""
-    return await _answer(
-        http, service, ChatCompletionRequest, to_chat_job, lambda body, model: to_guide(body, model, tool_use_of(body))
-    )
+    return await _answer(http, service, ChatCompletionRequest, to_chat_job)
 
 
 @router.post(
@@ -51,7 +50,7 @@ async def create_chat_completion(http: Request, service: ServiceOf) -> Response:
 )
 async def create_completion(http: Request, service: ServiceOf) -> Response:
     """Continue text or token ids: as one JSON body, or with `stream` as server-sent events."""
-    return await _answer(http, service, CompletionRequest, to_completion_job, to_guide)
+    return await _answer(http, service, CompletionRequest, to_completion_job)
 
 
 @router.post(
@@ -62,14 +61,7 @@ async def create_completion(http: Request, service: ServiceOf) -> Response:
 )
 async def create_response(http: Request, service: ServiceOf) -> Response:
     """Answer a conversation in OpenAI's newer API: as one JSON body, or with `stream` as server-sent events."""
-    return await _answer(
-        http,
-        service,
-        ResponsesRequest,
-        to_responses_job,
-        lambda body, model: to_guide(body, model, responses_tool_use(body)),
-        prefix="resp_",
-    )
+    return await _answer(http, service, ResponsesRequest, to_responses_job, prefix="resp_")
 
 
 async def _answer(
@@ -77,19 +69,18 @@ async def _answer(
     service: Service,
     body_type: type[AnyRequest],
     to_job: Callable[..., Job],
-    guide_of: Callable[..., Constraint | None],
     prefix: str = "cmpl-",
 ) -> Response:
-    """What the routes have in common; `to_job` is the endpoint's own translation."""
+    """The steps that all three routes share; `to_job` is the endpoint's own translation."""
     begin = time.monotonic()
     body, body_bytes = await read_body(http, body_type, service.max_body_bytes)
     reply = new_reply(body.model, service, prefix)
     headers = report_ignored(body, reply, service)
-    model, seed = service.served_model, secrets.randbits(64)
-    wish = guide_of(body, model)
-    guide = None
-    if wish is not None:
-        compiling = service.guides.compile(wish)
+    seed = secrets.randbits(64)
+    job = await off_loop(body_bytes, lambda: to_job(body, service.served_model, reply, seed=seed))
+    service.admission.check_fits(len(job.requests))
+    if job.constraint is not None:
+        compiling = service.guides.compile(job.constraint)
         guide = await cancel_on_disconnect(compiling, http.receive, begin + service.request_timeout_s)
-    job = await off_loop(body_bytes, lambda: to_job(body, model, reply, seed=seed, guide=guide))
-    return answer(service, job, headers, begin)
+        job = job.with_guide(guide)
+    return respond(service, job, headers, begin)

@@ -1,11 +1,8 @@
-"""Routes for whoever operates the server: is it alive, is it ready, does it generate, and what is it.
-
-Refuses to tell callers without a key more than up or down: access.py keeps the rest from them.
-"""
+"""Routes for operators: health checks, metrics, version. middleware/auth.py decides which of them need an API key."""
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from fastapi import APIRouter
@@ -14,9 +11,11 @@ from pydantic import BaseModel
 from starlette.responses import PlainTextResponse, Response
 
 from frontend.errors import FrontendError, QueueFull
-from frontend.generation import GenerationRequest, SamplingParams
-from frontend.server.metrics_text import to_text
+from frontend.generation import Delta, GenerationRequest, SamplingParams
+from frontend.server.metrics import to_text
+from frontend.server.run import Generation, run
 from frontend.server.service import Service
+from frontend.text.detokenizer import AnswerDecoder
 from frontend.triton.kv_cache import fetch_kv_cache
 
 from .dependencies import ServiceOf
@@ -25,12 +24,13 @@ from .openapi import READS, UP_OR_DOWN
 router = APIRouter()
 
 _GENERATE_TIMEOUT_S = 10.0
-"""For one token. A step of a full CPU engine takes 2 s."""
+"""Time for one token. A step of a full CPU engine takes 2 s."""
+
 _POLL_INTERVAL_S = 0.05
 
 
 class Version(BaseModel):
-    """`version` is this product's, where vLLM has its own; `engine` what the engine was built with."""
+    """`version` is this product's, where vLLM has its own; `engine` has the versions that the engine was built with."""
 
     version: str
     model: str
@@ -54,8 +54,8 @@ async def ready(service: ServiceOf) -> Response:
 async def generate(service: ServiceOf) -> Response:
     """200 if the engine has generated within 10 s, else 503; no body.
 
-    Asks for one token, in line like anybody. Under load it does not wait for its turn: a token that anybody gets shows
-    that the engine generates. So a busy server, its queue full or not, is healthy, and one that hangs is not.
+    Asks for one token, in the queue like any request. Under load it does not wait for its own: a token of any request
+    shows that the engine generates. So a busy server is healthy, even with a full queue, and one that hangs is not.
     """
     return _up(await _generates(service))
 
@@ -65,13 +65,13 @@ async def metrics(service: ServiceOf) -> Response:
     """For Prometheus, under the names of vLLM 0.4's metrics."""
     url = service.triton_metrics_url
     kv_cache = await fetch_kv_cache(url, service.triton.model) if url else None
-    text = to_text(service.metrics, service.admission, kv_cache, service.model_names[0])
+    text = to_text(service.metrics, service.admission, kv_cache)
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 @router.get("/version", responses=READS)
 async def show_version(service: ServiceOf) -> Version:
-    """What runs here."""
+    """The versions of the product and of the engine."""
     return Version(version=version("mixtral-triton"), model=service.triton.model, engine=service.engine_versions)
 
 
@@ -80,7 +80,7 @@ def _up(is_up: bool) -> Response:
 
 
 async def _generates(service: Service) -> bool:
-    """Whether any output comes from the engine before the deadline or before our own request has failed."""
+    """Whether the engine sends output for any request before the deadline, or before our own request has failed."""
     begin = time.monotonic()
     asking = asyncio.ensure_future(_ask_for_a_token(service))
     try:
@@ -95,19 +95,29 @@ async def _generates(service: Service) -> bool:
 
 
 async def _ask_for_a_token(service: Service) -> None:
-    """Return when it is there, or will not be. What it is does not matter."""
+    """Return when the token has come or will not come; which token it is does not matter."""
     end_tokens = service.served_model.end_tokens
     params = SamplingParams(max_tokens=1, temperature=0, top_p=1, seed=0, ignore_eos=True)
     request = GenerationRequest(prompt_token_ids=(end_tokens.end_id,), sampling_params=params, end_tokens=end_tokens)
+    generation = Generation(request, AnswerDecoder(request, {}, with_tokens=False))
 
     async def ask() -> None:
         try:
-            async with service.admission.slot("/health/generate"):
-                await service.triton.generate(request, lambda chunks: True)
+            await run(service, [generation], _Discard(), "/health/generate")
         except QueueFull:
-            await asyncio.sleep(_GENERATE_TIMEOUT_S)  # then others' tokens have to tell
+            await asyncio.sleep(_GENERATE_TIMEOUT_S)  # then a token of another request has to show it
 
     try:
         await asyncio.wait_for(ask(), _GENERATE_TIMEOUT_S)
     except (FrontendError, asyncio.TimeoutError):
         return
+
+
+class _Discard:
+    """A listener that does nothing with the token; Triton's client remembers when it came."""
+
+    def on_deltas(self, index: int, deltas: Sequence[Delta]) -> None:
+        """See `run.Listener`."""
+
+    def on_finish(self, index: int) -> None:
+        """See `run.Listener`."""

@@ -20,9 +20,9 @@ async def list_models(service: ServiceOf) -> ModelList:
 
 @router.get("/v1/models/{model:path}", responses=READS | failures(ModelNotFound))
 async def retrieve_model(model: str, service: ServiceOf) -> ModelCard:
-    """One served name; slashes are part of it."""
+    """One served name, which may hold slashes."""
     for name in service.model_names:
-        # A name that begins with a slash loses it to clients and proxies that tidy URLs.
+        # Clients and proxies that normalise URLs drop the slash that a name begins with.
         if model in (name, name.removeprefix("/")):
             return _model_card(name, service)
     raise ModelNotFound(model, service.model_names)

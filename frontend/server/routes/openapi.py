@@ -1,6 +1,6 @@
-"""What OpenAPI says of the routes that FastAPI cannot find out: bodies that they read by themselves, streams, failures.
+"""Parts of the OpenAPI description that FastAPI cannot find out: bodies that routes read themselves, streams, errors.
 
-Refuses to list 405 and 404 for what is no route: they belong to none.
+404 and 405 for a path that is no route belong to no route, so they are not listed.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def documented(body: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
-    """What OpenAPI says of a route that reads its body by itself, to keep the limits. app.py adds the schema.
+    """The request body of a route that reads it by itself. app.py adds the schema.
 
-    An `example` without a `model` gets one that is served.
+    An `example` without a `model` gets a served one.
     """
     schema = {"$ref": f"#/components/schemas/{body.__name__}"}
     content = {"application/json": {"schema": schema, "example": dict(example)}}
@@ -41,7 +41,7 @@ def documented(body: type[BaseModel], example: Mapping[str, Any]) -> dict[str, A
 
 
 def failures(*kinds: type[FrontendError]) -> Responses:
-    """A response for each status of these."""
+    """A response for each status of these errors."""
     by_status = groupby(sorted(kinds, key=attrgetter("status")), key=attrgetter("status"))
     return {
         status: {
@@ -53,11 +53,11 @@ def failures(*kinds: type[FrontendError]) -> Responses:
 
 
 def generates(events: str) -> Responses:
-    """Of a route that generates: a whole answer or a stream, which ends with `events`."""
+    """The responses of a route that generates: one JSON body, or a stream that ends with `events`."""
     stream = {"schema": {"type": "string"}, "example": f"data: ...\n\n{events}\n\n"}
     return _FAILURES_OF_GENERATING | {
         200: {
-            "description": "The answer: whole, or with `stream` as server-sent events.",
+            "description": "The answer: one JSON body, or with `stream` server-sent events.",
             "content": {"text/event-stream": stream},
         }
     }
@@ -68,7 +68,7 @@ UP_OR_DOWN: Responses = {
     503: {"description": "No. No body."},
 }
 READS: Responses = failures(InvalidApiKey, FrontendError)
-"""Of every route but the health checks that need no key."""
+"""The errors of every route except the health checks that need no key."""
 
 TAKES_A_BODY: Responses = failures(
     InvalidRequest, UnsupportedParameter, InvalidApiKey, ModelNotFound, BodyTooLarge, UnsupportedMediaType,

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 
 from frontend.openai.chat.request import render_prompt, tool_use_of
 from frontend.openai.chat.types import ChatCompletionRequest
-from frontend.openai.sampling import check_supported, check_token_ids
+from frontend.openai.sampling import check_token_ids
 from frontend.openai.tokenize.types import (
     DetokenizeAnswer,
     DetokenizeRequest,
@@ -12,6 +12,7 @@ from frontend.openai.tokenize.types import (
     TokenizeAnswer,
     TokenizeRequest,
 )
+from frontend.openai.unsupported import check_supported
 
 from .bodies import check_model, off_loop, read_body
 from .dependencies import ServiceOf
@@ -56,7 +57,7 @@ async def detokenize(http: Request, service: ServiceOf) -> DetokenizeAnswer:
     openapi_extra=documented(ChatCompletionRequest, {"messages": [{"role": "user", "content": "Was ist ein Haus?"}]}),
 )
 async def render_chat_completion(http: Request, service: ServiceOf) -> RenderAnswer:
-    """The exact prompt, as text and as token ids, that a chat request would be given to the engine as."""
+    """The exact prompt that the engine would get for a chat body, as text and as token ids."""
     body, body_bytes = await read_body(http, ChatCompletionRequest, service.max_body_bytes)
     check_model(body.model, service)
     check_supported(body)

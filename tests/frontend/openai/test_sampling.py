@@ -10,7 +10,7 @@ from frontend.generation import GenerationRequest, SamplingParams
 from frontend.openai.chat.request import to_chat_job
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.reply import Reply
-from frontend.openai.sampling import REFUSED, ignored_params
+from frontend.openai.unsupported import UNSUPPORTED, ignored_params
 from frontend.text.served_model import ServedModel
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -23,7 +23,7 @@ def parse(**fields: Any) -> ChatCompletionRequest:
 def request_of(model: ServedModel, **fields: Any) -> GenerationRequest:
     """The first generation that a body asks for."""
     reply = Reply(id="cmpl-0", created=0, model="m")
-    return to_chat_job(parse(**fields), model, reply, seed=7, guide=None).requests[0]
+    return to_chat_job(parse(**fields), model, reply, seed=7).requests[0]
 
 
 def params(model: ServedModel, **fields: Any) -> SamplingParams:
@@ -98,11 +98,11 @@ ASKS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", UNSUPPORTED)
 def test_known_parameter_that_is_not_built_is_refused_by_name_unless_it_asks_for_nothing(
     mixtral: ServedModel, name: str
 ) -> None:
-    for neutral in (None, *REFUSED[name].neutral):
+    for neutral in (None, *UNSUPPORTED[name].accepted):
         params(mixtral, **{name: neutral})
     with pytest.raises(UnsupportedParameter, match=f"`{name}`") as caught:
         params(mixtral, **{name: ASKS.get(name, "something")})

@@ -1,4 +1,4 @@
-"""One guide from whatever a body wishes for, compiled and sent as a grammar; wishes that exclude each other refused."""
+"""One constraint from the fields of a body, compiled and sent as a grammar; two constraints at once are refused."""
 
 import json
 from dataclasses import replace
@@ -10,9 +10,9 @@ import pytest
 
 from frontend.errors import InvalidRequest, UnsupportedParameter
 from frontend.guided_decoding import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex
-from frontend.openai.chat.request import tool_use_of
+from frontend.openai.chat.request import to_chat_job
 from frontend.openai.chat.types import ChatCompletionRequest
-from frontend.openai.structured_output import to_guide
+from frontend.openai.reply import Reply
 from frontend.text.served_model import ServedModel
 from tests.frontend.conftest import CHAT, body, error_of
 from tests.frontend.fake_triton import Events, FakeTriton
@@ -22,13 +22,13 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
 JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
 
 
-def guide_of(model: ServedModel, **fields: Any) -> Constraint | None:
+def constraint_of(model: ServedModel, **fields: Any) -> Constraint | None:
     parsed = ChatCompletionRequest.model_validate(body(**fields))
-    return to_guide(parsed, model, tool_use_of(parsed))
+    return to_chat_job(parsed, model, Reply(id="cmpl-0", created=0, model="m"), seed=0).constraint
 
 
 @pytest.mark.parametrize(
-    ("fields", "guide"),
+    ("fields", "constraint"),
     [
         ({}, None),
         ({"response_format": {"type": "text"}}, None),
@@ -46,10 +46,10 @@ def guide_of(model: ServedModel, **fields: Any) -> Constraint | None:
         ({"tools": [TOOL], "tool_choice": "none", "guided_regex": "a"}, Regex(pattern="a", param="guided_regex")),
     ],
 )
-def test_a_wish_is_a_guide_that_knows_its_field(
-    mixtral: ServedModel, fields: dict[str, Any], guide: Constraint | None
+def test_a_constraint_keeps_the_field_it_came_in(
+    mixtral: ServedModel, fields: dict[str, Any], constraint: Constraint | None
 ) -> None:
-    assert guide_of(mixtral, **fields) == guide
+    assert constraint_of(mixtral, **fields) == constraint
 
 
 @pytest.mark.parametrize(
@@ -64,20 +64,20 @@ def test_a_wish_is_a_guide_that_knows_its_field(
         ({"tools": [TOOL], "guided_grammar": 'root ::= "a"'}, "guided_grammar"),
     ],
 )
-def test_wishes_that_cannot_be_had_are_refused_by_their_field(
+def test_constraints_that_are_wrong_or_two_are_refused_by_their_field(
     mixtral: ServedModel, fields: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        guide_of(mixtral, **fields)
+        constraint_of(mixtral, **fields)
     assert caught.value.param == param
 
 
 def test_an_engine_that_follows_no_guides_refuses_them_and_leaves_free_calls_free(mixtral: ServedModel) -> None:
     unguided = replace(mixtral, engine=replace(mixtral.engine, honours=mixtral.engine.honours - {"guide"}))
-    assert guide_of(unguided, tools=[TOOL]) is None
+    assert constraint_of(unguided, tools=[TOOL]) is None
     for fields in ({"guided_regex": "a"}, {"tools": [TOOL], "tool_choice": "required"}):
         with pytest.raises(UnsupportedParameter):
-            guide_of(unguided, **fields)
+            constraint_of(unguided, **fields)
 
 
 def test_the_engine_gets_the_grammar_that_was_compiled(http: httpx.Client, triton: FakeTriton) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.errors import QueueFull
+from frontend.errors import InvalidRequest, QueueFull
 from frontend.server.admission import Admission, FairQueue, Reservation
 
 
@@ -18,9 +18,8 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def hold(admission: Admission, name: str, served: list[str], release: asyncio.Event, key: str = "") -> None:
-    async with admission.slot(key):
-        served.append(name)
-        await release.wait()
+    with admission.reserve(key) as reservation:
+        await generate(reservation, name, served, release)
 
 
 async def generate(reservation: Reservation, name: str, served: list[str], release: asyncio.Event) -> None:
@@ -161,9 +160,12 @@ def test_a_request_is_taken_whole_or_not_at_all(count: int, fits: bool) -> None:
 def test_an_idle_server_takes_its_capacity_and_no_more() -> None:
     async def scenario() -> None:
         admission = Admission(2, 3)
-        with admission.reserve("a", admission.capacity):
+        admission.check_fits(5)
+        with admission.reserve("a", 5):
             assert (admission.num_running, admission.num_waiting) == (2, 3)
-        with pytest.raises(QueueFull), admission.reserve("a", admission.capacity + 1):
+        with pytest.raises(InvalidRequest, match=r"6 answers are asked for; this server takes 5 at a time"):
+            admission.check_fits(6)
+        with pytest.raises(QueueFull), admission.reserve("a", 6):
             pass
 
     run(scenario())

@@ -11,7 +11,8 @@ import pytest
 
 from frontend.generation import Delta, Ending, Outcome, Usage
 from frontend.openai.chat.response import ChatFormat
-from frontend.openai.reply import Answer, Reply
+from frontend.openai.job import Answer
+from frontend.openai.reply import Reply
 from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, MODEL, Running, body, error_of
 from tests.frontend.fake_triton import Endless, Events, FakeTriton
 
@@ -96,7 +97,7 @@ def test_the_fingerprint_is_behind_all_else_and_only_where_it_is_wanted(fingerpr
     format_ = ChatFormat(reply, num_choices=1, num_prompt_tokens=1)
     ending = Ending(finish_reason="stop", stop_reason=None)
     outcome = Outcome(ending=ending, usage=Usage(num_prompt_tokens=1, num_completion_tokens=1))
-    whole = json.loads(format_.whole([Answer(text="a", tokens=[], outcome=outcome)]))
+    whole = json.loads(format_.complete([Answer(text="a", tokens=[], outcome=outcome)]))
     chunk = json.loads(format_.delta(0, Delta("a")).removeprefix(b"data: "))
     expected = ["id", "object", "created", "model", "choices", "usage"]
     assert list(whole) == [*expected, "system_fingerprint"][: 6 + bool(fingerprint)]

@@ -1,4 +1,4 @@
-"""What Prometheus reads: vLLM's names, counts that add up, and a KV cache only where Triton tells of it."""
+"""What Prometheus reads: vLLM's names, counts that add up, and a KV cache only where Triton reports one."""
 
 import contextlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from frontend.generation import EndTokens, GenerationRequest, SamplingParams, TokenChunk
-from frontend.server.metrics import Histogram, Metrics, Rate
+from frontend.server.metrics import Metrics, Rate
 from frontend.text.detokenizer import AnswerDecoder
 from frontend.triton.kv_cache import KvCache, read_kv_cache
 from tests.frontend.conftest import CHAT, MODEL, Running, body
@@ -28,13 +28,23 @@ nv_gpu_power_usage{gpu_uuid="GPU-1"} 71.5
 
 
 def scrape(http: httpx.Client) -> dict[str, float]:
-    """Every sample without the label that all have, in the name that Prometheus gives it."""
+    """Every sample by its name in Prometheus, without the label `model_name`, which all have."""
     response = http.get("/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     samples = [sample for family in text_string_to_metric_families(response.text) for sample in family.samples]
     assert {sample.labels.pop("model_name") for sample in samples} == {MODEL}
     return {sample.name + "".join(f" {value}" for value in sample.labels.values()): sample.value for sample in samples}
+
+
+def samples_of(metrics: Metrics) -> dict[str, float]:
+    """Every sample of the counters and histograms, in the name that Prometheus gives it."""
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    return {
+        sample.name
+        + "".join(f" {value}" for label, value in sample.labels.items() if label != "model_name"): sample.value
+        for sample in samples
+    }
 
 
 def answer_of(*, num_prompt_tokens: int) -> AnswerDecoder:
@@ -134,12 +144,17 @@ def test_a_cache_of_no_blocks_is_not_in_use() -> None:
     assert read_kv_cache(empty, "openvino") == KvCache(num_blocks=0, tokens_per_block=32, usage=0)
 
 
-def test_a_bound_counts_what_is_not_above_it() -> None:
-    histogram = Histogram((0.1, 1))
+def test_a_value_counted_many_times_counts_as_observing_it_so_often() -> None:
+    metrics, one_by_one = Metrics(MODEL), Metrics(MODEL)
     for value, count in ((0.05, 1), (0.1, 2), (0.5, 1), (7, 1)):
-        histogram.observe(value, count)
-    assert histogram.buckets == [("0.1", 3), ("1.0", 4), ("+Inf", 5)]
-    assert histogram.sum == pytest.approx(0.05 + 0.2 + 0.5 + 7)
+        metrics.time_per_output_token.observe_times(value, count)
+        for _ in range(count):
+            one_by_one.time_per_output_token.observe(value)
+    assert samples_of(metrics) == samples_of(one_by_one)
+    name = "vllm:time_per_output_token_seconds"
+    found = samples_of(metrics)
+    assert [found[f"{name}_bucket {bound}"] for bound in ("0.075", "0.1", "0.5", "2.5", "+Inf")] == [1, 3, 4, 4, 5]
+    assert found[f"{name}_sum"] == pytest.approx(0.05 + 0.2 + 0.5 + 7)
 
 
 def test_a_rate_is_that_of_the_time_since_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,22 +167,28 @@ def test_a_rate_is_that_of_the_time_since_it_was_asked(monkeypatch: pytest.Monke
 def test_the_tokens_after_the_first_share_the_time_they_took(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.0, 10.5, 11.5])
     monkeypatch.setattr("frontend.server.metrics.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    metrics, decoder = Metrics(), answer_of(num_prompt_tokens=7)
-    with metrics.generation(decoder, begin=10.0) as generation:
-        generation.arrived(decoder.feed(TokenChunk([1])).num_completion_tokens)
+    metrics, decoder = Metrics(MODEL), answer_of(num_prompt_tokens=7)
+    generation = metrics.clock(decoder, begin=10.0)
+    with metrics.count([generation]):
+        generation.grew_to(decoder.feed(TokenChunk([1])).num_completion_tokens)
         decoder.feed(TokenChunk([2, 3, 4, 5]))
-    assert (metrics.time_to_first_token.sum, metrics.time_per_output_token.sum) == (0.5, 1.0)
-    assert dict(metrics.time_per_output_token.buckets)["0.3"] == 4
-    assert metrics.e2e_request_latency.sum == 1.5
+        generation.finish()
+    found = samples_of(metrics)
+    assert found["vllm:time_to_first_token_seconds_sum"] == 0.5
+    assert found["vllm:time_per_output_token_seconds_sum"] == 1.0
+    assert found["vllm:time_per_output_token_seconds_bucket 0.3"] == 4
+    assert found["vllm:e2e_request_latency_seconds_sum"] == 1.5
 
 
 def test_tokens_count_while_they_come_and_after_a_failure() -> None:
-    metrics, decoder = Metrics(), answer_of(num_prompt_tokens=7)
-    with contextlib.suppress(ConnectionError), metrics.generation(decoder, begin=10.0) as generation:
+    metrics, decoder = Metrics(MODEL), answer_of(num_prompt_tokens=7)
+    generation = metrics.clock(decoder, begin=10.0)
+    with contextlib.suppress(ConnectionError), metrics.count([generation]):
         assert (metrics.num_prompt_tokens, metrics.num_generation_tokens) == (0, 0)
-        generation.arrived(decoder.feed(TokenChunk([1, 2])).num_completion_tokens)
+        generation.grew_to(decoder.feed(TokenChunk([1, 2])).num_completion_tokens)
         assert (metrics.num_prompt_tokens, metrics.num_generation_tokens) == (7, 2)
         raise ConnectionError
     assert (metrics.num_prompt_tokens, metrics.num_generation_tokens) == (7, 2)
-    assert metrics.time_to_first_token.buckets[-1] == ("+Inf", 1)
-    assert not metrics.num_finished
+    found = samples_of(metrics)
+    assert found["vllm:time_to_first_token_seconds_bucket +Inf"] == 1
+    assert not [name for name in found if "request_success" in name]

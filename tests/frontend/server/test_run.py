@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from frontend.errors import EngineFailed
-from frontend.server.streaming import _all_of
+from frontend.server.run import all_of
 
 
 @pytest.mark.parametrize("leaves_after", [None, 0, 1, 2, 3])
@@ -30,7 +30,7 @@ def test_a_client_that_leaves_while_a_generation_fails_has_left(num_failures: in
         async def fails(failure: "asyncio.Future[None]") -> None:
             await failure
 
-        generating = asyncio.ensure_future(_all_of([endless(), *map(fails, failures)]))
+        generating = asyncio.ensure_future(all_of([endless(), *map(fails, failures)]))
         await asyncio.sleep(0.01)
         for failure in failures:
             failure.set_exception(EngineFailed("boom"))

@@ -12,8 +12,10 @@ from mistral_common.protocol.instruct.tool_calls import ToolCall as MistralToolC
 from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-from frontend.openai.tools.convert import FunctionToolCall, ToolMessageFields, escape_tool_use, to_message
+from frontend.openai.chat.request import to_message
+from frontend.openai.chat.types import ChatMessage
 from frontend.text.chat_template import ChatTemplate
+from frontend.text.escape import escape_tool_use
 from frontend.text.messages import Message
 from frontend.text.served_model import ServedModel
 from frontend.text.tools import Tool, ToolCall, ToolChoice, ToolUse, to_mistral_id
@@ -207,14 +209,14 @@ def test_client_cannot_write_control_tokens_anywhere_in_tools_calls_and_results(
     call = {"id": "abcdefgh1", "function": {"name": "f", "arguments": json.dumps({forgery: f"x{forgery}"})}}
     raw = '{"a": "' + forgery.replace('"', "") + '"}'
     messages = [
-        ToolMessageFields(tool_calls=[FunctionToolCall.model_validate(call)]),
-        ToolMessageFields(tool_call_id="abcdefgh1"),
+        ChatMessage.model_validate({"role": "assistant", "content": forgery, "tool_calls": [call]}),
+        ChatMessage.model_validate({"role": "tool", "content": raw, "tool_call_id": "abcdefgh1"}),
     ]
     prompt = template.render(
         [
             Message("user", escape(forgery)),
-            to_message(messages[0], "assistant", forgery, escape=escape, param="messages[1]"),
-            to_message(messages[1], "tool", raw, escape=escape, param="messages[2]"),
+            to_message(messages[0], "messages[1]", escape),
+            to_message(messages[1], "messages[2]", escape),
         ],
         escape_tool_use(tool_use, escape),
     )

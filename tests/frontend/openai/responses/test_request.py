@@ -10,11 +10,12 @@ from frontend.generation import SamplingParams
 from frontend.guided_decoding import Choice, JsonObject, JsonSchema
 from frontend.openai.chat.request import to_chat_job
 from frontend.openai.chat.types import ChatCompletionRequest
-from frontend.openai.reply import Job, Reply
-from frontend.openai.responses.request import responses_tool_use, to_responses_job
+from frontend.openai.job import Job
+from frontend.openai.reply import Reply
+from frontend.openai.responses.request import to_responses_job
 from frontend.openai.responses.types import ResponsesRequest
-from frontend.openai.sampling import REFUSED, REFUSED_BY_RESPONSES, ignored_params
-from frontend.openai.structured_output import to_guide
+from frontend.openai.responses.unsupported import UNSUPPORTED_BY_RESPONSES
+from frontend.openai.unsupported import UNSUPPORTED, ignored_params
 from frontend.text.served_model import ServedModel
 
 REPLY = Reply(id="resp_0", created=0, model="m")
@@ -30,7 +31,7 @@ def parse(**fields: Any) -> ResponsesRequest:
 
 
 def job(model: ServedModel, **fields: Any) -> Job:
-    return to_responses_job(parse(**fields), model, REPLY, seed=7, guide=None)
+    return to_responses_job(parse(**fields), model, REPLY, seed=7)
 
 
 def params(model: ServedModel, **fields: Any) -> SamplingParams:
@@ -120,7 +121,7 @@ def test_prompt_is_the_one_that_chat_makes_of_the_same(
 ) -> None:
     served: ServedModel = request.getfixturevalue(model)
     body = ChatCompletionRequest.model_validate({"model": "m", **chat})
-    same = to_chat_job(body, served, REPLY, seed=7, guide=None)
+    same = to_chat_job(body, served, REPLY, seed=7)
     assert job(served, **fields).requests == same.requests
 
 
@@ -157,15 +158,15 @@ PLACES = {
 HONOURED_HERE = {"tools", "tool_choice", "parallel_tool_calls"}
 
 
-@pytest.mark.parametrize("name", [*REFUSED_BY_RESPONSES, *REFUSED.keys() - HONOURED_HERE])
+@pytest.mark.parametrize("name", [*UNSUPPORTED_BY_RESPONSES, *UNSUPPORTED.keys() - HONOURED_HERE])
 def test_known_parameter_that_is_not_built_is_refused_by_name_unless_it_asks_for_nothing(
     mixtral: ServedModel, name: str
 ) -> None:
     def fields(value: Any) -> dict[str, Any]:
         return {PLACES[name]: {name: value}} if name in PLACES else {name: value}
 
-    refused = {**REFUSED, **REFUSED_BY_RESPONSES}[name]
-    for neutral in (None, *refused.neutral):
+    refused = ResponsesRequest.unsupported[name]
+    for neutral in (None, *refused.accepted):
         job(mixtral, **fields(neutral))
         assert ignored_params(parse(**fields(neutral))) == []
     with pytest.raises(UnsupportedParameter, match=name) as caught:
@@ -233,18 +234,17 @@ def test_fields_that_nobody_knows_are_reported_by_their_path() -> None:
     assert sorted(ignored_params(body)) == ["input.mood", "service_tier", "text.tone"]
 
 
-def guide_of(model: ServedModel, **fields: Any) -> Any:
-    body = parse(**fields)
-    return to_guide(body, model, responses_tool_use(body))
+def constraint_of(model: ServedModel, **fields: Any) -> Any:
+    return job(model, **fields).constraint
 
 
 def test_text_format_is_response_format_in_flat(mixtral: ServedModel) -> None:
     schema = {"type": "json_schema", "name": "n", "strict": True, "schema": SCHEMA}
-    assert guide_of(mixtral, text={"format": schema}) == JsonSchema(schema=SCHEMA, param="text.format.schema")
-    assert guide_of(mixtral, text={"format": {"type": "json_object"}}) == JsonObject(param="text.format")
-    assert guide_of(mixtral, text={"format": {"type": "text"}}) is None
-    assert guide_of(mixtral, text={}) is None
-    assert guide_of(mixtral, guided_choice=["a"]) == Choice(choices=("a",), param="guided_choice")
+    assert constraint_of(mixtral, text={"format": schema}) == JsonSchema(schema=SCHEMA, param="text.format.schema")
+    assert constraint_of(mixtral, text={"format": {"type": "json_object"}}) == JsonObject(param="text.format")
+    assert constraint_of(mixtral, text={"format": {"type": "text"}}) is None
+    assert constraint_of(mixtral, text={}) is None
+    assert constraint_of(mixtral, guided_choice=["a"]) == Choice(choices=("a",), param="guided_choice")
 
 
 @pytest.mark.parametrize("missing", ["name", "schema"])
@@ -252,16 +252,16 @@ def test_a_schema_has_a_name(mixtral: ServedModel, missing: str) -> None:
     format_ = {"type": "json_schema", "name": "n", "schema": SCHEMA}
     del format_[missing]
     with pytest.raises(InvalidRequest) as caught:
-        guide_of(mixtral, text={"format": format_})
+        constraint_of(mixtral, text={"format": format_})
     assert caught.value.param == "text.format"
 
 
-def test_two_wishes_exclude_each_other_by_the_names_that_they_have_here(mixtral: ServedModel) -> None:
+def test_two_constraints_are_refused_by_the_names_of_this_api(mixtral: ServedModel) -> None:
     with pytest.raises(InvalidRequest, match=r"`text\.format` and `guided_regex`"):
-        guide_of(mixtral, text={"format": {"type": "json_object"}}, guided_regex="a")
+        constraint_of(mixtral, text={"format": {"type": "json_object"}}, guided_regex="a")
 
 
 def test_arguments_that_cannot_be_promised_are_refused_by_the_path_that_they_have_here(mixtral: ServedModel) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        guide_of(mixtral, tools=[{**FLAT, "parameters": {"type": "array"}}])
+        constraint_of(mixtral, tools=[{**FLAT, "parameters": {"type": "array"}}])
     assert caught.value.param == "tools[0].parameters"

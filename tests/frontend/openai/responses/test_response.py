@@ -25,7 +25,8 @@ from frontend.generation import (
     TokenChunk,
     Usage,
 )
-from frontend.openai.reply import Answer, Reply, ReplyFormat
+from frontend.openai.job import Answer, ReplyFormat
+from frontend.openai.reply import Reply
 from frontend.openai.responses.request import to_responses_job
 from frontend.openai.responses.response import ResponsesFormat
 from frontend.openai.responses.types import ResponsesRequest
@@ -56,7 +57,7 @@ def outcome(reason: FinishReason = "stop") -> Outcome:
 def stream(written: ResponsesFormat, texts: Sequence[str], reason: FinishReason = "stop") -> list[tuple[str, str]]:
     """Names and data of all events."""
     deltas = [written.delta(0, Delta(text)) for text in texts]
-    ended = [written.closing(0, outcome(reason)), written.end([outcome(reason)])]
+    ended = [written.finish(0, outcome(reason)), written.end([outcome(reason)])]
     return events_of(b"".join(deltas + ended))
 
 
@@ -89,8 +90,8 @@ def test_every_event_of_a_message_to_the_byte() -> None:
         ("response.output_item.done", '"output_index":0,"item":' + whole),
         ("response.completed", '"response":' + response % ("completed", whole, USAGE)),
     ]
-    body = written.opening() + b"".join(written.delta(0, Delta(text)) for text in ("Ein ", "", "„Haus“"))
-    body += written.closing(0, outcome()) + written.end([outcome()])
+    body = written.start() + b"".join(written.delta(0, Delta(text)) for text in ("Ein ", "", "„Haus“"))
+    body += written.finish(0, outcome()) + written.end([outcome()])
     assert body.decode() == "".join(
         f'event: {name}\ndata: {{"type":"{name}","sequence_number":{number},{fields}}}\n\n'
         for number, (name, fields) in enumerate(expected)
@@ -139,7 +140,7 @@ def test_log_probabilities_come_with_their_text_and_add_up() -> None:
         {"token": "", "logprob": -1.0, "bytes": [], "top_logprobs": []},
     ]
     assert (name, json.loads(data)["logprobs"]) == ("response.output_text.delta", told[2:])
-    [done, part, item] = [json.loads(data) for _, data in events_of(written.closing(0, outcome()))]
+    [done, part, item] = [json.loads(data) for _, data in events_of(written.finish(0, outcome()))]
     assert done["logprobs"] == part["part"]["logprobs"] == item["item"]["content"][0]["logprobs"] == told
 
 
@@ -179,7 +180,7 @@ def test_words_around_calls_are_items_of_their_own_in_the_order_in_which_they_we
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_stream_that_breaks_off_ends_with_what_there_is(begun: bool) -> None:
     written = format_of()
-    written.opening()
+    written.start()
     if begun:
         written.delta(0, Delta("Ein"))
     [(name, data)] = events_of(written.error(EngineFailed("It broke.")))
@@ -195,7 +196,7 @@ def tools_format(mixtral: ServedModel) -> Callable[[], ReplyFormat]:
     tools = [{"type": "function", "name": name} for name in "fg"]
     body = ResponsesRequest.model_validate({"model": "m", "input": "Hi", "tools": tools})
     reply = Reply(id="resp_0", created=1, model="m")
-    return lambda: to_responses_job(body, mixtral, reply, seed=0, guide=None).format
+    return lambda: to_responses_job(body, mixtral, reply, seed=0).format
 
 
 TEXTS = ["", "Ein naïves café — 你好 🧑\u200d🚀", CALLS, f"Hm. {CALLS}", "[TOOL_CALLS] nothing", "a [TOOL_CALL b"]
@@ -215,14 +216,14 @@ def test_any_cut_of_the_tokens_gives_the_whole_answer(
     deltas = [decoder.feed(TokenChunk(token_ids[a:b])) for a, b in pairwise(cuts)]
     deltas.append(decoder.finish())
     written = tools_format()
-    body = written.opening() + b"".join(written.delta(0, delta) for delta in deltas)
-    body += written.closing(0, decoder.outcome) + written.end([decoder.outcome])
+    body = written.start() + b"".join(written.delta(0, delta) for delta in deltas)
+    body += written.finish(0, decoder.outcome) + written.end([decoder.outcome])
     events = [json.loads(data) for _, data in events_of(body)]
     for number, event in enumerate(events):
         assert event["sequence_number"] == number
         EVENT.validate_python(event, strict=True)
     answer = Answer(text="".join(delta.text for delta in deltas), tokens=(), outcome=decoder.outcome)
-    whole = orjson.loads(tools_format().whole([answer]))
+    whole = orjson.loads(tools_format().complete([answer]))
     assert without_call_ids(events[-1]["response"]) == without_call_ids(whole)
     assert rebuilt(events) == [
         item["content"][0]["text"] if item["type"] == "message" else item["arguments"] for item in whole["output"]

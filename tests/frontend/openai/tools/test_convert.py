@@ -8,20 +8,12 @@ from openai.types.chat.chat_completion_message_function_tool_call import ChatCom
 from pydantic import TypeAdapter, ValidationError
 
 from frontend.errors import InvalidRequest
-from frontend.openai.fields import Body
-from frontend.openai.tools.convert import (
-    MAX_TOOLS,
-    MAX_TOOLS_BYTES,
-    ToolChoiceField,
-    ToolList,
-    ToolMessageFields,
-    check_results,
-    escape_tool_use,
-    to_delta,
-    to_message,
-    to_tool_use,
-    to_wire,
-)
+from frontend.openai.body import Body
+from frontend.openai.chat.request import to_message
+from frontend.openai.chat.types import ChatMessage
+from frontend.openai.tools.convert import MAX_TOOLS_BYTES, check_results, to_delta, to_tool_use, to_wire
+from frontend.openai.tools.types import MAX_TOOLS, ToolChoiceField, ToolList
+from frontend.text.escape import escape_tool_use
 from frontend.text.messages import Message, Role
 from frontend.text.tools import (
     NO_TOOLS,
@@ -42,7 +34,7 @@ from frontend.text.tools import (
 
 
 class Request(Body):
-    """The fields of a request, as protocol.py declares them."""
+    """The fields of a request that has tools."""
 
     tools: ToolList | None = None
     tool_choice: ToolChoiceField | None = None
@@ -156,8 +148,8 @@ def escape(text: str) -> str:
 
 
 def message_of(role: Role, text: str | None, **fields: Any) -> Message:
-    body = ToolMessageFields.model_validate(fields)
-    return to_message(body, role, text, escape=escape, param="messages[3]")
+    message = ChatMessage.model_validate({"role": role, "content": text, **fields})
+    return to_message(message, "messages[3]", escape)
 
 
 def call(arguments: str, name: str = "f") -> dict[str, Any]:
@@ -182,7 +174,7 @@ def call(arguments: str, name: str = "f") -> dict[str, Any]:
         (message_of("tool", "", tool_call_id="i"), Message("tool", "", tool_call_id="i")),
     ],
 )
-def test_messages_come_shielded_and_json_in_one_form(message: Message, expected: Message) -> None:
+def test_messages_are_escaped_and_their_json_is_in_one_form(message: Message, expected: Message) -> None:
     assert message == expected
 
 
@@ -225,7 +217,7 @@ def test_results_follow_the_calls_that_they_answer() -> None:
     "messages",
     [[Message("user", "a"), CALLING, result("j")], [CALLING, Message("user", "a"), result("i")], [CALLING, CALLING]],
 )
-def test_results_of_calls_that_nobody_made_are_refused(messages: list[Message]) -> None:
+def test_results_without_a_call_are_refused(messages: list[Message]) -> None:
     if messages[-1].role != "tool":
         messages = [result("i"), *messages]
     with pytest.raises(InvalidRequest) as caught:
@@ -234,7 +226,7 @@ def test_results_of_calls_that_nobody_made_are_refused(messages: list[Message]) 
     assert caught.value.param == f"messages[{place}].tool_call_id"
 
 
-def test_tools_in_a_prompt_are_shielded_to_the_last_string() -> None:
+def test_every_string_of_a_tool_is_escaped() -> None:
     parameters = {"properties": {"</s>": {"enum": ["</s>", 1, None, ["</s>"]]}}}
     written = Tool(name="f", description="</s>", parameters=parameters)
     choice = ToolChoice(mode="auto")

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from frontend.server.middleware.api_keys import read_api_keys
-from frontend.server.middleware.auth import Access, CallerLimits
+from frontend.server.middleware.auth import Auth, CallerLimits
 from tests.frontend.conftest import API_KEY, CHAT, MODEL, ORIGIN, Running, body, error_of
 from tests.frontend.fake_triton import Endless, Events, FakeTriton
 
@@ -147,7 +147,7 @@ class Route:
         await JSONResponse(scope["state"]["caller"])(scope, receive, send)
 
 
-def client(app: Access, key: str | None = None, address: str = "10.0.0.1") -> httpx.AsyncClient:
+def client(app: Auth, key: str | None = None, address: str = "10.0.0.1") -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app, client=(address, 1)),
         base_url="http://frontend",
@@ -166,8 +166,8 @@ def stop_the_clock(monkeypatch: pytest.MonkeyPatch, now: float) -> None:
 def test_caller_is_the_keys_name_or_the_clients_address() -> None:
     async def scenario() -> None:
         keys = read_api_keys(None, ["a"])
-        assert (await client(Access(Route(), keys, CallerLimits()), "a").get("/x")).json() == keys[0].name
-        assert (await client(Access(Route(), (), CallerLimits())).get("/x")).json() == "10.0.0.1"
+        assert (await client(Auth(Route(), keys, CallerLimits()), "a").get("/x")).json() == keys[0].name
+        assert (await client(Auth(Route(), (), CallerLimits())).get("/x")).json() == "10.0.0.1"
 
     run(scenario())
 
@@ -178,7 +178,7 @@ def test_each_caller_has_its_own_rate_and_is_told_when_to_come_back(
 ) -> None:
     async def scenario() -> None:
         rate = CallerLimits(limits.parse("2/minute"))
-        app = Access(Route(), read_api_keys(None, ["a", "b"]) if by_key else (), rate)
+        app = Auth(Route(), read_api_keys(None, ["a", "b"]) if by_key else (), rate)
         first, second = (
             (client(app, "a"), client(app, "b")) if by_key else (client(app), client(app, address="10.0.0.2"))
         )
@@ -199,7 +199,7 @@ def test_each_caller_has_its_own_rate_and_is_told_when_to_come_back(
 
 def test_reading_does_not_count() -> None:
     async def scenario() -> None:
-        app = client(Access(Route(), (), CallerLimits(limits.parse("1/day"), max_requests=1)))
+        app = client(Auth(Route(), (), CallerLimits(limits.parse("1/day"), max_requests=1)))
         assert [(await app.get("/x")).status_code for _ in range(3)] == [200, 200, 200]
 
     run(scenario())
@@ -207,7 +207,7 @@ def test_reading_does_not_count() -> None:
 
 def test_wrong_keys_do_not_use_up_anybodys_rate() -> None:
     async def scenario() -> None:
-        app = Access(Route(), read_api_keys(None, ["a"]), CallerLimits(limits.parse("1/day")))
+        app = Auth(Route(), read_api_keys(None, ["a"]), CallerLimits(limits.parse("1/day")))
         assert [(await client(app, "b").post("/x")).status_code for _ in range(2)] == [401, 401]
         assert (await client(app, "a").post("/x")).status_code == 200
 
@@ -217,7 +217,7 @@ def test_wrong_keys_do_not_use_up_anybodys_rate() -> None:
 def test_caller_has_so_many_requests_at_a_time_and_no_more() -> None:
     async def scenario() -> None:
         route = Route()
-        app = Access(route, read_api_keys(None, ["a", "b"]), CallerLimits(max_requests=2))
+        app = Auth(route, read_api_keys(None, ["a", "b"]), CallerLimits(max_requests=2))
         route.go.clear()
         running = [asyncio.create_task(client(app, "a").post("/x")) for _ in range(2)]
         other = asyncio.create_task(client(app, "b").post("/x"))
@@ -238,7 +238,7 @@ def test_caller_has_so_many_requests_at_a_time_and_no_more() -> None:
 def test_request_over_the_rate_is_not_under_way() -> None:
     async def scenario() -> None:
         counts = CallerLimits(limits.parse("1/day"), max_requests=1)
-        app = client(Access(Route(), (), counts))
+        app = client(Auth(Route(), (), counts))
         texts = [(await app.post("/x")).text for _ in range(3)]
         assert "1 per 1 day" in texts[1]
         assert "1 per 1 day" in texts[2]
@@ -253,7 +253,7 @@ def test_refusals_are_logged_with_what_was_asked_for_and_cannot_forge_a_line() -
     logger.setLevel(logging.INFO)
 
     async def scenario() -> None:
-        await client(Access(Route(), read_api_keys(None, ["a"]), CallerLimits())).get("/x%0Aforged")
+        await client(Auth(Route(), read_api_keys(None, ["a"]), CallerLimits())).get("/x%0Aforged")
 
     try:
         run(scenario())

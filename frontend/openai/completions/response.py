@@ -1,0 +1,124 @@
+"""OpenAI's completions: one JSON body, or the chunks of a stream."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from frontend.errors import FrontendError
+from frontend.generation import Delta, GenerationRequest, Outcome, Token, Usage
+from frontend.openai.fields import StreamOptions
+from frontend.openai.job import Answer
+from frontend.openai.reply import Chunks, Reply, error_event, usage_body
+
+from .types import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
+
+
+class CompletionFormat:
+    """`text_completion` objects. `echoes`: the prompt's text for each choice, where the request asks for it."""
+
+    def __init__(
+        self,
+        body: CompletionRequest,
+        reply: Reply,
+        requests: Sequence[GenerationRequest],
+        *,
+        echoes: Sequence[str] | None,
+    ) -> None:
+        self._reply = reply
+        self._requests = requests
+        self._num_prompts = len(requests) // (body.n or 1)
+        self._echoes = echoes
+        self._logprobs = body.logprobs is not None
+        self._token_ids = bool(body.return_token_ids)
+        self._num_characters = [0] * len(requests)
+        self._chunks = Chunks(reply, "text_completion", body.stream_options or StreamOptions())
+
+    def complete(self, answers: Sequence[Answer]) -> bytes:
+        """The answer as one JSON body."""
+        completion = (
+            Completion(
+                id=self._reply.id,
+                created=self._reply.created,
+                model=self._reply.model,
+                choices=[self._choice(index, answer) for index, answer in enumerate(answers)],
+                usage=usage_body([answer.outcome for answer in answers], self._num_prompts),
+            ).model_dump(mode="json")
+            | self._reply.extras
+        )
+        if self._token_ids:
+            for choice, request, answer in zip(completion["choices"], self._requests, answers, strict=True):
+                choice["prompt_token_ids"] = request.prompt_token_ids
+                choice["token_ids"] = [token.token_id for token in answer.tokens]
+        return orjson.dumps(completion)
+
+    def _choice(self, index: int, answer: Answer) -> CompletionChoice:
+        return CompletionChoice(
+            index=index,
+            text=(self._echoes[index] if self._echoes else "") + answer.text,
+            logprobs=self._to_logprobs(index, answer.tokens) if self._logprobs else None,
+            finish_reason=answer.outcome.ending.finish_reason,
+            stop_reason=answer.outcome.ending.stop_reason,
+        )
+
+    def start(self) -> bytes:
+        """The prompts, with `echo`; otherwise nothing comes before the text."""
+        return b"".join([self._chunk(index, text, 0) for index, text in enumerate(self._echoes or ())])
+
+    def delta(self, index: int, delta: Delta) -> bytes:
+        """More text."""
+        if not (delta.text or delta.tokens):
+            return b""
+        return self._chunk(index, delta.text, delta.num_completion_tokens, delta.tokens)
+
+    def finish(self, index: int, outcome: Outcome) -> bytes:
+        """The finish reason."""
+        ending = outcome.ending
+        return self._chunk(
+            index,
+            "",
+            outcome.usage.num_completion_tokens,
+            finish_reason=ending.finish_reason,
+            stop_reason=ending.stop_reason,
+        )
+
+    def end(self, outcomes: Sequence[Outcome]) -> bytes:
+        """The chunk without choices that `include_usage` asks for, and `[DONE]`."""
+        return self._chunks.end(outcomes, self._num_prompts)
+
+    def error(self, error: FrontendError) -> bytes:
+        """OpenAI's error object; nothing follows."""
+        return error_event(error)
+
+    def _chunk(
+        self,
+        index: int,
+        text: str,
+        num_completion_tokens: int,
+        tokens: Sequence[Token] = (),
+        **ending: str | int | None,
+    ) -> bytes:
+        choice: dict[str, Any] = {
+            "index": index,
+            "text": text,
+            "logprobs": None,
+            "finish_reason": None,
+            "stop_reason": None,
+        }
+        if self._logprobs and tokens:
+            choice["logprobs"] = self._to_logprobs(index, tokens).model_dump(mode="json")
+        if self._token_ids and tokens:
+            choice["token_ids"] = [token.token_id for token in tokens]
+        num_prompt_tokens = len(self._requests[index].prompt_token_ids)
+        usage = Usage(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)
+        return self._chunks.chunk(choice | ending, usage)
+
+    def _to_logprobs(self, index: int, tokens: Sequence[Token]) -> CompletionLogprobs:
+        """OpenAI's older shape; text offsets continue from chunk to chunk."""
+        texts = [token.text.decode(errors="replace") for token in tokens]
+        offsets = []
+        for text in texts:
+            offsets.append(self._num_characters[index])
+            self._num_characters[index] += len(text)
+        log_probs = [token.log_prob or 0.0 for token in tokens]
+        return CompletionLogprobs(text_offset=offsets, token_logprobs=log_probs, tokens=texts)

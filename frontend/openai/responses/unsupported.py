@@ -1,0 +1,29 @@
+"""What /v1/responses knows and refuses: whatever needs memory between requests, and other endpoints' names."""
+
+from collections.abc import Mapping
+
+from frontend.openai.body import Unsupported
+
+UNSUPPORTED_BY_RESPONSES: Mapping[str, Unsupported] = {
+    "previous_response_id": Unsupported("nothing is kept here; send the whole conversation as `input`"),
+    "conversation": Unsupported("nothing is kept here; send the whole conversation as `input`"),
+    "store": Unsupported("nothing is kept here", (False,)),
+    "background": Unsupported("nothing is kept here that could be asked for later", (False,)),
+    "prompt": Unsupported("nothing is kept here; write it out in `instructions` and `input`"),
+    "truncation": Unsupported("nothing of a conversation is left out", ("disabled",)),
+    "context_management": Unsupported("nothing of a conversation is left out", ([],)),
+    "moderation": Unsupported("there is none"),
+    "effort": Unsupported("the model does not reason", ("none",)),
+    "summary": Unsupported("the model does not reason"),
+    "generate_summary": Unsupported("the model does not reason"),
+    "verbosity": Unsupported("the model knows no degrees of it", ("medium",)),
+    "include_obfuscation": Unsupported("streams are not padded", (False,)),
+    "messages": Unsupported("it belongs to /v1/chat/completions; use `input`"),
+    "max_tokens": Unsupported("use `max_output_tokens`"),
+    "max_completion_tokens": Unsupported("use `max_output_tokens`"),
+    "response_format": Unsupported("use `text.format`", ({"type": "text"},)),
+    "logprobs": Unsupported("use `include`", (False,)),
+    "n": Unsupported("a response is one answer", (1,)),
+    "return_token_ids": Unsupported("a response has no place for them", (False,)),
+}
+"""Known parameters that /v1/responses refuses beside those of all endpoints: they need memory, or another name."""

@@ -1,0 +1,114 @@
+"""OpenAI's JSON types of function tools, tool choices and tool calls. Other types of tools are refused."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+from frontend.openai.body import Body
+from frontend.text.tools import ToolChoice
+
+MAX_TOOLS = 128
+"""OpenAI's limit."""
+
+
+NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""OpenAI's rule for the names of functions."""
+
+
+def _function_type(value: Any) -> Any:
+    if value != "function":
+        raise PydanticCustomError(
+            "tool_type", "The type {value} is not supported; `function` is", {"value": repr(value)}
+        )
+    return value
+
+
+def _tool_choice(value: Any) -> ToolChoice:
+    match value:
+        case {"type": "function", "function": {"name": str(name), **beside}, **more} if not beside and not more:
+            return ToolChoice(mode="named", name=name)
+    return unnamed_tool_choice(value, '{"type": "function", "function": {"name": ...}}')
+
+
+def unnamed_tool_choice(value: Any, expected: str) -> ToolChoice:
+    """`none`, `auto` or `required`; `expected` is the other form that the endpoint accepts, for the error."""
+    if value in ("none", "auto", "required"):
+        return ToolChoice(mode=value)
+    raise PydanticCustomError(
+        "tool_choice",
+        'Input should be "none", "auto", "required" or {expected}; found {found}',
+        {"expected": expected, "found": repr(value)[:100]},
+    )
+
+
+FunctionType = Annotated[
+    Literal["function"], BeforeValidator(_function_type, json_schema_input_type=Literal["function"])
+]
+
+
+class FunctionDefinition(Body):
+    """A function. One without `parameters` takes no arguments."""
+
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTyped(Body):
+    """An object whose `type` must be `function`. The field comes first, so that other types are refused by it."""
+
+    type: FunctionType
+
+
+class FunctionTool(FunctionTyped):
+    """One element of `tools`."""
+
+    function: FunctionDefinition
+
+
+class FunctionName(Body):
+    """The function of a choice."""
+
+    name: str
+
+
+class NamedToolChoice(Body):
+    """The form of `tool_choice` that names a function."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class FunctionCall(Body):
+    """A call: the function's name, and its arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class FunctionToolCall(Body):
+    """One element of an assistant's `tool_calls`, in requests and in answers."""
+
+    id: Annotated[str, Field(min_length=1, max_length=256)]
+    type: FunctionType = "function"
+    function: FunctionCall
+
+
+ToolList = Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)]
+"""`tools` of a request."""
+
+ToolChoiceField = Annotated[
+    ToolChoice,
+    PlainValidator(_tool_choice, json_schema_input_type=Literal["none", "auto", "required"] | NamedToolChoice),
+]
+"""`tool_choice` of a request."""
+
+
+class ToolMessageFields(Body):
+    """What calls add to a message: the assistant's `tool_calls`, and the call that a `tool` message answers."""
+
+    tool_calls: list[FunctionToolCall] | None = None
+    tool_call_id: str | None = None
