@@ -93,22 +93,22 @@ def _magnitudes(low: Decimal, high: Decimal | None) -> list[Parts]:
     """Numbers from `low` >= 0 to `high`, without a sign."""
     first, first_decimals = _parts(low)
     if high is None:
-        return _with_decimals(first, first_decimals, "9" * DECIMALS) + _whole(first + 1, None)
+        return _with_decimals(first, first_decimals, "9" * DECIMALS) + _any_decimals(first + 1, None)
     last, last_decimals = _parts(high)
     if first == last:
         return _with_decimals(first, first_decimals, last_decimals)
     alternatives = _with_decimals(first, first_decimals, "9" * DECIMALS)
     if first + 1 < last:
-        alternatives += _whole(first + 1, last - 1)
+        alternatives += _any_decimals(first + 1, last - 1)
     return alternatives + _with_decimals(last, "0" * DECIMALS, last_decimals)
 
 
 def _parts(number: Decimal) -> tuple[int, str]:
-    whole, _, decimals = f"{number:.{DECIMALS}f}".partition(".")
-    return int(whole), decimals
+    integer, _, decimals = f"{number:.{DECIMALS}f}".partition(".")
+    return int(integer), decimals
 
 
-def _whole(low: int, high: int | None) -> list[Parts]:
+def _any_decimals(low: int, high: int | None) -> list[Parts]:
     """Numbers whose integer part is in the range, with any decimals."""
     return [[*digits, _ANY_DECIMALS] for digits in _positive(low, high)]
 
@@ -116,9 +116,9 @@ def _whole(low: int, high: int | None) -> list[Parts]:
 _ANY_DECIMALS = f'("." [0-9]{{1,{DECIMALS}}})?'
 
 
-def _with_decimals(whole: int, low: str, high: str) -> list[Parts]:
+def _with_decimals(integer: int, low: str, high: str) -> list[Parts]:
     """Numbers with this integer part whose decimals are in the range; without decimals too, if zero is in it."""
-    digits = elements(str(whole))
+    digits = elements(str(integer))
     if _is_all(low, "0") and _is_all(high, "9"):
         return [[*digits, _ANY_DECIMALS]]
     bare: list[Parts] = [digits] if _is_all(low, "0") else []
