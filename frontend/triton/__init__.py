@@ -1,1 +1,1 @@
-"""The model in Triton: what it declares, the token stream of a request, its KV cache."""
+"""The client of the model in Triton: what the model declares, the tokens of a request, and its KV cache."""

@@ -1,7 +1,7 @@
-"""The connection to Triton: is the model there, what does it declare, and the token stream of a request.
+"""The client of one model in Triton: whether it is ready, what it declares, and the tokens of a request.
 
-Refuses to interpret what it carries: tensors.py does. Closing its connection is how a request is cancelled, so every
-way out of `generate` closes it.
+Triton cancels a request when its connection closes, so `generate` closes it in every case. Not here: the format of
+tensors and events, see tensors.py.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from .http_stream import Gathering, OnBody, post
 from .tensors import ErrorParser, EventParser, encode_request, read_engine
 
 OnChunks = Callable[[Sequence[TokenChunk]], bool]
-"""Takes what has arrived, and must not wait; True when it wants no more."""
+"""Takes the chunks that have arrived, without blocking. Returns True when it wants no more."""
 
 _HEALTH_TIMEOUT_S = 2.0
 _POLL_INTERVAL_S = 0.25
@@ -31,8 +31,7 @@ _POLL_INTERVAL_S = 0.25
 class TritonClient:
     """One model of one Triton server.
 
-    `engine` is what it declared at start, `last_output_at` when it last answered a request with output, by the
-    monotonic clock.
+    `engine` is what the model declared at start. `last_output_at` is the time of its last output, by time.monotonic.
     """
 
     def __init__(self, control: InferenceServerClient, url: str, model: str, engine: Engine) -> None:
@@ -44,14 +43,14 @@ class TritonClient:
         self.last_output_at = float("-inf")
 
     async def is_ready(self) -> bool:
-        """True if Triton has the model loaded and says so promptly."""
+        """True if Triton reports within 2 s that the model is ready."""
         return await _is_ready(self._control, self.model)
 
     async def generate(self, request: GenerationRequest, on_chunks: OnChunks) -> None:
-        """Hand the tokens of a request to `on_chunks`, as many chunks at a time as have arrived, until they end.
+        """Pass the tokens of a request to `on_chunks`, all chunks that have arrived at a time, until they end.
 
-        Cancelling this cancels the request in Triton. Raises EngineUnavailable, EngineFailed,
-        ContextLengthExceeded, and whatever `on_chunks` raises.
+        Cancelling this cancels the request in Triton. Raises EngineUnavailable, EngineFailed, ContextLengthExceeded,
+        and any exception that `on_chunks` raises.
         """
         body = orjson.dumps(encode_request(request, self.engine))
         await post(self._generate_url, body, self._gathering, lambda status: self._reader(status, request, on_chunks))
@@ -76,9 +75,9 @@ class TritonClient:
 async def open_triton(
     url: str, model: str, *, startup_timeout_s: float, with_cached_tokens: bool = False
 ) -> AsyncIterator[TritonClient]:
-    """Wait for the model, read what it declares, and close the control connection in the end. Raises StartupError.
+    """Wait for the model and read what it declares. Leaving closes the control connection. Raises StartupError.
 
-    `with_cached_tokens`: generations tell how much of their prompt was in the KV cache.
+    `with_cached_tokens`: generations report how many tokens of their prompt were in the KV cache.
     """
     url = url.rstrip("/")
     if not url.startswith("http://"):

@@ -1,6 +1,6 @@
-"""How full the engine's KV cache is, which Triton tells among its metrics and nowhere else.
+"""How full the engine's KV cache is, read from Triton's metrics.
 
-Refuses to fail: metrics are of use without it.
+A failure is logged and not raised: the frontend's other metrics are useful without it.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ _log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 2.0
 _FAMILY, _KIND = "nv_trt_llm_kv_cache_block_metrics", "kv_cache_block_type"
-"""TensorRT-LLM's, with which the CPU engine has its own told too."""
+"""The metric and its label, as TensorRT-LLM's backend names them. The CPU engine reports under the same names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvCache:
-    """`usage` is the share of the blocks that are in use, 0 to 1."""
+    """Size in blocks and tokens per block; `usage` is the share of the blocks in use, 0 to 1."""
 
     num_blocks: int
     tokens_per_block: int
@@ -28,7 +28,7 @@ class KvCache:
 
 
 async def fetch_kv_cache(metrics_url: str, model: str) -> KvCache | None:
-    """None where Triton cannot be asked, or does not say."""
+    """None if Triton's metrics cannot be read or do not contain it."""
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_TIMEOUT_S)) as session,
@@ -41,7 +41,7 @@ async def fetch_kv_cache(metrics_url: str, model: str) -> KvCache | None:
 
 
 def read_kv_cache(triton_metrics: str, model: str) -> KvCache | None:
-    """From the text of Triton's metrics; None if something is missing. Raises ValueError for text of another kind."""
+    """From the text of Triton's metrics; None if a gauge is missing. Raises ValueError if the text cannot be parsed."""
     blocks = _blocks(triton_metrics, model)
     if not blocks.keys() >= {"max", "used", "tokens_per"}:
         return None

@@ -1,7 +1,7 @@
-"""The Triton model's wire format, both ways: a generation request to tensors, server-sent events to tokens.
+"""The wire format of the Triton model: a generation request to tensors, server-sent events to tokens.
 
-Pure, and the only place that spells tensor names (those of TensorRT-LLM's `tensorrt_llm` model). Refuses I/O and
-anything of OpenAI's.
+The only module that knows tensor names; they are those of TensorRT-LLM's model `tensorrt_llm`. Not here: I/O, and
+OpenAI's format.
 """
 
 import logging
@@ -34,9 +34,8 @@ _REQUIRED_INPUTS = (
 )
 
 _SEED_NAMES = ("seed", "random_seed")
-"""TensorRT-LLM renamed this and the next input after 0.19."""
-
 _MIN_TOKENS_NAMES = ("min_tokens", "min_length")
+"""TensorRT-LLM renamed these two inputs after 0.19; the older names come second."""
 
 _OPTIONAL_INPUTS: Mapping[str, Sequence[str]] = {
     "top_k": ("runtime_top_k",),
@@ -49,7 +48,7 @@ _OPTIONAL_INPUTS: Mapping[str, Sequence[str]] = {
     "logit_bias": ("embedding_bias",),
     "guide": ("guided_decoding_guide",),
 }
-"""Field of SamplingParams to the names its input has had; sent where the field is set."""
+"""Field of SamplingParams to the names that its input has or had. Sent only if the field is set."""
 
 _GUIDE_TYPE = "ebnf_grammar"
 
@@ -59,17 +58,16 @@ _ENGINE_ERRORS: Sequence[tuple[str, type[FrontendError], str]] = (
     ("shutting down", EngineUnavailable, "The engine is shutting down."),
     ("is not ready", EngineUnavailable, "The engine is not ready."),
 )
-"""What an engine's message contains, as its errors have no codes that tell them apart."""
-
+"""Part of an engine's message, error and message for the client. The engine's errors have no codes."""
 
 _CACHE_USE_INPUT, _CACHE_USE_OUTPUT = "return_perf_metrics", "kv_cache_reused_blocks"
-"""TensorRT-LLM answers the one with the other since 0.19, in every response of a stream."""
+"""With this input, TensorRT-LLM from 0.19 on has this output in every response of a stream."""
 
 
 def read_engine(config: Mapping[str, Any], *, with_cached_tokens: bool = False) -> Engine:
-    """What a model's config from Triton says. Raises StartupError if the frontend cannot work with such a model.
+    """The engine that a model's config declares. Raises StartupError if the frontend cannot use it.
 
-    `with_cached_tokens`: requests are to tell how much of their prompt was in the KV cache.
+    `with_cached_tokens`: responses are to report the cached blocks of their prompt.
     """
     inputs = frozenset(tensor["name"] for tensor in config.get("input", []))
     missing = [name for name in _REQUIRED_INPUTS if name not in inputs]
@@ -80,7 +78,7 @@ def read_engine(config: Mapping[str, Any], *, with_cached_tokens: bool = False) 
     outputs = frozenset(tensor["name"] for tensor in config.get("output", []))
     if with_cached_tokens and not (_CACHE_USE_INPUT in inputs and _CACHE_USE_OUTPUT in outputs):
         raise StartupError(
-            f"enable_prompt_tokens_details: Triton model {config.get('name')} does not tell what it had cached"
+            f"enable_prompt_tokens_details: Triton model {config.get('name')} does not report its cached tokens"
             f" (output {_CACHE_USE_OUTPUT} for input {_CACHE_USE_INPUT})"
         )
     return Engine(
@@ -100,9 +98,9 @@ def _parameter(config: Mapping[str, Any], key: str) -> int:
 
 
 def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]:
-    """Tensors by name, as the generate extension takes them: scalars and flat lists.
+    """Tensors by name, as Triton's generate extension takes them: scalars and flat lists.
 
-    Whether the engine honours what the request asks for has been checked before.
+    The caller has checked that the engine has an input for each field that is set.
     """
     params, end_tokens = request.sampling_params, request.end_tokens
     tensors: dict[str, Any] = {
@@ -130,7 +128,7 @@ def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]
 
 
 class EventParser:
-    """Server-sent events, cut anywhere, to chunks of tokens. `tokens_per_block` is the engine's."""
+    """Server-sent events, divided anywhere, to chunks of tokens. `tokens_per_block` is that of the Engine."""
 
     def __init__(self, *, with_log_probs: bool, tokens_per_block: int | None = None) -> None:
         self._rest = b""
@@ -139,12 +137,12 @@ class EventParser:
         self._num_log_probs = 0
 
     def feed(self, data: bytes) -> list[TokenChunk]:
-        """The chunks whose events are complete now. Raises what an error event stands for."""
+        """The chunks whose events are complete now. Raises a FrontendError for an error event."""
         *events, self._rest = (self._rest + data).split(b"\n\n")
         return [self._decode(event) for event in events if event.startswith(b"data:")]
 
     def _decode(self, event: bytes) -> TokenChunk:
-        """One response of the model. A list of one comes as a scalar (Triton flattens tensors)."""
+        """One response of the model. Triton sends a list of one element as a scalar."""
         response = orjson.loads(event[5:])
         if "error" in response:
             raise to_error(str(response["error"]))
@@ -154,7 +152,7 @@ class EventParser:
         return TokenChunk(token_ids, self._new_log_probs(response), self._num_cached_tokens(response))
 
     def _new_log_probs(self, response: Mapping[str, Any]) -> list[float]:
-        """The response has those of all tokens so far."""
+        """The log probabilities of the new tokens; a response has those of all tokens so far."""
         if not self._with_log_probs:
             return []
         log_probs = _as_list(response["output_log_probs"])[self._num_log_probs :]
@@ -171,18 +169,18 @@ def _as_list(tensor: Any) -> list[Any]:
 
 
 class ErrorParser:
-    """The body of an answer that is no 200."""
+    """The body of a response whose status is not 200."""
 
     def __init__(self, status: int) -> None:
         self._status = status
 
     def feed(self, data: bytes) -> list[TokenChunk]:
-        """Raises what the answer stands for; its first piece says it all."""
+        """Raises the FrontendError for the response. Its first piece has the complete message."""
         raise to_error(f"{self._status} {data.decode(errors='replace')}")
 
 
 def to_error(engine_message: str) -> FrontendError:
-    """Our error for an engine's message, which is logged whole and goes no further: it may name paths and addresses."""
+    """The error for an engine's message, which is only logged, as it may contain paths and addresses."""
     _log.error("the engine says: %s", engine_message)
     for part, error, message in _ENGINE_ERRORS:
         if part in engine_message:

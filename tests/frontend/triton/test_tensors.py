@@ -1,4 +1,4 @@
-"""What Triton is sent for a request, and what its events mean however they are cut."""
+"""The tensors of a request, and the tokens of Triton's events, however these are divided."""
 
 import json
 import logging
@@ -23,16 +23,16 @@ OLD_ENGINE = engine_with(REQUIRED | OPTIONAL - {"seed", "min_tokens"} | {"random
 
 
 def tensors(engine: Engine = ENGINE, **params: Any) -> dict[str, Any]:
-    wishes = {"max_tokens": 10, "temperature": 0.7, "top_p": 1.0, "seed": 42, **params}
+    fields = {"max_tokens": 10, "temperature": 0.7, "top_p": 1.0, "seed": 42, **params}
     request = GenerationRequest(
         prompt_token_ids=[1, 733, 16289],
-        sampling_params=SamplingParams(**wishes),
+        sampling_params=SamplingParams(**fields),
         end_tokens=EndTokens(end_id=2, pad_id=7),
     )
     return encode_request(request, engine)
 
 
-def test_a_plain_request_sends_what_the_engine_cannot_do_without() -> None:
+def test_a_plain_request_sends_the_required_inputs() -> None:
     assert tensors() == {
         "input_ids": [1, 733, 16289],
         "input_lengths": 3,
@@ -52,23 +52,23 @@ def test_temperature_zero_is_top_k_one_and_nothing_else() -> None:
     assert not sent.keys() & {"temperature", "runtime_top_p"}
 
 
-def test_ignore_eos_tells_the_engine_that_there_is_no_end_token() -> None:
+def test_ignore_eos_sends_no_end_token() -> None:
     assert tensors(ignore_eos=True)["end_id"] == -1
 
 
-def test_every_wish_has_its_tensor() -> None:
-    wishes: dict[str, Any] = {
+def test_every_sampling_parameter_has_its_tensor() -> None:
+    params: dict[str, Any] = {
         "repetition_penalty": 1.1,
         "presence_penalty": 0.5,
         "frequency_penalty": -0.5,
         "min_tokens": 3,
     }
-    sent = tensors(top_k=40, **wishes)
-    assert {name: sent[name] for name in wishes} == wishes
+    sent = tensors(top_k=40, **params)
+    assert {name: sent[name] for name in params} == params
     assert sent["runtime_top_k"] == 40
 
 
-def test_inputs_are_called_what_the_loaded_engine_calls_them() -> None:
+def test_inputs_have_the_names_that_the_loaded_engine_declares() -> None:
     sent = tensors(OLD_ENGINE, min_tokens=3)
     assert (sent["random_seed"], sent["min_length"]) == (42, 3)
     assert sent.keys() <= OLD_ENGINE.inputs
@@ -87,7 +87,7 @@ def test_biases_and_log_probs_have_their_inputs() -> None:
 @pytest.mark.parametrize(
     ("input_name", "field"), [("embedding_bias", "logit_bias"), ("guided_decoding_guide", "guide")]
 )
-def test_what_the_engine_has_no_input_for_it_does_not_honour(input_name: str, field: str) -> None:
+def test_the_engine_honours_only_fields_that_it_has_an_input_for(input_name: str, field: str) -> None:
     assert field in ENGINE.honours
     assert field not in engine_with((REQUIRED | OPTIONAL) - {input_name}).honours
 
@@ -114,12 +114,12 @@ def test_a_model_without_an_input_that_is_always_sent_is_refused_at_start(name: 
         read_engine(config(input=[{"name": other} for other in ENGINE.inputs - {name}]))
 
 
-def test_a_model_that_does_not_tell_its_context_is_refused_at_start() -> None:
+def test_a_model_that_does_not_declare_its_context_is_refused_at_start() -> None:
     with pytest.raises(StartupError, match="max_seq_len"):
         read_engine(config(parameters={}))
 
 
-def test_the_engine_is_asked_what_it_had_cached_only_where_that_is_to_be_told() -> None:
+def test_cached_tokens_are_asked_for_only_where_they_are_reported() -> None:
     assert "return_perf_metrics" not in tensors(read_engine(config()))
     assert tensors(read_engine(config(), with_cached_tokens=True))["return_perf_metrics"] is True
 
@@ -127,12 +127,12 @@ def test_the_engine_is_asked_what_it_had_cached_only_where_that_is_to_be_told() 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"output": [{"name": "output_ids"}]}, "does not tell what it had cached"),
-        ({"input": [{"name": name} for name in ENGINE.inputs - {"return_perf_metrics"}]}, "does not tell what it had"),
+        ({"output": [{"name": "output_ids"}]}, "does not report its cached tokens"),
+        ({"input": [{"name": name} for name in ENGINE.inputs - {"return_perf_metrics"}]}, "does not report its cached"),
         ({"parameters": {"max_seq_len": {"string_value": "8192"}}}, "no number as parameter tokens_per_block"),
     ],
 )
-def test_an_engine_that_cannot_tell_what_it_had_cached_is_refused_at_start(
+def test_an_engine_that_does_not_report_cached_tokens_is_refused_at_start(
     changes: dict[str, Any], message: str
 ) -> None:
     read_engine(config(**changes))
@@ -140,7 +140,7 @@ def test_an_engine_that_cannot_tell_what_it_had_cached_is_refused_at_start(
         read_engine(config(**changes), with_cached_tokens=True)
 
 
-def test_cached_tokens_are_those_of_the_blocks_that_were_found() -> None:
+def test_cached_tokens_are_the_reused_blocks_times_their_size() -> None:
     parser = EventParser(with_log_probs=False, tokens_per_block=32)
     response = {"output_ids": 7, "sequence_length": 1, "kv_cache_reused_blocks": 3}
     assert parser.feed(event(response)) == [TokenChunk([7], [], 96)]
@@ -153,7 +153,7 @@ def event(response: dict[str, Any]) -> bytes:
 
 
 @given(responses=st.lists(st.lists(st.integers(0, 32000), max_size=4), max_size=6), data=st.data())
-def test_tokens_do_not_depend_on_how_events_are_cut(responses: list[list[int]], data: st.DataObject) -> None:
+def test_tokens_do_not_depend_on_how_events_are_divided(responses: list[list[int]], data: st.DataObject) -> None:
     flat = [ids[0] if len(ids) == 1 else ids for ids in responses]  # as Triton writes lists of one
     stream = b"".join(event({"output_ids": ids, "sequence_length": 1}) for ids in flat)
     places = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=9)))
@@ -163,7 +163,7 @@ def test_tokens_do_not_depend_on_how_events_are_cut(responses: list[list[int]], 
 
 
 @given(responses=st.lists(st.lists(st.integers(0, 32000), max_size=4), max_size=6))
-def test_log_probs_come_of_all_tokens_so_far_and_are_told_once(responses: list[list[int]]) -> None:
+def test_log_probs_of_all_tokens_so_far_are_returned_once(responses: list[list[int]]) -> None:
     so_far: list[int] = []
     parser = EventParser(with_log_probs=True)
     for token_ids in responses:
@@ -185,7 +185,7 @@ def test_log_probs_come_of_all_tokens_so_far_and_are_told_once(responses: list[l
         ("[TensorRT-LLM][ERROR] Assertion failed: /app/secret/path.cpp:12", EngineFailed),
     ],
 )
-def test_engine_errors_are_told_apart_logged_whole_and_not_passed_on(
+def test_engine_errors_are_classified_logged_completely_and_not_passed_on(
     message: str, error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR), pytest.raises(error) as caught:
