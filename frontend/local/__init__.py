@@ -1,1 +1,1 @@
-"""`python -m frontend.local`: Triton and the frontend on this machine, started and ended together."""
+"""`python -m frontend.local`: Triton and the frontend on this machine, started and stopped together."""

@@ -1,7 +1,7 @@
-"""`python -m frontend.local`: Triton and the frontend on this machine, as one thing that lives and dies together.
+"""`python -m frontend.local`: Triton and the frontend on this machine, started and stopped together.
 
-Refuses to restart anything: whoever runs it (a terminal, systemd) decides that. Either process ending ends both, and so
-does the end of a process that Triton started: Triton says that it is ready when the engine's process is long gone.
+When either process ends, the other one is stopped; also when a process that Triton started ends, as Triton reports a
+model as ready whose backend process is gone. Not here: restarting, which is left to the caller (a terminal, systemd).
 """
 
 import argparse
@@ -32,20 +32,20 @@ SCRIPT = "mixtral-local"
 """The command that an installed wheel has for `python -m frontend.local`."""
 _POLL_INTERVAL_S = 0.1
 _LAST_WORDS_S = 2.0
-"""Between Triton's death and the frontend's end: its clients get their error events, and /health says 503."""
+"""How long the frontend still runs when Triton has ended: clients get their errors, and /health answers 503."""
 _TERMINATION_S = 15.0
-"""For ending by itself once asked to; longer than Triton's --exit-timeout-secs."""
+"""How long a process may take to stop before it is killed; longer than Triton's --exit-timeout-secs."""
 _START_TIMEOUT_S = 300.0
 _LOG_TAIL_LINES = 15
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop(Exception):
-    """SIGINT or SIGTERM."""
+    """One of `_SIGNALS` has arrived."""
 
 
 class Local:
-    """The two processes. Use as a context: leaving ends what still runs, the frontend first."""
+    """The two processes, as a context manager: leaving it stops those that run, the frontend first."""
 
     def __init__(self, arguments: argparse.Namespace, frontend_options: Sequence[str]) -> None:
         self._arguments = arguments
@@ -53,7 +53,7 @@ class Local:
         self._frontend_argv = [*_frontend_argv(arguments, self._engine_dir), *frontend_options]
         self._log = arguments.runtime_dir / "triton.log"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._settings = Settings.from_args(self._frontend_argv, os.environ)  # exits, before a model is loaded
+        self._settings = Settings.from_args(self._frontend_argv, os.environ)  # exits on a wrong option
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         self.url = f"{'https' if self._settings.ssl_certfile else 'http'}://{host}:{arguments.port}"
 
@@ -62,7 +62,7 @@ class Local:
 
     def __exit__(self, *_: object) -> None:
         for signum in _SIGNALS:
-            signal.signal(signum, lambda *_: self._kill())  # a second Ctrl-C waits for nobody
+            signal.signal(signum, lambda *_: self._kill())  # a second Ctrl-C kills at once
         for name, process in reversed(self._processes.items()):
             process.terminate()
             try:
@@ -76,7 +76,7 @@ class Local:
             process.kill()
 
     def start(self) -> None:
-        """Start both and return when they serve. Raises StartupError with the reason and the end of Triton's log."""
+        """Start both and wait until they are ready. Raises StartupError with the reason and the end of Triton's log."""
         given = self._arguments
         _check_port_free(given.host, given.port, "--port")
         _check_port_free("127.0.0.1", given.triton_port, "--triton-port")
@@ -88,17 +88,17 @@ class Local:
                 f" --model-repository {given.model_repository} CHECKPOINT"
             )
         self._start_triton()
-        self._start_frontend()  # it waits for Triton by itself, and loads its tokenizer meanwhile
+        self._start_frontend()  # which waits for Triton, and loads its tokenizer meanwhile
         self._await_serving()
 
     def banner(self) -> str:
-        """How to call it."""
+        """Instructions how to call the API."""
         given, checkpoint_path = self._settings.served_model_name, read_engine_dir(self._engine_dir).checkpoint_path
         needs_key = bool(self._settings.api_keys or self._settings.api_key_file)
         return _banner(self.url, served_names(given, checkpoint_path)[0], needs_key=needs_key)
 
     def watch(self) -> str:
-        """Wait until a part ends, and say which and how."""
+        """Wait until one of the processes ends; returns a sentence that names it and its exit status."""
         backends = [os.pidfd_open(pid) for pid in children_of(self._processes["triton"].pid)]
         while True:
             backend_ended, _, _ = select.select(backends, [], [], _POLL_INTERVAL_S)
@@ -108,7 +108,7 @@ class Local:
                         time.sleep(_LAST_WORDS_S)
                     return f"{name} ended with status {process.returncode}{self._last_lines(name)}"
             if backend_ended:
-                self._processes["triton"].kill()  # it would answer every request with an error, a second for each
+                self._processes["triton"].kill()  # it would answer each request with an error, after a second
                 time.sleep(_LAST_WORDS_S)
                 return f"triton's backend process ended{self._last_lines('triton')}"
 
@@ -129,7 +129,7 @@ class Local:
             raise StartupError(str(exc)) from exc
 
     def _start_frontend(self) -> None:
-        # transformers would warn that PyTorch is absent, which is how it should be.
+        # Without this, transformers warns that PyTorch is missing, which is intended.
         environment = {**os.environ, "TRANSFORMERS_VERBOSITY": "error"}
         command = [sys.executable, "-m", "frontend", *self._frontend_argv]
         self._processes["frontend"] = start_child(command, environment=environment)
@@ -171,17 +171,17 @@ def _check_port_free(host: str, port: int, option: str) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except (OSError, OverflowError) as exc:  # overflow: no port has such a number
+        except (OSError, OverflowError) as exc:  # OverflowError: not a port number
             reason = getattr(exc, "strerror", None) or exc
             raise StartupError(f"cannot listen on {host}:{port} ({reason}); choose another with {option}") from exc
 
 
 def _answers(url: str) -> bool:
-    anything = ssl.create_default_context()
-    anything.check_hostname = False  # the certificate is for the clients, and this is our own process
-    anything.verify_mode = ssl.CERT_NONE
+    unverified = ssl.create_default_context()
+    unverified.check_hostname = False  # the certificate is for clients; this is our own process on this machine
+    unverified.verify_mode = ssl.CERT_NONE
     try:
-        with urllib.request.urlopen(url, timeout=2, context=anything) as response:
+        with urllib.request.urlopen(url, timeout=2, context=unverified) as response:
             return bool(response.status == 200)
     except OSError:
         return False
@@ -234,7 +234,7 @@ def _raise_stop(signum: int, _: FrameType | None) -> None:
 
 
 def main() -> int:
-    """0 after SIGINT or SIGTERM, 1 when a part could not start or ended by itself."""
+    """Exit status: 0 after one of `_SIGNALS`, 1 when a process could not start or ended by itself."""
     arguments, frontend_options = _parse(sys.argv[1:])
     for signum in _SIGNALS:
         signal.signal(signum, _raise_stop)

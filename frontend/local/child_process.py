@@ -1,7 +1,7 @@
-"""Child processes that do not outlive this one, however it ends, and the children of a child.
+"""Child processes that are killed when this process ends, however it ends; and the children of a process.
 
-Linux only, as Triton is. Refuses to watch or end them: local.py does. For programs with one thread: the kernel takes
-the end of the thread that started a child for the end of its parent.
+Linux only, as Triton is. Only for programs with a single thread: the kernel kills the child when the thread that
+started it ends. Not here: watching and stopping them, see __main__.py.
 """
 
 import ctypes
@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 _PR_SET_PDEATHSIG = 1
+"""Of <linux/prctl.h>: the signal to send to this process when its parent ends."""
 _LIBC = ctypes.CDLL(None)
 
 
 def start_child(
     command: Sequence[str], *, environment: Mapping[str, str] | None = None, output: BinaryIO | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Start a process that is killed when this one dies.
+    """Start a process that is killed when this one ends.
 
-    It has a session of its own: Ctrl-C in a terminal reaches its supervisor alone, which ends its children in order.
+    It has a session of its own, so that Ctrl-C in a terminal does not reach it: its parent stops its children in order.
     """
     return subprocess.Popen(
         command,
@@ -37,11 +38,11 @@ def start_child(
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that `pid` has started, those that have ended and were not waited for included."""
+    """The processes that `pid` has started, including those that have ended and were not waited for."""
     children = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended meanwhile
-            # "PID (NAME) STATE PARENT ...", and a name may hold parentheses.
+        with suppress(OSError):  # the process has ended meanwhile
+            # "PID (NAME) STATE PARENT ..."; NAME may contain parentheses.
             parent = stat.read_text().rpartition(")")[2].split()[1]
             if int(parent) == pid:
                 children.append(int(stat.parent.name))
@@ -49,8 +50,8 @@ def children_of(pid: int) -> list[int]:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Runs in the child, between fork and exec."""
-    # Not SIGTERM: whoever starts the service again finds its ports free.
+    """Run in the child, between fork and exec."""
+    # Not SIGTERM: the ports are free at once when the service is started again.
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:  # the parent ended before the line above
         os._exit(1)

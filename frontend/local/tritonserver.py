@@ -1,7 +1,7 @@
-"""Start a real Triton Inference Server on this machine, closed to everything but inference on loopback.
+"""Start Triton Inference Server on this machine, for inference only and on loopback only.
 
-`tritonserver` on the PATH (NVIDIA's image) is taken as it is; else the binary in the wheel nvidia-pytriton is used,
-with its Python backend and the stub for this Python. Nothing here supervises or waits.
+`tritonserver` on the PATH (NVIDIA's image) is used as it is; otherwise the one in the wheel nvidia-pytriton, with its
+Python backend and the stub for this Python. Not here: waiting until it is ready, and stopping it.
 """
 
 import importlib.util
@@ -16,14 +16,14 @@ from typing import BinaryIO
 
 from .child_process import start_child
 
-# Everything that changes a running server or reads its memory. Nobody needs these here.
 ADMIN_APIS = "model-repository,shared-memory,trace,logging"
-# A header value cannot hold a newline, so no request can carry this key: the APIs are closed without a secret.
+"""Triton's APIs that change a running server or read its memory; closed, as the frontend does not use them."""
 UNSENDABLE_KEY = "closed=\n"
+"""The header that a request to them needs. It cannot be sent, because a header value cannot contain a newline."""
 
 
 class TritonUnavailable(Exception):
-    """No tritonserver can be started here; the message says what to install."""
+    """tritonserver cannot be started on this machine; the message says what to install."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class TritonSettings:
 
 
 def start_triton(settings: TritonSettings, log: BinaryIO) -> "subprocess.Popen[bytes]":
-    """Start tritonserver, its output going to `log`. Raises TritonUnavailable; readiness is the caller's to await."""
+    """Start tritonserver with its output in `log`, without waiting until it is ready. Raises TritonUnavailable."""
     command, environment = triton_command(settings)
     return start_child(command, environment=environment, output=log)
 
@@ -66,7 +66,7 @@ def triton_command(settings: TritonSettings) -> tuple[list[str], dict[str, str]]
 
 
 def _installation(runtime_dir: Path) -> tuple[Path, dict[str, object], dict[str, str]]:
-    """The binary, the options that say where its backends are, and its environment."""
+    """The binary, its options for the directory of backends, and its environment."""
     if on_path := shutil.which("tritonserver"):
         return Path(on_path), {}, dict(os.environ)
     wheel = _wheel()
@@ -76,7 +76,7 @@ def _installation(runtime_dir: Path) -> tuple[Path, dict[str, object], dict[str,
 
 
 def _wheel() -> Path:
-    """Where nvidia-pytriton keeps Triton. Other builds of it, for other processors, carry none."""
+    """Where nvidia-pytriton has Triton. Its builds for other processors have none."""
     spec = importlib.util.find_spec("pytriton")
     wheel = Path(spec.origin).parent / "tritonserver" if spec is not None and spec.origin is not None else None
     if wheel is None or not (wheel / "bin" / "tritonserver").exists():
@@ -88,7 +88,10 @@ def _wheel() -> Path:
 
 
 def _link_backends(wheel: Path, backends: Path) -> Path:
-    """The wheel keeps the stubs of all Pythons apart from the backend, which looks for one beside itself."""
+    """The backend and the stub for this Python, linked into one directory, where the backend looks for the stub.
+
+    In the wheel they lie apart.
+    """
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = wheel / "python_backend_stubs" / python / "triton_python_backend_stub"
     if not stub.exists():
@@ -102,7 +105,7 @@ def _link_backends(wheel: Path, backends: Path) -> Path:
 
 
 def _python_environment() -> dict[str, str]:
-    """The stub embeds Python: it needs this one's shared library, standard library and packages."""
+    """The environment for the stub, which embeds Python: it needs this Python's library, modules and packages."""
     name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
     library = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
     if not _loadable(library, name):
@@ -119,7 +122,7 @@ def _python_environment() -> dict[str, str]:
 
 
 def _loadable(library: Path, name: str) -> bool:
-    """Whether the loader will find the library, in Python's own directory or in the system's cache."""
+    """Whether the dynamic loader finds the library, in Python's own directory or in the system's cache."""
     if (library / name).exists():
         return True
     cache = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""How Triton is found and started: the one on the PATH, else the wheel's; and one sentence for whatever is missing."""
+"""How Triton is found and started: on the PATH, else in the wheel; and one sentence for each part that is missing."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from frontend.local.tritonserver import TritonSettings, TritonUnavailable, triton_command
 
 NO_SUCH_PYTHON = (3, 99)
-"""No system has its library, so tests decide what is there."""
+"""A version that no system has, so that only the tests provide its library."""
 
 NO_TRITON = (
     "no tritonserver on the PATH, and no wheel that carries one is installed;"
@@ -26,7 +26,7 @@ def settings(tmp_path: Path) -> TritonSettings:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that is the whole PATH."""
+    """A directory that is the only one on the PATH."""
     directory = tmp_path / "path"
     directory.mkdir()
     monkeypatch.setenv("PATH", str(directory))
@@ -35,7 +35,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Python 3.99 with its shared library; the directory that holds that."""
+    """A Python 3.99; returns the directory of its shared library."""
     major, minor = NO_SUCH_PYTHON
     version = SimpleNamespace(major=major, minor=minor)
     monkeypatch.setattr(
@@ -66,7 +66,7 @@ def touch(file: Path) -> None:
     file.touch()
 
 
-def test_a_tritonserver_on_the_path_is_taken_with_its_own_backends(
+def test_tritonserver_on_the_path_is_used_with_its_own_backends(
     settings: TritonSettings, wheel: Path, path: Path
 ) -> None:
     touch(path / "tritonserver")
@@ -77,7 +77,7 @@ def test_a_tritonserver_on_the_path_is_taken_with_its_own_backends(
     assert environment == dict(os.environ)
 
 
-def test_the_wheels_server_gets_the_stub_the_library_and_the_packages_of_this_python(
+def test_tritonserver_of_the_wheel_gets_stub_library_and_packages_of_this_python(
     settings: TritonSettings, wheel: Path, python: Path, path: Path
 ) -> None:
     (binary, *options), environment = triton_command(settings)
@@ -119,7 +119,7 @@ def test_it_listens_on_loopback_only_and_its_admin_apis_are_closed(settings: Tri
         ),
     ],
 )
-def test_what_is_missing_is_one_sentence_that_says_what_to_do(
+def test_a_missing_part_is_reported_in_one_sentence_with_what_to_install(
     settings: TritonSettings, wheel: Path, tmp_path: Path, missing: str, sentence: str
 ) -> None:
     (tmp_path / missing).unlink()
