@@ -1,6 +1,6 @@
 """Read the published engine directory: which checkpoint it came from, its tokenizer files and its chat template.
 
-Refuses to interpret them: strings and numbers go out, tokenizer and template are made of them elsewhere.
+Not here: the tokenizer and the template that are made of these files, see text/.
 """
 
 import hashlib
@@ -18,20 +18,20 @@ _SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineDir:
-    """What the build step published beside the engine."""
+    """What build_engine published beside the engine."""
 
     checkpoint_path: str
     vocab_size: int  # rows of the embedding
     versions: dict[str, str]  # of what the engine was built with, by package
     fingerprint: str  # of the manifest: the same for equal engines
     tokenizer_json: bytes
-    special_tokens: dict[str, str]  # as templates name them: bos_token, eos_token, ...
+    special_tokens: dict[str, str]  # by the names that templates use: bos_token, eos_token, ...
     chat_template: str
-    eos_token_ids: tuple[int, ...]  # of generation_config.json; empty where it says nothing
+    eos_token_ids: tuple[int, ...]  # of generation_config.json; empty if it names none
 
 
 def read_engine_dir(path: Path) -> EngineDir:
-    """Raises StartupError with the file that is missing or wrong."""
+    """Raises StartupError that names the file that is missing or wrong."""
     tokenizer_config = _read_json(path / "tokenizer_config.json")
     manifest = _read_json(path / "manifest.json")
     try:
@@ -53,12 +53,12 @@ def read_engine_dir(path: Path) -> EngineDir:
 
 
 def served_names(given: Sequence[str], checkpoint_path: str) -> tuple[str, ...]:
-    """The names a client may use: as the operator says, else the checkpoint's path, as vLLM does."""
+    """The model names that clients may use: those given by the operator, else the checkpoint's path, as with vLLM."""
     return tuple(given) or (checkpoint_path,)
 
 
 def _fingerprint(manifest: dict[str, Any]) -> str:
-    """As OpenAI's look."""
+    """A `system_fingerprint` in the form of OpenAI's."""
     return "fp_" + hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
 
 
@@ -88,7 +88,7 @@ def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
 
 
 def _chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str:
-    """chat_template.jinja before tokenizer_config.json; of several named ones the one called `default`."""
+    """From chat_template.jinja, else from tokenizer_config.json; if that has several, the one named `default`."""
     if (path / "chat_template.jinja").exists():
         return _read(path / "chat_template.jinja").decode()
     template = tokenizer_config.get("chat_template")
@@ -102,7 +102,7 @@ def _chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str:
 
 
 def _eos_token_ids(path: Path) -> tuple[int, ...]:
-    """A checkpoint need not ship generation_config.json, and need not name an end token in it."""
+    """Empty if the checkpoint has no generation_config.json, or it names no end token."""
     config_path = path / "generation_config.json"
     if not config_path.exists():
         return ()

@@ -1,6 +1,6 @@
-"""Our own words for one generation: what is asked of an engine, what it gives back, and why it ended.
+"""One generation as values: what an engine is asked for, what it returns, and why it ended.
 
-Refuses wire formats: neither OpenAI's nor Triton's names of things appear here, and nothing here does I/O.
+Not here: the wire formats of OpenAI and Triton, and I/O.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """One request's wishes, checked. None means not asked for: nothing is sent and the engine's neutral value holds.
+    """The checked sampling parameters of a request. None: not asked for, not sent, and the engine's default applies.
 
-    `temperature` 0 is greedy. `seed` is a 64 bit unsigned integer. `min_tokens` also keeps stop strings quiet.
-    `stop_token_ids` end the answer like the model's own end tokens, also with `ignore_eos`. `logit_bias` has one
-    number for each token of the vocabulary. `shown_token_ids` are control tokens that the text shows even where others
-    are skipped. `guide` is a grammar in EBNF that is known to compile.
+    `temperature` 0 is greedy. `seed` is a 64 bit unsigned integer. Before `min_tokens`, stop strings do not stop
+    either. `stop_token_ids` end the answer like the model's own end tokens, also with `ignore_eos`. `logit_bias` has
+    one number for each token of the vocabulary. `shown_token_ids` are control tokens that stay in the text when others
+    are skipped. `guide` is TensorRT-LLM's `guided_decoding_guide`: a grammar in EBNF that has been compiled.
     """
 
     max_tokens: int
@@ -42,7 +42,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndTokens:
-    """The ids that end a turn: the engine watches for one of them, the frontend for the others."""
+    """The ids that end an answer: the engine stops at `end_id`, the frontend at `other_end_ids`."""
 
     end_id: int
     pad_id: int
@@ -51,7 +51,7 @@ class EndTokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """All an engine needs. `sampling_params.max_tokens` fits the context beside `prompt_token_ids`."""
+    """All that an engine needs. Prompt and `sampling_params.max_tokens` together fit its context."""
 
     prompt_token_ids: Sequence[int]
     sampling_params: SamplingParams
@@ -61,9 +61,9 @@ class GenerationRequest:
 class TokenChunk(NamedTuple):
     """Tokens that an engine has generated since its last chunk: none, one or several; never the end token.
 
-    `log_probs` has one natural logarithm for each of them, or nothing if they were not asked for; `num_cached_tokens`
-    is the prompt's, as in Usage. A tuple, because one is made for every token of every stream, and a frozen dataclass
-    takes three times as long.
+    `log_probs` has one natural logarithm for each of them, or is empty if they were not asked for. `num_cached_tokens`
+    is as in Usage. A tuple, because one is made for every token of every stream, and a frozen dataclass takes three
+    times as long.
     """
 
     token_ids: Sequence[int]
@@ -72,7 +72,7 @@ class TokenChunk(NamedTuple):
 
 
 class Token(NamedTuple):
-    """One token of an answer. `text` is its share of the answer's bytes, `log_prob` None if it was not asked for."""
+    """One token of an answer: the bytes that it adds, and its log probability, None if not asked for."""
 
     token_id: int
     text: bytes
@@ -80,9 +80,9 @@ class Token(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """What an answer grew by. `tokens` are those whose text is decided by now, if the request wants to see them.
+    """The next part of an answer: text, and the tokens that begin in it if the request asks for log probabilities.
 
-    `num_completion_tokens` counts all tokens so far, those held back included.
+    `num_completion_tokens` counts all tokens so far, including those whose text is held back.
     """
 
     text: str
@@ -92,9 +92,9 @@ class Delta(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one request. The end token is not delivered and not counted.
+    """Token counts of one request. The end token is neither delivered nor counted.
 
-    `num_cached_tokens` of the prompt were in the engine's KV cache; None where nobody asked.
+    `num_cached_tokens` of the prompt were in the engine's KV cache; None if not asked for.
     """
 
     num_prompt_tokens: int
@@ -104,7 +104,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """Why a generation is over; `stop_reason` is the stop string or the id from `stop_token_ids` that ended it."""
+    """Why a generation ended; `stop_reason` is the stop string or the id of `stop_token_ids` that ended it."""
 
     finish_reason: FinishReason
     stop_reason: str | int | None
@@ -112,7 +112,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How one answer ended and what it took."""
+    """How one answer ended, and its usage."""
 
     ending: Ending
     usage: Usage
@@ -120,10 +120,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """What the loaded engine says of itself: limits in requests and tokens, and the names of the inputs it takes.
+    """What the loaded engine declares: its limits in requests and tokens, and the names of its inputs.
 
-    `honours` are the fields of SamplingParams that it has an input for. `tokens_per_block` is of its KV cache, where
-    each request is to tell how many blocks it found there, else None.
+    `honours` are the fields of SamplingParams that it has an input for. `tokens_per_block` is the block size of its KV
+    cache if responses are to report the cached blocks of their prompt, else None.
     """
 
     max_batch_size: int
@@ -134,10 +134,10 @@ class Engine:
 
 
 def finish_reason(*, stop_matched: bool, num_completion_tokens: int, max_tokens: int) -> FinishReason:
-    """Why generation ended, from facts: engines do not say.
+    """Why generation ended, which engines do not report.
 
-    `max_tokens` is what the engine enforced. The end token is never delivered, so fewer tokens than that, without a
-    match of ours, means the model ended its turn.
+    `max_tokens` is the limit that the engine enforced. The end token is never delivered, so fewer tokens than that,
+    without a stop string or end token that the frontend found, mean that the model ended its answer.
     """
     if stop_matched:
         return "stop"

@@ -1,7 +1,7 @@
-"""Everything an operator can set, once: the command line, the environment and the defaults all come from this list.
+"""All settings of the frontend in one list, from which the command line, the environment and the defaults are read.
 
-Refuses secrets on the command line, because everybody on the host can read it, and serving limits, which belong to the
-engine's config.pbtxt.
+Not here: secrets on the command line, because every user of the host can read it; and the engine's limits, which are in
+its config.pbtxt.
 """
 
 import argparse
@@ -51,16 +51,17 @@ def _yes(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What `python -m frontend` was told. Seconds end in `_s`, bytes in `_bytes`.
+    """The settings of `python -m frontend`. Seconds end in `_s`, bytes in `_bytes`.
 
-    Each has what it means and how it is read; a secret has only a meaning, and comes from the environment.
+    A field is annotated with its type, its help text and the function that parses it. A secret has no such function:
+    it cannot be set on the command line, only in the environment.
     """
 
     engine_dir: Annotated[Path, "published engine directory: tokenizer files and manifest.json", Path]
     model: Annotated[str, "name of the Triton model", str] = "openvino"
     triton_url: Annotated[str, "where Triton serves HTTP", str] = "http://127.0.0.1:8001"
     triton_metrics_url: Annotated[
-        str, "where Triton serves its metrics, for the KV cache's in /metrics (default: not told)", str
+        str, "where Triton serves its metrics; /metrics takes the KV cache's from there (default: leave them out)", str
     ] = ""
     host: Annotated[str, "address to listen on", str] = "127.0.0.1"
     port: Annotated[int, "port to listen on", int] = 8000
@@ -68,7 +69,7 @@ class Settings:
         tuple[str, ...], "name that clients may use; repeat it for several (default: the checkpoint's path)", str
     ] = ()
     api_key_file: Annotated[
-        Path | None, "API keys, one in a line: sha256:<hex> and a name (default: everybody may call)", Path
+        Path | None, "API keys, one per line: sha256:<hex> and a name (default: no key is needed)", Path
     ] = None
     api_keys: Annotated[tuple[str, ...], "plain API keys, separated by commas"] = field(default=(), repr=False)
     rate_limit: Annotated[
@@ -76,9 +77,9 @@ class Settings:
         "POST requests of each API key, or of each client address where there are no keys, such as 60/minute",
         _rate,
     ] = None
-    max_requests_per_key: Annotated[int | None, "POST requests of each at a time, those that wait included", _count] = (
-        None
-    )
+    max_requests_per_key: Annotated[
+        int | None, "concurrent POST requests of each, including those that wait", _count
+    ] = None
     cors_origin: Annotated[
         tuple[str, ...], "origin whose pages may call from a browser; repeat it for several, * for all", _origin
     ] = ()
@@ -88,24 +89,24 @@ class Settings:
     max_body_bytes: Annotated[int, "largest request body", int] = 4 * 1024 * 1024
     max_queue_length: Annotated[int, "generations that may wait for the engine; more are answered 429", int] = 256
     reject_unknown_parameters: Annotated[
-        bool, "answer 400 to fields that nobody here knows, instead of naming them in X-Ignored-Params", _yes
+        bool, "answer 400 to unknown fields, instead of naming them in X-Ignored-Params", _yes
     ] = False
     allow_chat_template: Annotated[
-        bool, "let requests bring a chat template of their own: trust those who call, as it is a program", _yes
+        bool, "let requests bring a chat template of their own; for trusted clients only, as it is a program", _yes
     ] = False
     enable_prompt_tokens_details: Annotated[
-        bool, "tell in `usage` how much of the prompt was in the KV cache; needs an engine that says so", _yes
+        bool, "report in `usage` how many prompt tokens were in the KV cache; needs an engine that reports it", _yes
     ] = False
-    system_fingerprint: Annotated[bool, "tell in answers which engine gave them", _yes] = False
+    system_fingerprint: Annotated[bool, "send `system_fingerprint`, which identifies the engine", _yes] = False
     startup_timeout_s: Annotated[float, "how long to wait for Triton and its model at start", float] = 120.0
     request_timeout_s: Annotated[float, "longest time for one answer, queueing included", float] = 1800.0
     shutdown_timeout_s: Annotated[int, "time for running answers to finish after SIGTERM", int] = 30
 
     @classmethod
     def from_args(cls, argv: Sequence[str], environ: Mapping[str, str]) -> "Settings":
-        """Command line before environment before default; an empty variable is like none.
+        """From the command line, else the environment, else the default. An empty variable counts as not set.
 
-        Exits as argparse does on what it cannot read.
+        Exits as argparse does if a value cannot be parsed.
         """
         parser = _parser(environ)
         given = vars(parser.parse_args(argv))
@@ -139,7 +140,7 @@ def _split(text: str) -> list[str]:
 
 
 def _several_of(environ: Mapping[str, str], given: Mapping[str, Any]) -> list[str]:
-    """What the environment says of options that the command line does not repeat even once, as the command line."""
+    """Repeatable options that are set in the environment and not on the command line, as arguments."""
     options = [setting for setting in fields(Settings) if _is_several(setting) and not _is_secret(setting)]
     return [
         f"{_flag(option)}={value}"
@@ -151,13 +152,13 @@ def _several_of(environ: Mapping[str, str], given: Mapping[str, Any]) -> list[st
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     secrets = [setting for setting in fields(Settings) if _is_secret(setting)]
-    only_there = ", ".join(f"{_variable(secret)} ({get_args(secret.type)[1]})" for secret in secrets)
+    secret_variables = ", ".join(f"{_variable(secret)} ({get_args(secret.type)[1]})" for secret in secrets)
     parser = argparse.ArgumentParser(
         prog=SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m frontend",
         allow_abbrev=False,  # vLLM's --api-key KEY must not be taken for a file's name
         description="Serve OpenAI's chat API from a Triton model.",
         epilog=f"Each option can be set in the environment too: --max-body-bytes as {ENV_PREFIX}MAX_BODY_BYTES. "
-        f"There, several values are separated by commas. Only there: {only_there}.",
+        f"There, several values are separated by commas. Only there: {secret_variables}.",
     )
     for setting in fields(Settings):
         if not _is_secret(setting):
@@ -166,15 +167,15 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def _add_option(parser: argparse.ArgumentParser, setting: "Field[Any]", from_environment: str | None) -> None:
-    """One option. argparse converts a default that is a string, so the environment is read like the command line."""
-    _, meaning, read = get_args(setting.type)
-    metavar = read.__name__.strip("_").upper()
+    """Add one option. The environment is its default: argparse parses a default that is a string like an argument."""
+    _, description, parse = get_args(setting.type)
+    metavar = parse.__name__.strip("_").upper()
     default = setting.default if from_environment is None else from_environment
     if _is_several(setting):
-        parser.add_argument(_flag(setting), action="append", type=read, help=meaning, metavar=metavar)
+        parser.add_argument(_flag(setting), action="append", type=parse, help=description, metavar=metavar)
     elif default is MISSING:
-        parser.add_argument(_flag(setting), type=read, required=True, help=meaning, metavar=metavar)
+        parser.add_argument(_flag(setting), type=parse, required=True, help=description, metavar=metavar)
     else:
-        shown = meaning if setting.default in (None, MISSING) else f"{meaning} (default: {setting.default})"
-        bare: dict[str, Any] = {"nargs": "?", "const": True} if read is _yes else {}
-        parser.add_argument(_flag(setting), type=read, default=default, help=shown, metavar=metavar, **bare)
+        shown = description if setting.default in (None, MISSING) else f"{description} (default: {setting.default})"
+        bare: dict[str, Any] = {"nargs": "?", "const": True} if parse is _yes else {}
+        parser.add_argument(_flag(setting), type=parse, default=default, help=shown, metavar=metavar, **bare)

@@ -1,4 +1,4 @@
-"""One list of settings: command line before environment before default."""
+"""Settings come from the command line, else the environment, else the default."""
 
 import re
 import sys
@@ -42,13 +42,13 @@ def test_environment_replaces_defaults_and_the_command_line_replaces_both() -> N
         *([*NEEDED, "--cors-origin", o] for o in ("example.org", "https://example.org/", "http://a,http://b", "")),
     ],
 )
-def test_what_cannot_be_read_is_refused(argv: list[str]) -> None:
+def test_invalid_options_are_refused(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         Settings.from_args(argv, {})
     assert caught.value.code == 2
 
 
-def test_number_in_the_environment_that_is_none_is_refused() -> None:
+def test_invalid_number_in_the_environment_is_refused() -> None:
     with pytest.raises(SystemExit):
         Settings.from_args(NEEDED, {f"{ENV_PREFIX}PORT": "x"})
 
@@ -73,20 +73,20 @@ def test_access_is_open_by_default_and_set_by_command_line_or_environment() -> N
     )  # fmt: skip
 
 
-def test_an_empty_variable_is_like_none() -> None:
-    """A compose file passes all of its settings, set or not."""
+def test_an_empty_variable_counts_as_not_set() -> None:
+    """A compose file passes all settings, also those that are not set."""
     names = [ENV_PREFIX + setting.name.upper() for setting in fields(Settings)]
     assert Settings.from_args(NEEDED, dict.fromkeys(names, "")) == Settings.from_args(NEEDED, {})
 
 
-def test_secrets_come_from_the_environment_and_are_not_shown() -> None:
+def test_secrets_come_from_the_environment_and_are_not_in_the_repr() -> None:
     environ = {"FRONTEND_API_KEYS": "first, second,", "FRONTEND_SSL_KEYFILE_PASSWORD": "third"}
     settings = Settings.from_args(NEEDED, environ)
     assert (settings.api_keys, settings.ssl_keyfile_password) == (("first", "second"), "third")
     assert not re.search("first|second|third", repr(settings))
 
 
-def test_help_lists_every_setting_secrets_by_their_variables_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_setting_but_secrets_only_by_their_variables(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         Settings.from_args(["--help"], {"FRONTEND_API_KEYS": "first"})
     shown = capsys.readouterr().out
@@ -108,7 +108,7 @@ def test_help_lists_every_setting_secrets_by_their_variables_alone(capsys: pytes
         (["--ssl-certfile", "/nowhere/cert.pem"], "/nowhere/cert.pem"),
     ],
 )
-def test_start_without_what_it_needs_fails_with_one_line(
+def test_start_without_a_file_or_triton_fails_with_one_line(
     engine_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
