@@ -1,4 +1,4 @@
-"""What several suites share."""
+"""Fixtures that several suites share."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from tests.mixtral_tokenizer import write_mixtral_tokenizer
 from tests.tiny_mixtral import TINY, tiny_tensors, write_checkpoint
 
-# The same code gets the same verdict each time; HYPOTHESIS_PROFILE=random looks for what nobody has drawn yet.
+# By default the same test draws the same examples each time. HYPOTHESIS_PROFILE=random draws new ones.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.register_profile("random")
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
@@ -25,7 +25,7 @@ def mixtral_tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, mixtral_tokenizer_dir: Path) -> Path:
-    """A tiny AutoAWQ Mixtral with random, different experts and the real Mixtral tokenizer. Not to be written to."""
+    """A tiny AutoAWQ Mixtral with random weights and the real Mixtral tokenizer. Shared by all tests: read-only."""
     return write_checkpoint(
         tmp_path_factory.mktemp("checkpoint") / "tiny", TINY, tiny_tensors(TINY), mixtral_tokenizer_dir
     )

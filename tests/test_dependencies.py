@@ -1,4 +1,4 @@
-"""What an installation brings along, read from the metadata of what is installed."""
+"""The dependencies of an installation, read from the metadata of the installed distributions."""
 
 import re
 from importlib.metadata import requires
@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[1]
 def closure(name: str, extra: str) -> set[str]:
     """Every distribution that `name[extra]` needs on this platform, by its normalised name."""
     found: set[str] = set()
-    open_ends = [(name, extra)]
-    while open_ends:
-        current, wanted = open_ends.pop()
+    pending = [(name, extra)]
+    while pending:
+        current, wanted = pending.pop()
         for text in requires(current) or []:
             requirement = Requirement(text)
             if requirement.marker is not None and not requirement.marker.evaluate({"extra": wanted}):
@@ -22,7 +22,7 @@ def closure(name: str, extra: str) -> set[str]:
             needed = re.sub(r"[-_.]+", "-", requirement.name).lower()
             if needed not in found:
                 found.add(needed)
-                open_ends += [(requirement.name, more) for more in (requirement.extras or {""})]
+                pending += [(requirement.name, more) for more in (requirement.extras or {""})]
     return found
 
 

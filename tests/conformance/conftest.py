@@ -1,4 +1,4 @@
-"""The frontend before a fake Triton, as tests/frontend starts it, for programs that others wrote."""
+"""Published clients and test suites, run against the frontend and fake Triton that tests/frontend starts."""
 
 import asyncio
 
@@ -10,12 +10,12 @@ __all__ = ["client", "engine_dir", "frontend", "guarded", "http", "mixtral", "se
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marks that LangChain's tests carry."""
+    """Register the marks that LangChain's tests use."""
     for marker in ("benchmark: measures", "vcr: replays recordings"):
         config.addinivalue_line("markers", marker)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_event_loop() -> None:
-    """Say so, or asyncio makes one when pytest-asyncio looks for it, which nobody would close."""
+    """Set no event loop. Otherwise asyncio creates one when pytest-asyncio asks for it, and it is never closed."""
     asyncio.set_event_loop(None)

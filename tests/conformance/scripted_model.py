@@ -1,7 +1,7 @@
-"""A model that knows what to say to the prompts of a test, and no more than a guide lets it say.
+"""An engine that answers the prompts of a test from a script, within the grammar of the request.
 
-What it says is a script; how it gets there is not: it reads the prompt that the engine was given, and where there is a
-guide, it says the first thing in its script that the grammar accepts. If there is none, it fails as an engine does.
+It decodes the prompt from the tensors of the request. Of the scripted texts for that prompt it sends the first that the
+grammar accepts, or the first of all if the request has no grammar. If none is left, it fails as an engine does.
 """
 
 import json
@@ -15,12 +15,12 @@ from tests.frontend.fake_triton import Events, Step
 from tests.frontend.guided_decoding.random_model import matches
 
 _FIRST_BYTE_ID = 3
-"""Of Mixtral's vocabulary, in which every byte is a token."""
+"""The token of byte 0. In Mixtral's vocabulary every byte is a token."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is said to prompts that hold `cue`: words, or a call of `function` with `arguments`."""
+    """The answer to prompts that contain `cue`: `words`, or a call of `function` with `arguments`."""
 
     cue: str
     words: str = ""
@@ -28,7 +28,7 @@ class Line:
     arguments: Any = None
 
     def texts(self) -> list[str]:
-        """In words; or as a call that may be made, that must be made, and of which the arguments alone are left."""
+        """The words; or the call in the form for each `tool_choice`: "auto", "required", and a named function."""
         if not self.function:
             return [self.words]
         arguments = json.dumps(self.arguments, ensure_ascii=False)
@@ -38,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True)
 class ScriptedModel:
-    """The engine's side: tensors to tokens."""
+    """From the tensors of a request to the engine's response."""
 
     tokenizer: Tokenizer
     script: Sequence[Line]
@@ -48,5 +48,5 @@ class ScriptedModel:
         prompt = self.tokenizer.decode(tensors["input_ids"])
         grammar = tensors.get("guided_decoding_guide")
         texts = [text for line in self.script if line.cue in prompt for text in line.texts()]
-        said = next((text for text in texts if grammar is None or matches(grammar, text)), None)
-        return [Events(["nothing to say"] if said is None else [[_FIRST_BYTE_ID + byte for byte in said.encode()]])]
+        answer = next((text for text in texts if grammar is None or matches(grammar, text)), None)
+        return [Events(["no text fits"] if answer is None else [[_FIRST_BYTE_ID + byte for byte in answer.encode()]])]

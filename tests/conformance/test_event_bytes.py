@@ -1,4 +1,4 @@
-"""Every kind of event of a stream, to the byte: clients have been broken by less than a missing null."""
+"""Every kind of stream event, byte for byte: clients rely on details as small as a null that is sent or left out."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from tests.frontend.fake_triton import Events, FakeTriton
 COMPLETIONS = "/v1/completions"
 EIN, HAUS = 6004, 21209
 DONE = "data: [DONE]"
-CLOSED = '{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}'
+FINISH = '{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}'
 EIN_LOGPROB = '{"token":" Ein","logprob":-6.5,"bytes":[32,69,105,110],"top_logprobs":[]}'
 HAUS_LOGPROB = '{"token":" Haus","logprob":-3.125,"bytes":[32,72,97,117,115],"top_logprobs":[]}'
 
@@ -24,7 +24,7 @@ def _haus(triton: FakeTriton) -> None:
 
 
 def choices_of(response: httpx.Response, kind: str) -> list[str]:
-    """The data of each event, without what all of them begin with: their tails beginning at the first choice."""
+    """The data of each event from the first choice on. The fields before it are the same in all events."""
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     *events, rest = response.text.split("\n\n")
     assert rest == ""
@@ -60,38 +60,39 @@ def usage(completion_tokens: int, prompt_tokens: int) -> str:
 # ---- chat ----------------------------------------------------------------------------------------------------------
 
 
-def test_role_deltas_finish_and_end(http: httpx.Client) -> None:
-    assert chat(http) == [f"{role()}]}}", f"{text(' Ein')}]}}", f"{text(' Haus')}]}}", f"{CLOSED}]}}", DONE]
+def test_a_stream_is_role_text_finish_reason_and_done(http: httpx.Client) -> None:
+    assert chat(http) == [f"{role()}]}}", f"{text(' Ein')}]}}", f"{text(' Haus')}]}}", f"{FINISH}]}}", DONE]
 
 
-def test_finish_names_the_stop_string(http: httpx.Client) -> None:
+def test_the_last_chunk_names_the_stop_string(http: httpx.Client) -> None:
     assert chat(http, stop="aus")[-2:] == [
         '{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop","stop_reason":"aus"}]}',
         DONE,
     ]
 
 
-def test_finish_names_the_stop_token(http: httpx.Client, triton: FakeTriton) -> None:
+def test_the_last_chunk_names_the_stop_token(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [Events([[EIN], [4]])]
     assert chat(http)[-2:] == ['{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop","stop_reason":4}]}', DONE]
 
 
-def test_finish_says_length(http: httpx.Client) -> None:
+def test_the_finish_reason_is_length_at_max_tokens(http: httpx.Client) -> None:
     assert chat(http, max_tokens=2)[-2] == '{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}]}'
 
 
-def test_log_probabilities(http: httpx.Client) -> None:
+def test_log_probabilities_come_with_their_text(http: httpx.Client) -> None:
     assert chat(http, logprobs=True) == [
         f"{role()}]}}",
         text(" Ein", logprobs=f'{{"content":[{EIN_LOGPROB}],"refusal":null}}') + "]}",
         text(" Haus", logprobs=f'{{"content":[{HAUS_LOGPROB}],"refusal":null}}') + "]}",
-        f"{CLOSED}]}}",
+        f"{FINISH}]}}",
         DONE,
     ]
 
 
-def test_token_without_text_of_its_own_has_its_log_probability(http: httpx.Client, triton: FakeTriton) -> None:
-    """The first bytes of a character come without content, and with what they are."""
+def test_log_probabilities_of_a_partial_character_come_with_the_complete_one(
+    http: httpx.Client, triton: FakeTriton
+) -> None:
     triton.script = [Events([[3 + byte] for byte in "é".encode()], pause_s=0.02, bytes_per_write=100)]
     first, second = [
         f'{{"content":[{{"token":"\ufffd","logprob":{-((3 + byte) % 64) / 8},"bytes":[{byte}],"top_logprobs":[]}}],'
@@ -102,32 +103,32 @@ def test_token_without_text_of_its_own_has_its_log_probability(http: httpx.Clien
     assert chat(http, logprobs=True)[1:-2] == [text("é", logprobs=both) + "]}"]
 
 
-def test_usage_comes_last_and_is_null_before(http: httpx.Client) -> None:
+def test_usage_comes_last_and_is_null_in_the_events_before(http: httpx.Client) -> None:
     null = '],"usage":null}'
     assert chat(http, stream_options={"include_usage": True}) == [
         role() + null,
         text(" Ein") + null,
         text(" Haus") + null,
-        CLOSED + null,
+        FINISH + null,
         f'],"usage":{usage(2, 9)}}}',
         DONE,
     ]
 
 
 @pytest.mark.parametrize("at_the_end_too", [False, True])
-def test_continuous_usage(http: httpx.Client, at_the_end_too: bool) -> None:
+def test_continuous_usage_is_in_every_event(http: httpx.Client, at_the_end_too: bool) -> None:
     options = {"continuous_usage_stats": True, "include_usage": at_the_end_too}
     assert chat(http, stream_options=options) == [
         f'{role()}],"usage":{usage(0, 9)}}}',
         f'{text(" Ein")}],"usage":{usage(1, 9)}}}',
         f'{text(" Haus")}],"usage":{usage(2, 9)}}}',
-        f'{CLOSED}],"usage":{usage(2, 9)}}}',
+        f'{FINISH}],"usage":{usage(2, 9)}}}',
         *[f'],"usage":{usage(2, 9)}}}'] * at_the_end_too,
         DONE,
     ]
 
 
-def test_several_answers_each_with_its_role_and_its_finish(http: httpx.Client) -> None:
+def test_each_of_n_answers_has_its_role_and_its_finish_reason(http: httpx.Client) -> None:
     events = chat(http, n=2, stream_options={"include_usage": True})
     null = '],"usage":null}'
     assert events[:2] == [role(0) + null, role(1) + null]
@@ -136,26 +137,26 @@ def test_several_answers_each_with_its_role_and_its_finish(http: httpx.Client) -
             role(index) + null,
             text(" Ein", index=index) + null,
             text(" Haus", index=index) + null,
-            CLOSED.replace('"index":0', f'"index":{index}') + null,
+            FINISH.replace('"index":0', f'"index":{index}') + null,
         ]
     assert events[-2:] == [f'],"usage":{usage(4, 9)}}}', DONE]
     assert len(events) == 10
 
 
-def test_token_ids(http: httpx.Client) -> None:
-    opening, ein, haus, *_ = chat(http, return_token_ids=True)
+def test_token_ids_of_the_prompt_come_first_and_those_of_the_answer_with_their_text(http: httpx.Client) -> None:
+    start, ein, haus, *_ = chat(http, return_token_ids=True)
     ids = [1, 733, 16289, 28793, 15359, 733, 28748, 16289, 28793]
-    assert opening == f'"prompt_token_ids":{json.dumps(ids, separators=(",", ":"))},"choices":[{role()}]}}'
+    assert start == f'"prompt_token_ids":{json.dumps(ids, separators=(",", ":"))},"choices":[{role()}]}}'
     assert ein == text(" Ein").removesuffix("}") + f',"token_ids":[{EIN}]}}]}}'
     assert haus == text(" Haus").removesuffix("}") + f',"token_ids":[{HAUS}]}}]}}'
 
 
-def test_text_is_escaped_and_not_otherwise_changed(http: httpx.Client, triton: FakeTriton) -> None:
+def test_text_is_escaped_as_json_and_not_otherwise_changed(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [Events([[3 + byte for byte in '"\n\\\x00\x7f\u2028ü🚀'.encode()]])]
     assert chat(http)[1] == text('\\"\\n\\\\\\u0000\x7f\u2028ü🚀') + "]}"
 
 
-def test_failure_is_an_error_object_and_nothing_follows(http: httpx.Client, triton: FakeTriton) -> None:
+def test_an_engine_failure_is_an_error_object_and_ends_the_stream(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [Events([[EIN]], pause_s=0.1), Events(["boom"])]
     assert chat(http) == [
         f"{role()}]}}",
@@ -172,7 +173,7 @@ def piece(content: str, *, index: int = 0, logprobs: str = "null", finish: str =
     return f'{{"index":{index},"text":"{content}","logprobs":{logprobs},"finish_reason":{finish},"stop_reason":{stop}}}'
 
 
-def test_completion_text_finish_and_end(http: httpx.Client) -> None:
+def test_a_completion_stream_is_text_finish_reason_and_done(http: httpx.Client) -> None:
     assert complete(http) == [
         piece(" Ein") + "]}",
         piece(" Haus") + "]}",
@@ -190,14 +191,14 @@ def test_completion_text_finish_and_end(http: httpx.Client) -> None:
     ],
     ids=["stop string", "stop token", "length"],
 )
-def test_completion_finish(
+def test_the_last_chunk_of_a_completion_has_finish_reason_and_stop_reason(
     http: httpx.Client, triton: FakeTriton, fields: dict[str, Any], responses: list[Any], finish: str, stop: str
 ) -> None:
     triton.script = [Events(responses)]
     assert complete(http, **fields)[-2:] == [piece("", finish=f'"{finish}"', stop=stop) + "]}", DONE]
 
 
-def test_completion_log_probabilities(http: httpx.Client) -> None:
+def test_log_probabilities_of_a_completion_have_text_offsets(http: httpx.Client) -> None:
     def logprobs(offset: int, logprob: float, token: str) -> str:
         return f'{{"text_offset":[{offset}],"token_logprobs":[{logprob}],"tokens":["{token}"],"top_logprobs":null}}'
 
@@ -209,7 +210,7 @@ def test_completion_log_probabilities(http: httpx.Client) -> None:
     ]
 
 
-def test_completion_usage(http: httpx.Client) -> None:
+def test_usage_of_a_completion_comes_last(http: httpx.Client) -> None:
     null = '],"usage":null}'
     assert complete(http, stream_options={"include_usage": True}) == [
         piece(" Ein") + null,
@@ -220,7 +221,7 @@ def test_completion_usage(http: httpx.Client) -> None:
     ]
 
 
-def test_completion_continuous_usage(http: httpx.Client) -> None:
+def test_continuous_usage_of_a_completion_is_in_every_event(http: httpx.Client) -> None:
     assert complete(http, stream_options={"continuous_usage_stats": True}) == [
         f'{piece(" Ein")}],"usage":{usage(1, 2)}}}',
         f'{piece(" Haus")}],"usage":{usage(2, 2)}}}',
@@ -229,7 +230,7 @@ def test_completion_continuous_usage(http: httpx.Client) -> None:
     ]
 
 
-def test_completion_prompts_are_echoed_first_and_answered_by_index(http: httpx.Client) -> None:
+def test_prompts_are_echoed_first_and_answered_by_index(http: httpx.Client) -> None:
     events = complete(http, prompt=["a", "b"], echo=True)
     assert events[:2] == [piece("a") + "]}", piece("b", index=1) + "]}"]
     for index, echo in enumerate("ab"):
@@ -242,7 +243,7 @@ def test_completion_prompts_are_echoed_first_and_answered_by_index(http: httpx.C
     assert events[-1] == DONE
 
 
-def test_completion_failure(http: httpx.Client, triton: FakeTriton) -> None:
+def test_an_engine_failure_ends_a_completion_stream(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [Events([[EIN]], pause_s=0.1), Events(["boom"])]
     assert complete(http) == [
         piece(" Ein") + "]}",

@@ -1,6 +1,6 @@
-"""Whatever is sent, the answer is 200 or a well-formed 4xx; nothing is in the log that should not be, nothing goes on.
+"""Any input is answered with 200 or a well-formed 4xx. No error is logged, and no generation is left running.
 
-More, and others: `HYPOTHESIS_PROFILE=random FUZZ_CASES=10000 python -m pytest tests/conformance/test_fuzz.py`.
+More cases, newly drawn: `HYPOTHESIS_PROFILE=random FUZZ_CASES=10000 python -m pytest tests/conformance/test_fuzz.py`.
 """
 
 import json
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from tests.conformance.bodies import RIGHT, bodies
+from tests.conformance.bodies import VALID, bodies
 from tests.frontend.conftest import CHAT, MAX_BODY_BYTES, MODEL, Running, error_of
 from tests.frontend.fake_triton import Events
 
@@ -26,21 +26,21 @@ JSON = {"content-type": "application/json"}
 
 
 class Bugs(logging.Handler):
-    """What our own process logs when something is wrong with it."""
+    """Collects the errors that the frontend logs."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """The fake Triton's web server is not ours: it complains when its client leaves."""
+        """Leave out aiohttp, which serves the fake Triton and logs an error when its client disconnects."""
         if not record.name.startswith("aiohttp"):
             self.found.append(logging.Formatter().format(record))
 
 
 @pytest.fixture
 def bugs() -> Iterator[Bugs]:
-    """What was logged while a test ran; nothing, or the test fails."""
+    """The errors logged during a test. The test fails if there is one."""
     handler = Bugs()
     logging.getLogger().addHandler(handler)
     yield handler
@@ -49,7 +49,7 @@ def bugs() -> Iterator[Bugs]:
 
 
 def check(response: httpx.Response) -> None:
-    """Fails unless it is 200 and complete, or a well-formed refusal."""
+    """Fail unless the response is a complete 200 or a well-formed 4xx."""
     event(f"{response.status_code}")
     if response.status_code != 200:
         assert 400 <= response.status_code < 500, response.text
@@ -71,18 +71,20 @@ def check(response: httpx.Response) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())
-def test_any_body(frontend: Running, http: httpx.Client, bugs: Bugs, data: st.DataObject) -> None:
+def test_any_body_is_answered_or_refused(
+    frontend: Running, http: httpx.Client, bugs: Bugs, data: st.DataObject
+) -> None:
     frontend.triton.script = [HAUS]
-    path = data.draw(st.sampled_from(sorted(RIGHT)))
+    path = data.draw(st.sampled_from(sorted(VALID)))
     check(http.post(path, headers=JSON, content=data.draw(bodies(path))))
     assert bugs.found == []
     frontend.wait_until(lambda: frontend.admission.num_running == frontend.admission.num_waiting == 0)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "BREW"])
-def test_wrong_methods(http: httpx.Client, bugs: Bugs, method: str) -> None:
-    for path in RIGHT:
-        response = http.request(method, path, headers=JSON, content=json.dumps(RIGHT[path]))
+def test_wrong_methods_are_refused(http: httpx.Client, bugs: Bugs, method: str) -> None:
+    for path in VALID:
+        response = http.request(method, path, headers=JSON, content=json.dumps(VALID[path]))
         assert response.status_code in (400, 405)
 
 
@@ -98,18 +100,18 @@ def test_wrong_methods(http: httpx.Client, bugs: Bugs, method: str) -> None:
         "a/b/c",
     ],
 )
-def test_wrong_content_types(http: httpx.Client, bugs: Bugs, content_type: str) -> None:
-    for path in RIGHT:
-        response = http.post(path, headers={"content-type": content_type}, content=json.dumps(RIGHT[path]))
+def test_wrong_content_types_are_415(http: httpx.Client, bugs: Bugs, content_type: str) -> None:
+    for path in VALID:
+        response = http.post(path, headers={"content-type": content_type}, content=json.dumps(VALID[path]))
         error_of(response, 415)
 
 
-@pytest.mark.parametrize("path", RIGHT)
-def test_the_right_bodies_are_right(http: httpx.Client, path: str) -> None:
-    assert http.post(path, json=RIGHT[path]).status_code == 200
+@pytest.mark.parametrize("path", VALID)
+def test_bodies_that_the_strategies_start_from_are_valid(http: httpx.Client, path: str) -> None:
+    assert http.post(path, json=VALID[path]).status_code == 200
 
 
-def test_a_conversation_of_thousands_of_messages(http: httpx.Client, bugs: Bugs) -> None:
+def test_thousands_of_messages_exceed_the_context_or_the_body_limit(http: httpx.Client, bugs: Bugs) -> None:
     messages = [{"role": "user" if number % 2 else "assistant", "content": ""} for number in range(4000)]
     response = http.post(CHAT, json={"model": MODEL, "messages": messages})
     assert error_of(response, 400)["code"] == "context_length_exceeded"
@@ -137,7 +139,9 @@ def test_a_conversation_of_thousands_of_messages(http: httpx.Client, bugs: Bugs)
     ],
     ids=lambda head: repr(head[:60]),
 )
-def test_what_is_hardly_http(frontend: Running, http: httpx.Client, bugs: Bugs, head: bytes) -> None:
+def test_malformed_http_is_4xx_and_the_server_keeps_serving(
+    frontend: Running, http: httpx.Client, bugs: Bugs, head: bytes
+) -> None:
     url = urlsplit(frontend.url)
     with socket.create_connection((url.hostname or "", url.port or 0), timeout=5) as connection:
         connection.sendall(head + b"Host: x\r\nConnection: close\r\n\r\n")
@@ -146,8 +150,8 @@ def test_what_is_hardly_http(frontend: Running, http: httpx.Client, bugs: Bugs, 
     assert http.get("/health/live").status_code == 200
 
 
-def test_many_small_pieces_are_one_body(frontend: Running, bugs: Bugs) -> None:
-    content = json.dumps(RIGHT[CHAT]).encode()
+def test_a_body_in_one_byte_chunks_is_read_completely(frontend: Running, bugs: Bugs) -> None:
+    content = json.dumps(VALID[CHAT]).encode()
     with httpx.Client(base_url=frontend.url) as client:
         response = client.post(CHAT, content=(bytes([byte]) for byte in content))
     assert response.status_code == 200

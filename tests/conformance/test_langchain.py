@@ -1,7 +1,7 @@
-"""LangChain's standard tests of chat models, run by ChatOpenAI on this server.
+"""LangChain's standard tests of chat models, run with ChatOpenAI against this server.
 
-They want a model that does what it is asked, so one is scripted; the rest is ours. What is skipped is what no text
-model does, and a benchmark that replays recordings.
+They need a model that follows instructions, so the engine is scripted. Skipped are tests of images, audio, PDFs and
+Anthropic's message format, and a benchmark that replays recordings.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -32,15 +32,15 @@ SCRIPT = [
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of LangChain's own values
-@pytest.mark.filterwarnings("ignore:Received a Pydantic BaseModel V1 schema")  # which is what the test is about
+@pytest.mark.filterwarnings("ignore:Received a Pydantic BaseModel V1 schema")  # which a test sends on purpose
 class TestChatOpenAI(ChatModelIntegrationTests):
-    """All that LangChain asks of a chat model with tools, choices of tools, structured output and usage."""
+    """LangChain's tests of a chat model with tools, tool choice, structured output and usage."""
 
     params: Mapping[str, Any]
 
     @pytest.fixture(autouse=True)
     async def _model(self, frontend: Running, mixtral: ServedModel) -> AsyncIterator[None]:
-        """Lends connections: LangChain would keep its own beyond the event loop of a test."""
+        """Give LangChain clients that are closed after the test: its own would outlive the test's event loop."""
         frontend.triton.script = ScriptedModel(mixtral.tokenizer, SCRIPT)
         with httpx.Client() as client:
             async with httpx.AsyncClient() as async_client:
@@ -53,20 +53,20 @@ class TestChatOpenAI(ChatModelIntegrationTests):
 
     @pytest.fixture
     def benchmark(self) -> None:
-        """Asked for by a test that skips itself."""
+        """Requested by a test that skips itself."""
 
     @pytest.fixture
     def vcr(self) -> None:
-        """Asked for by a test that skips itself."""
+        """Requested by a test that skips itself."""
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
-        """OpenAI's."""
+        """LangChain's client of OpenAI's API."""
         return ChatOpenAI
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        """Where this server is."""
+        """The address of this server, and no retries."""
         own = {"model": MODEL, "api_key": "none", "max_retries": 0, "timeout": 20, "stream_usage": True}
         return {**own, **self.params}
 
@@ -77,5 +77,5 @@ class TestChatOpenAI(ChatModelIntegrationTests):
 
     @property
     def model_override_value(self) -> str:
-        """Its other name."""
+        """The second name under which the model is served."""
         return "mixtral"

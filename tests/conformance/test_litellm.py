@@ -1,4 +1,4 @@
-"""LiteLLM's generic OpenAI provider, as a proxy in front of several servers calls this one."""
+"""LiteLLM's generic OpenAI provider works against this server, as it is used in LiteLLM's proxy."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from tests.conformance.scripted_model import Line, ScriptedModel
 from tests.frontend.conftest import MODEL, Running
 from tests.frontend.fake_triton import Events, FakeTriton, Refusal, log_prob_of
 
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the network when it is imported
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # otherwise importing LiteLLM downloads the map
 
 import litellm
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Accessing the 'model_:DeprecationWarning"
-)  # LiteLLM does, at each chunk
+)  # LiteLLM does so for each chunk
 
 HAUS = Events([[6004], [21209]])
 MESSAGES = [{"role": "user", "content": "Was ist ein Haus?"}]
@@ -26,19 +26,19 @@ MESSAGES = [{"role": "user", "content": "Was ist ein Haus?"}]
 
 @pytest.fixture
 def options(frontend: Running, client: openai.OpenAI) -> dict[str, Any]:
-    """Where this server is. LiteLLM is lent a client, because it leaves its own open."""
+    """The address of this server, and a client that is closed after the test: LiteLLM leaves its own open."""
     frontend.triton.script = [HAUS]
     return {"api_base": f"{frontend.url}/v1", "api_key": "none", "max_retries": 0, "timeout": 10, "client": client}
 
 
-def test_answer(options: dict[str, Any]) -> None:
+def test_chat_completion(options: dict[str, Any]) -> None:
     answer = litellm.completion(model=f"openai/{MODEL}", messages=MESSAGES, **options)
     assert answer.choices[0].message.content == " Ein Haus"
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens == 2
 
 
-def test_stream_with_usage(options: dict[str, Any]) -> None:
+def test_chat_completion_stream_with_usage(options: dict[str, Any]) -> None:
     chunks = list(
         litellm.completion(
             model="openai/mixtral",
@@ -54,7 +54,7 @@ def test_stream_with_usage(options: dict[str, Any]) -> None:
     assert built.usage.completion_tokens == 2  # type: ignore[union-attr]
 
 
-async def test_asynchronous_answer_and_stream(options: dict[str, Any]) -> None:
+async def test_asynchronous_chat_completion_and_stream(options: dict[str, Any]) -> None:
     async with openai.AsyncOpenAI(base_url=options["api_base"], api_key="none", max_retries=0) as client:
         options |= {"client": client}
         answer = await litellm.acompletion(model="openai/mixtral", messages=MESSAGES, **options)
@@ -88,7 +88,7 @@ def test_parameters_reach_the_engine(options: dict[str, Any], triton: FakeTriton
     assert sent["embedding_bias"][5] == 2
 
 
-def test_calls_and_structured_output(options: dict[str, Any], triton: FakeTriton, mixtral: ServedModel) -> None:
+def test_tool_calls_and_structured_output(options: dict[str, Any], triton: FakeTriton, mixtral: ServedModel) -> None:
     script = [Line("Build", function="build", arguments={"rooms": 3}), Line("", '{"rooms": 3}')]
     triton.script = ScriptedModel(mixtral.tokenizer, script)
     schema = {"type": "object", "properties": {"rooms": {"type": "integer"}}}
@@ -98,12 +98,12 @@ def test_calls_and_structured_output(options: dict[str, Any], triton: FakeTriton
         answer = litellm.completion(
             model="openai/mixtral", messages=build, tools=[tool], tool_choice="required", stream=stream, **options
         )
-        whole = litellm.stream_chunk_builder(list(answer)) if stream else answer
-        [call] = whole.choices[0].message.tool_calls  # type: ignore[misc, union-attr]
+        complete = litellm.stream_chunk_builder(list(answer)) if stream else answer
+        [call] = complete.choices[0].message.tool_calls  # type: ignore[misc, union-attr]
         assert (call.function.name, json.loads(call.function.arguments)) == ("build", {"rooms": 3})
-        assert whole.choices[0].finish_reason == "tool_calls"  # type: ignore[union-attr]
-    shape = {"type": "json_schema", "json_schema": {"name": "house", "schema": schema}}
-    answer = litellm.completion(model="openai/mixtral", messages=MESSAGES, response_format=shape, **options)
+        assert complete.choices[0].finish_reason == "tool_calls"  # type: ignore[union-attr]
+    response_format = {"type": "json_schema", "json_schema": {"name": "house", "schema": schema}}
+    answer = litellm.completion(model="openai/mixtral", messages=MESSAGES, response_format=response_format, **options)
     assert json.loads(answer.choices[0].message.content) == {"rooms": 3}
 
 
@@ -112,7 +112,7 @@ def test_text_completion(options: dict[str, Any]) -> None:
     assert answer.choices[0].text == " Ein Haus"
 
 
-def test_mistakes_and_failures_have_litellms_types(options: dict[str, Any], triton: FakeTriton) -> None:
+def test_errors_are_raised_as_litellms_types(options: dict[str, Any], triton: FakeTriton) -> None:
     with pytest.raises(litellm.NotFoundError):
         litellm.completion(model="openai/gpt-4", messages=MESSAGES, **options)
     with pytest.raises(litellm.ContextWindowExceededError):

@@ -1,4 +1,4 @@
-"""Whoever sends something wrong is told which field it is, what it should be, and what would help."""
+"""The error of an invalid request names the field and what it accepts."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ SCHEMA = "Input should be a JSON Schema: an object, true, false, or one of these
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_field_is_named_and_what_it_should_be(
+def test_the_error_names_the_field_and_what_it_accepts(
     http: httpx.Client, path: str, fields: dict[str, Any], param: str | None, sentence: str
 ) -> None:
     error = error_of(http.post(path, json=body(**fields)), 400)
@@ -47,14 +47,14 @@ def test_field_is_named_and_what_it_should_be(
     assert len(error["message"]) < 300
 
 
-def test_number_that_no_json_library_writes(http: httpx.Client) -> None:
+def test_an_integer_beyond_64_bits_in_a_schema_is_refused(http: httpx.Client) -> None:
     function = {"name": "f", "parameters": {"type": "object", "maxProperties": 2**70}}
     error = error_of(http.post(CHAT, json=body(tools=[{"type": "function", "function": function}])), 400)
     assert error["param"] == "tools[0].function.parameters"
     assert "Integer exceeds 64-bit range" in error["message"]
 
 
-def test_more_answers_than_an_idle_server_takes_are_no_matter_of_time(http: httpx.Client, triton: FakeTriton) -> None:
+def test_more_answers_than_an_idle_server_takes_are_400_and_not_429(http: httpx.Client, triton: FakeTriton) -> None:
     capacity = triton.max_batch_size + MAX_QUEUE_LENGTH
     assert http.post(CHAT, json=body(n=capacity)).status_code == 200
     error = error_of(http.post(CHAT, json=body(n=capacity + 1)), 400)
@@ -65,7 +65,7 @@ def test_more_answers_than_an_idle_server_takes_are_no_matter_of_time(http: http
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), [("GET", CHAT, "POST"), ("POST", "/v1/models", "GET")])
-def test_wrong_method_is_told_the_right_one(http: httpx.Client, method: str, path: str, allowed: str) -> None:
+def test_a_wrong_method_is_405_with_the_allowed_one(http: httpx.Client, method: str, path: str, allowed: str) -> None:
     response = http.request(method, path)
     error_of(response, 405)
     assert response.headers["allow"] == allowed

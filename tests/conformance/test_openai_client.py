@@ -32,7 +32,7 @@ async def async_client(frontend: Running) -> AsyncIterator[openai.AsyncOpenAI]:
 
 @pytest.fixture
 def guarded_client(frontend: Running) -> Iterator[openai.OpenAI]:
-    """OpenAI's own client, without the key that is needed."""
+    """OpenAI's own client of the frontend that requires an API key, with a wrong one."""
     url = f"{frontend.guarded_url}/v1"
     with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=10) as client:
         yield client
@@ -47,7 +47,7 @@ def text_of(chunks: list[ChatCompletionChunk], index: int = 0) -> str:
 # ---- chat ----------------------------------------------------------------------------------------------------------
 
 
-def test_answer(client: openai.OpenAI, triton: FakeTriton) -> None:
+def test_chat_completion(client: openai.OpenAI, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     answer = client.chat.completions.create(model=MODEL, messages=MESSAGES, temperature=0)
     assert answer.choices[0].message.content == " Ein Haus"
@@ -57,7 +57,7 @@ def test_answer(client: openai.OpenAI, triton: FakeTriton) -> None:
     assert triton.requests[0]["runtime_top_k"] == 1
 
 
-def test_stream(client: openai.OpenAI, triton: FakeTriton) -> None:
+def test_chat_completion_stream(client: openai.OpenAI, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     chunks = list(
         client.chat.completions.create(
@@ -95,7 +95,7 @@ async def test_asynchronous_client(async_client: openai.AsyncOpenAI, triton: Fak
     assert answer.choices[0].message.content == final.choices[0].message.content == text_of(chunks) == " Ein Haus"
 
 
-def test_several_answers(client: openai.OpenAI, triton: FakeTriton) -> None:
+def test_n_answers_have_consecutive_seeds(client: openai.OpenAI, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     answer = client.chat.completions.create(model=MODEL, messages=MESSAGES, n=3, seed=7)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
@@ -106,7 +106,7 @@ def test_several_answers(client: openai.OpenAI, triton: FakeTriton) -> None:
     assert answer.usage.prompt_tokens == triton.requests[0]["input_lengths"]
 
 
-def test_several_answers_in_one_stream(client: openai.OpenAI, triton: FakeTriton) -> None:
+def test_n_answers_in_one_stream(client: openai.OpenAI, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     chunks = list(client.chat.completions.create(model=MODEL, messages=MESSAGES, n=2, stream=True))
     assert [text_of(chunks, index) for index in range(2)] == [" Ein Haus"] * 2
@@ -127,12 +127,12 @@ def test_log_probabilities(client: openai.OpenAI, triton: FakeTriton, stream: bo
     assert [bytes(token.bytes) for token in tokens] == [b" Ein", b" Haus"]
 
 
-def test_request_id_can_be_read_off_an_answer(client: openai.OpenAI) -> None:
+def test_an_answer_has_the_request_id(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model=MODEL, messages=MESSAGES, extra_headers={"x-request-id": "mine"})
     assert answer._request_id == "mine"
 
 
-def test_ignored_parameters_can_be_read_off_the_raw_answer(client: openai.OpenAI) -> None:
+def test_ignored_parameters_are_in_a_header_of_the_raw_response(client: openai.OpenAI) -> None:
     raw = client.chat.completions.with_raw_response.create(
         model=MODEL, messages=MESSAGES, store=True, prompt_cache_key="a"
     )
@@ -140,7 +140,7 @@ def test_ignored_parameters_can_be_read_off_the_raw_answer(client: openai.OpenAI
     assert raw.parse().choices[0].finish_reason == "stop"
 
 
-def test_client_that_closes_its_stream_cancels_the_engine(client: openai.OpenAI, frontend: Running) -> None:
+def test_closing_a_stream_cancels_the_request_to_the_engine(client: openai.OpenAI, frontend: Running) -> None:
     frontend.triton.script = [Endless(EIN)]
     with client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True) as stream:
         next(iter(stream))
@@ -151,7 +151,7 @@ def test_client_that_closes_its_stream_cancels_the_engine(client: openai.OpenAI,
 
 
 class House(BaseModel):
-    """What the scripted model describes."""
+    """The structured output of the scripted model."""
 
     rooms: int
     colour: str
@@ -176,28 +176,28 @@ def _scripted(triton: FakeTriton, mixtral: ServedModel) -> None:
 
 
 @pytest.mark.usefixtures("_scripted")
-def test_parse_gives_the_type_that_was_asked_for(client: openai.OpenAI) -> None:
+def test_parse_returns_the_requested_type(client: openai.OpenAI) -> None:
     answer = client.chat.completions.parse(model=MODEL, messages=MESSAGES, response_format=House)
     assert answer.choices[0].message.parsed == House(rooms=3, colour="grün")
 
 
 @pytest.mark.usefixtures("_scripted")
-def test_stream_helper_parses_as_it_goes(client: openai.OpenAI) -> None:
+def test_stream_helper_returns_the_requested_type(client: openai.OpenAI) -> None:
     with client.chat.completions.stream(model=MODEL, messages=MESSAGES, response_format=House) as stream:
         assert stream.get_final_completion().choices[0].message.parsed == House(rooms=3, colour="grün")
 
 
 @pytest.mark.usefixtures("_scripted")
 @pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "build"}}], ids=str)
-def test_calls_are_parsed(client: openai.OpenAI, choice: Any) -> None:
-    wishes: Any = {"model": MODEL, "messages": BUILD, "tool_choice": choice}
+def test_tool_calls_are_parsed(client: openai.OpenAI, choice: Any) -> None:
+    fields: Any = {"model": MODEL, "messages": BUILD, "tool_choice": choice}
     tools = [openai.pydantic_function_tool(build)]
-    whole = client.chat.completions.parse(**wishes, tools=tools).choices[0]
-    with client.chat.completions.stream(**wishes, tools=tools) as stream:
+    complete = client.chat.completions.parse(**fields, tools=tools).choices[0]
+    with client.chat.completions.stream(**fields, tools=tools) as stream:
         kinds = {event.type for event in stream}
         streamed = stream.get_final_completion().choices[0]
     assert "tool_calls.function.arguments.done" in kinds
-    for answer in (whole, streamed):
+    for answer in (complete, streamed):
         assert answer.message.tool_calls is not None
         [call] = answer.message.tool_calls
         assert call.function.parsed_arguments == build(rooms=3)
@@ -208,7 +208,7 @@ def test_calls_are_parsed(client: openai.OpenAI, choice: Any) -> None:
 
 
 @pytest.mark.usefixtures("_scripted")
-def test_response(client: openai.OpenAI) -> None:
+def test_response_and_its_stream_are_parsed(client: openai.OpenAI) -> None:
     parsed = client.responses.parse(model=MODEL, input="Was ist ein Haus?", text_format=House)
     assert parsed.output_parsed == House(rooms=3, colour="grün")
     with client.responses.stream(model=MODEL, input="Was ist ein Haus?", text_format=House) as stream:
@@ -218,7 +218,7 @@ def test_response(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.usefixtures("_scripted")
-async def test_response_of_the_asynchronous_client_calls(async_client: openai.AsyncOpenAI) -> None:
+async def test_asynchronous_client_gets_a_response_with_a_tool_call(async_client: openai.AsyncOpenAI) -> None:
     tools: Any = [{"type": "function", "name": "build", "parameters": build.model_json_schema()}]
     answer = await async_client.responses.create(model=MODEL, input="Build a house.", tools=tools)
     [call] = answer.output
@@ -267,7 +267,7 @@ def test_models(client: openai.OpenAI) -> None:
     assert client.models.retrieve(MODEL).id == MODEL
 
 
-def test_error_event_is_raised(client: openai.OpenAI, triton: FakeTriton) -> None:
+def test_an_error_event_in_a_stream_is_raised(client: openai.OpenAI, triton: FakeTriton) -> None:
     triton.script = [HAUS, Events(["boom"])]
     with pytest.raises(openai.APIError, match="could not complete"):
         list(client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True))
@@ -285,7 +285,7 @@ def test_error_event_is_raised(client: openai.OpenAI, triton: FakeTriton) -> Non
     ],
     ids=["model", "unsupported", "range", "context", "empty", "too large"],
 )
-def test_mistakes_have_the_types_that_the_client_knows(
+def test_invalid_requests_are_raised_as_the_clients_types(
     client: openai.OpenAI, fields: dict[str, Any], error: type[openai.APIStatusError], param: str | None, code: str
 ) -> None:
     with pytest.raises(error) as raised:
@@ -304,7 +304,7 @@ def test_mistakes_have_the_types_that_the_client_knows(
     ],
     ids=str,
 )
-def test_failures_of_the_engine_are_internal_server_errors(
+def test_engine_failures_are_internal_server_errors(
     client: openai.OpenAI, triton: FakeTriton, step: Any, status: int, code: str | None
 ) -> None:
     triton.script = [step]

@@ -1,4 +1,4 @@
-"""OpenAI's published types hold for every answer, in strict mode, and what goes beyond them is listed here."""
+"""Every answer is valid by OpenAI's published types, in strict mode. Fields beyond them are listed here."""
 
 import json
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from tests.frontend.fake_triton import Events, FakeTriton
 
 COMPLETIONS = "/v1/completions"
 BEYOND = {"stop_reason", "token_ids", "prompt_token_ids", "max_model_len", "store", "bytes"}
-"""Fields that vLLM has and OpenAI does not; `store`, which OpenAI's server sends and its types do not know; and `bytes`
-of a token, which they know everywhere but in the events of /v1/responses."""
+"""Fields that the published types do not declare: vLLM's own; `store`, which OpenAI's server sends too; and `bytes` of
+a token in the events of /v1/responses."""
 
 CALL = '[{"name": "add", "arguments": {"a": 1}}]'
 FUNCTION: dict[str, Any] = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
@@ -29,7 +29,7 @@ Published = TypeVar("Published", bound=BaseModel)
 
 
 def strictly(published: type[Published], data: str | bytes) -> Published:
-    """The answer as OpenAI's type, without conversions and without fields that nobody has heard of."""
+    """The answer as OpenAI's type. Fails if a value needs conversion, or a field is neither declared nor in BEYOND."""
     answer = published.model_validate_json(data, strict=True)
     assert set(_unknown(answer)) <= BEYOND
     return answer
@@ -65,28 +65,28 @@ def _haus(triton: FakeTriton) -> None:
 
 
 @pytest.mark.parametrize("fields", CHAT_FIELDS, ids=json.dumps)
-def test_chat_completion(http: httpx.Client, fields: dict[str, Any]) -> None:
-    whole = {name: value for name, value in fields.items() if name != "stream_options"}
-    answer = strictly(ChatCompletion, http.post(CHAT, json=body(**whole)).content)
+def test_chat_completion_has_the_published_type(http: httpx.Client, fields: dict[str, Any]) -> None:
+    complete = {name: value for name, value in fields.items() if name != "stream_options"}
+    answer = strictly(ChatCompletion, http.post(CHAT, json=body(**complete)).content)
     assert answer.usage is not None
     assert answer.usage.completion_tokens > 0
 
 
 @pytest.mark.parametrize("fields", CHAT_FIELDS, ids=json.dumps)
-def test_chat_completion_chunks(http: httpx.Client, fields: dict[str, Any]) -> None:
+def test_chat_completion_chunks_have_the_published_type(http: httpx.Client, fields: dict[str, Any]) -> None:
     chunks = [
         strictly(ChatCompletionChunk, data) for data in events_of(http.post(CHAT, json=body(stream=True, **fields)))
     ]
     assert any(choice.finish_reason for chunk in chunks for choice in chunk.choices)
 
 
-def test_calls(http: httpx.Client, triton: FakeTriton) -> None:
+def test_tool_calls_have_the_published_types(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [Events([[3 + byte for byte in f"[TOOL_CALLS] {CALL}".encode()]])]
-    wishes = body(tools=[{"type": "function", "function": FUNCTION}])
-    [choice] = strictly(ChatCompletion, http.post(CHAT, json=wishes).content).choices
+    fields = body(tools=[{"type": "function", "function": FUNCTION}])
+    [choice] = strictly(ChatCompletion, http.post(CHAT, json=fields).content).choices
     assert choice.finish_reason == "tool_calls"
     chunks = [
-        strictly(ChatCompletionChunk, data) for data in events_of(http.post(CHAT, json=wishes | {"stream": True}))
+        strictly(ChatCompletionChunk, data) for data in events_of(http.post(CHAT, json=fields | {"stream": True}))
     ]
     assert any(choice.delta.tool_calls for chunk in chunks for choice in chunk.choices)
 
@@ -102,14 +102,16 @@ COMPLETION_FIELDS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", COMPLETION_FIELDS, ids=json.dumps)
-def test_completion(http: httpx.Client, fields: dict[str, Any]) -> None:
-    whole = {name: value for name, value in fields.items() if name != "stream_options"}
-    assert strictly(Completion, http.post(COMPLETIONS, json={"model": MODEL, "prompt": "Hi", **whole}).content).usage
+def test_completion_has_the_published_type(http: httpx.Client, fields: dict[str, Any]) -> None:
+    complete = {name: value for name, value in fields.items() if name != "stream_options"}
+    assert strictly(Completion, http.post(COMPLETIONS, json={"model": MODEL, "prompt": "Hi", **complete}).content).usage
 
 
 @pytest.mark.parametrize("fields", COMPLETION_FIELDS, ids=json.dumps)
-def test_completion_chunks(http: httpx.Client, fields: dict[str, Any]) -> None:
-    """OpenAI's type wants a finish reason in every chunk; its server sends null, and so do we."""
+def test_completion_chunks_have_the_published_type_but_for_the_finish_reason(
+    http: httpx.Client, fields: dict[str, Any]
+) -> None:
+    """OpenAI's type requires a finish reason in every chunk; its server sends null, and so does this one."""
     for data in events_of(http.post(COMPLETIONS, json={"model": MODEL, "prompt": "Hi", "stream": True, **fields})):
         chunk = json.loads(data)
         for choice in chunk["choices"]:
@@ -128,16 +130,16 @@ RESPONSES_FIELDS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", RESPONSES_FIELDS, ids=json.dumps)
-def test_response(http: httpx.Client, fields: dict[str, Any]) -> None:
+def test_response_has_the_published_type(http: httpx.Client, fields: dict[str, Any]) -> None:
     answer = strictly(Response, http.post("/v1/responses", json={"model": MODEL, "input": "Hi", **fields}).content)
     assert answer.usage is not None
     assert answer.usage.output_tokens == 2
 
 
 @pytest.mark.parametrize("fields", RESPONSES_FIELDS, ids=json.dumps)
-def test_response_events(http: httpx.Client, fields: dict[str, Any]) -> None:
-    wishes = {"model": MODEL, "input": "Hi", "stream": True, **fields}
-    events = http.post("/v1/responses", json=wishes).text.split("\n\n")[:-1]
+def test_response_events_have_the_published_types_and_are_numbered(http: httpx.Client, fields: dict[str, Any]) -> None:
+    fields = {"model": MODEL, "input": "Hi", "stream": True, **fields}
+    events = http.post("/v1/responses", json=fields).text.split("\n\n")[:-1]
     parsed = [ANY_EVENT.validate_json(event.partition("data: ")[2], strict=True) for event in events]
     assert [f"event: {event.type}" for event in parsed] == [event.partition("\n")[0] for event in events]
     assert [event.sequence_number for event in parsed] == list(range(len(events)))
@@ -146,13 +148,13 @@ def test_response_events(http: httpx.Client, fields: dict[str, Any]) -> None:
 
 
 def events_of(response: httpx.Response) -> list[str]:
-    """The data of each event but the last."""
+    """The data of each event before `[DONE]`."""
     *events, done, rest = response.text.split("\n\n")
     assert (done, rest) == ("data: [DONE]", "")
     return [event.removeprefix("data: ") for event in events]
 
 
-def test_models(http: httpx.Client) -> None:
+def test_models_have_the_published_type(http: httpx.Client) -> None:
     assert len(strictly(SyncPage[Model], http.get("/v1/models").content).data) == 2
     assert strictly(Model, http.get("/v1/models/mixtral").content).id == "mixtral"
 
@@ -168,8 +170,10 @@ def test_models(http: httpx.Client) -> None:
     ],
     ids=str,
 )
-def test_errors(http: httpx.Client, method: str, path: str, fields: dict[str, Any]) -> None:
-    """OpenAI's type has no null for the param and code that its own server leaves null."""
+def test_errors_have_the_published_type_but_for_nulls(
+    http: httpx.Client, method: str, path: str, fields: dict[str, Any]
+) -> None:
+    """OpenAI's type does not allow the null that its own server sends for `param` and `code`."""
     error = http.request(method, path, json=body(**fields)).json()["error"]
     published = {name: "" if value is None else value for name, value in error.items()}
     assert ErrorObject.model_validate(published, strict=True).message
