@@ -28,6 +28,8 @@ _CALLING = (
     Message("tool", 'probe "b"', tool_call_id="probe0001"),
 )
 _TOOL = Tool(name="probe_tool", description='probe "c"', parameters={})
+"""These five are the probes: conversations and a tool that are rendered at start."""
+
 _MISTRALS_CALL = re.compile(re.escape(TOOL_CALLS) + r' ?\[\{"name": "probe_call", "arguments": \{\}')
 """How the call of `_CALLING` looks in a prompt in Mistral's format."""
 

@@ -25,7 +25,7 @@ class TextDecoder:
     def feed(self, token_ids: Iterable[int]) -> str:
         """The characters that are complete with these tokens."""
         data = self._held + b"".join([self._token_bytes.get(token_id, b"") for token_id in token_ids])
-        # As codecs' incremental decoder, which makes a Python call for every token.
+        # Like codecs' incremental decoder, but without its Python call for every token.
         text, num_decoded = codecs.utf_8_decode(data, "replace")
         self._held = data[num_decoded:]
         return text
@@ -62,7 +62,7 @@ class StopStrings:
         return held[:ready]
 
     def finish(self) -> str:
-        """What was held back and never became a stop string."""
+        """The text that was held back and did not become a stop string."""
         return "" if self.matched is not None else self._held
 
 

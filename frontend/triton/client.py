@@ -43,7 +43,7 @@ class TritonClient:
         self.last_output_at = float("-inf")
 
     async def is_ready(self) -> bool:
-        """True if Triton reports within 2 s that the model is ready."""
+        """Whether the model is ready; False also if Triton does not answer in time."""
         return await _is_ready(self._control, self.model)
 
     async def generate(self, request: GenerationRequest, on_chunks: OnChunks) -> None:
