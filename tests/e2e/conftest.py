@@ -1,4 +1,4 @@
-"""A real Triton with the real CPU engine on a tiny Mixtral, and the frontend before it, as `make run` starts them."""
+"""A real Triton with the CPU engine of a tiny Mixtral, and the frontend in front of it, started as by `make run`."""
 
 import re
 import shutil
@@ -25,7 +25,7 @@ MAX_BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class Server:
-    """`python -m frontend.local` and where its parts listen."""
+    """A running `python -m frontend.local`, its log and the URLs of its parts."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
@@ -34,7 +34,7 @@ class Server:
     metrics: str
 
     def gauge(self, family: str, kind: str) -> float:
-        """A gauge of Triton's /metrics, by the value of its one distinguishing label."""
+        """The value of a gauge in Triton's /metrics, selected by the value of one of its labels."""
         with urllib.request.urlopen(f"{self.metrics}/metrics") as response:
             text = response.read().decode()
         found = re.search(rf'^{family}{{[^}}]*"{kind}"[^}}]*}} (\S+)$', text, re.MULTILINE)
@@ -46,7 +46,7 @@ class Server:
         return self.gauge("nv_trt_llm_request_metrics", "active")
 
     def output(self) -> str:
-        """What supervisor and frontend have said so far."""
+        """The output of supervisor and frontend so far."""
         return self.log.read_text()
 
 
@@ -86,11 +86,11 @@ def _healthy(server: Server) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 10) -> None:
-    """Poll until it holds; the test fails with `what` when it does not."""
+    """Poll until `condition` holds. After `timeout_s` the test fails and names `what`."""
     give_up = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > give_up:
-            pytest.fail(f"waited {timeout_s} s in vain for {what}")
+            pytest.fail(f"waited {timeout_s} s for {what}")
         time.sleep(0.02)
 
 
@@ -142,6 +142,6 @@ def model_repository(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: 
 
 @pytest.fixture(scope="session")
 def server(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests that leave it as they found it."""
+    """One server, shared by all tests that do not stop it."""
     with running(model_repository, tmp_path_factory.mktemp("run")) as started:
         yield started

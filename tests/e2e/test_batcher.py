@@ -1,4 +1,4 @@
-"""The engine's process ends when Triton was killed in the middle of a call, which then never returns."""
+"""The engine's process ends itself when a call to Triton does not return, as after Triton was killed."""
 
 import signal
 import subprocess
@@ -22,14 +22,14 @@ class Pipeline:
 
 class Client:
     def is_cancelled(self):
-        ctypes.PyDLL(None).sleep(60)  # with the GIL, as a stub that waits for a lock has it
+        ctypes.PyDLL(None).sleep(60)  # holds the GIL, as the Python backend does while it waits for a lock
 
 batcher.Batcher(Pipeline(), print).submit(Request(), Client())
 time.sleep(60)
 """
 
 
-def test_a_call_to_triton_that_never_returns_ends_the_process_and_says_where_it_was() -> None:
+def test_a_call_to_triton_that_never_returns_ends_the_process_with_a_traceback() -> None:
     model = ROOT / "model_repository" / "openvino" / "1"
     ended = subprocess.run(
         [sys.executable, "-c", HANGS], cwd=model, env={"PYTHONPATH": str(model)}, capture_output=True, timeout=30

@@ -1,6 +1,6 @@
-"""`python -m frontend.local`: one line when it cannot start, and nothing left behind however it ends.
+"""`python -m frontend.local` reports in one line why it cannot start, and leaves no process behind however it ends.
 
-Every test starts on the same ports and in the same directory, so each start is the one after what the last test did.
+All tests use the same ports and directory: each start also shows that the test before freed them.
 """
 
 import signal
@@ -24,8 +24,8 @@ NOTICED_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the servers of this module run, one after the other."""
+class Launcher:
+    """Starts the servers of this module, one after the other, in the same directory and on the same ports."""
 
     model_repository: Path
     runtime_dir: Path
@@ -37,19 +37,19 @@ class Place:
             yield server
 
     def refusal(self, *options: str) -> str:
-        """What a start says that ends at once with status 1."""
+        """The output of a start that fails at once with status 1."""
         server = start_local(self.model_repository, self.runtime_dir, *options, ports=self.ports)
         assert server.process.wait(10) == 1
         return server.output()
 
 
 @pytest.fixture(scope="module")
-def place(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(model_repository, tmp_path_factory.mktemp("local"), free_ports(3))
+def launcher(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Launcher:
+    return Launcher(model_repository, tmp_path_factory.mktemp("local"), free_ports(3))
 
 
-class Family:
-    """The processes of one server, as they were when it was made."""
+class ProcessTree:
+    """The processes of one server, as found when this is created."""
 
     def __init__(self, server: Server) -> None:
         supervisor = psutil.Process(server.process.pid)
@@ -63,10 +63,10 @@ class Family:
         self._members[name].kill()
 
     def alive(self) -> list[str]:
-        """Without those that only wait to be waited for."""
+        """The names of those that run. Zombies do not count."""
         return [name for name, member in self._members.items() if _is_alive(member)]
 
-    def expect_the_end(self, within_s: float) -> None:
+    def expect_all_ended(self, within_s: float) -> None:
         wait_for(lambda: self.alive() == [], "every process to end", within_s)
 
 
@@ -79,7 +79,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 @dataclass
 class Listener:
-    """A client that reads a stream to its end, whatever that is."""
+    """A client that reads a stream until it ends or breaks off."""
 
     received: str = ""
     status: int = 0
@@ -98,14 +98,14 @@ class Listener:
             self.received += "(broken)"
         self.ended = time.monotonic()
 
-    def was_told(self) -> bool:
-        """Of the failure: by a status, by an event, or by the end of the connection."""
+    def noticed(self) -> bool:
+        """Whether the client can tell that its answer is incomplete: by status, error event, or a broken connection."""
         return self.status == 503 or '"error"' in self.received or self.received.endswith("(broken)")
 
 
 @contextmanager
 def listeners(server: Server, count: int, **fields: Any) -> Iterator[list[Listener]]:
-    """Clients of streams that fill the context, all there and as many as possible in the batch. Leaves when all end."""
+    """Clients that each read a stream that fills the context; the batch is full. Waits at the end for all streams."""
     clients = [Listener() for _ in range(count)]
     fields = {"ignore_eos": True, **fields}
     with httpx.Client(base_url=server.api, timeout=30, limits=httpx.Limits(max_connections=count)) as client:
@@ -119,7 +119,7 @@ def listeners(server: Server, count: int, **fields: Any) -> Iterator[list[Listen
 
 
 def health(server: Server) -> int:
-    """0 when nobody listens."""
+    """The status of /health; 0 if the connection fails."""
     try:
         return httpx.get(f"{server.api}/health", timeout=5).status_code
     except httpx.TransportError:
@@ -129,62 +129,69 @@ def health(server: Server) -> int:
 @pytest.mark.parametrize(
     "option", ["--port", "--triton-port", "--metrics-port"], ids=lambda option: option.removeprefix("--")
 )
-def test_a_busy_port_is_one_line_that_names_it_and_its_option(place: Place, option: str) -> None:
+def test_a_busy_port_is_reported_in_one_line_with_its_option(launcher: Launcher, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
-        said = place.refusal(option, str(port))
-    assert said == f"local: cannot listen on 127.0.0.1:{port} (Address already in use); choose another with {option}\n"
+        output = launcher.refusal(option, str(port))
+    assert (
+        output == f"local: cannot listen on 127.0.0.1:{port} (Address already in use); choose another with {option}\n"
+    )
 
 
 @pytest.mark.parametrize("model", ["openvino", "tensorrt_llm"])
-def test_no_engine_is_one_line_that_says_how_to_build_it(place: Place, tmp_path: Path, model: str) -> None:
-    assert place.refusal("--model-repository", str(tmp_path), "--model", model) == (
+def test_a_missing_engine_is_reported_in_one_line_with_the_command_that_builds_it(
+    launcher: Launcher, tmp_path: Path, model: str
+) -> None:
+    assert launcher.refusal("--model-repository", str(tmp_path), "--model", model) == (
         f"local: {tmp_path}/{model}/1/engine holds no engine; build it with:"
         f" python -m build_engine build --target {model} --model-repository {tmp_path} CHECKPOINT\n"
     )
 
 
-def test_a_port_that_cannot_be_is_one_line_too(place: Place) -> None:
-    said = place.refusal("--port", "70000")
+def test_an_invalid_port_is_reported_in_one_line(launcher: Launcher) -> None:
+    output = launcher.refusal("--port", "70000")
     assert (
-        said == "local: cannot listen on 127.0.0.1:70000 (bind(): port must be 0-65535.); choose another with --port\n"
+        output
+        == "local: cannot listen on 127.0.0.1:70000 (bind(): port must be 0-65535.); choose another with --port\n"
     )
 
 
-def test_a_wrong_option_for_the_frontend_is_refused_before_a_model_is_loaded(place: Place, tmp_path: Path) -> None:
-    server = start_local(place.model_repository, tmp_path, "--max-body-bytes", "many", ports=place.ports)
+def test_an_invalid_frontend_option_is_refused_before_the_model_is_loaded(launcher: Launcher, tmp_path: Path) -> None:
+    server = start_local(launcher.model_repository, tmp_path, "--max-body-bytes", "many", ports=launcher.ports)
     assert server.process.wait(10) == 2
     assert server.output().endswith("error: argument --max-body-bytes: invalid int value: 'many'\n")
     assert not (tmp_path / "triton.log").exists()
 
 
-def test_a_second_ctrl_c_waits_for_nobody(place: Place) -> None:
-    with place.running() as server:
-        family = Family(server)
+def test_a_second_ctrl_c_cuts_off_running_answers(launcher: Launcher) -> None:
+    with launcher.running() as server:
+        processes = ProcessTree(server)
         with listeners(server, NUM_STREAMS) as clients:
             server.process.send_signal(signal.SIGINT)
             wait_for(lambda: health(server) == 0, "the frontend to take no more requests")
             server.process.send_signal(signal.SIGINT)
             assert server.process.wait(2) == 0
-        family.expect_the_end(within_s=20)
-    assert all(listener.was_told() for listener in clients)
+        processes.expect_all_ended(within_s=20)
+    assert all(listener.noticed() for listener in clients)
 
 
 @pytest.mark.parametrize(
     ("victim", "status"), [("frontend", 1), ("triton", 1), ("backend", 1), ("supervisor", -signal.SIGKILL)]
 )
-def test_any_process_killed_ends_all_and_every_client_is_told_at_once(place: Place, victim: str, status: int) -> None:
-    with place.running() as server:
-        family = Family(server)
+def test_killing_one_process_ends_all_and_every_client_notices_within_2_s(
+    launcher: Launcher, victim: str, status: int
+) -> None:
+    with launcher.running() as server:
+        processes = ProcessTree(server)
         with listeners(server, NUM_STREAMS) as clients:
             killed = time.monotonic()
-            family.kill(victim)
+            processes.kill(victim)
             if victim in ("triton", "backend"):
-                wait_for(lambda: health(server) == 503, "/health to say so", NOTICED_WITHIN_S)
-        assert all(listener.was_told() for listener in clients)
+                wait_for(lambda: health(server) == 503, "/health to answer 503", NOTICED_WITHIN_S)
+        assert all(listener.noticed() for listener in clients)
         assert max(listener.ended for listener in clients) - killed < NOTICED_WITHIN_S
         assert server.process.wait(10) == status
-        family.expect_the_end(within_s=20)
+        processes.expect_all_ended(within_s=20)
     if victim in ("frontend", "triton"):
         assert f"local: {victim} ended with status -9" in server.output()
     if victim == "backend":
@@ -192,12 +199,14 @@ def test_any_process_killed_ends_all_and_every_client_is_told_at_once(place: Pla
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
-def test_a_signal_lets_answers_finish_and_ends_everything_with_status_0(place: Place, signum: signal.Signals) -> None:
-    with place.running() as server:
-        family = Family(server)
+def test_a_signal_lets_answers_finish_and_ends_all_processes_with_status_0(
+    launcher: Launcher, signum: signal.Signals
+) -> None:
+    with launcher.running() as server:
+        processes = ProcessTree(server)
         with listeners(server, 1, max_tokens=300) as (listener,):
             server.process.send_signal(signum)
         assert server.process.wait(10) == 0
-        assert family.alive() == []
+        assert processes.alive() == []
     assert listener.received.endswith("data: [DONE]\n\n")
     assert "Traceback" not in server.output()

@@ -1,4 +1,4 @@
-"""OpenAI's API in front of a real Triton with a real engine: OpenAI's own client, and the words of an oracle."""
+"""OpenAI's API on a real Triton and engine, called with OpenAI's client, against an independent forward pass."""
 
 import asyncio
 import json
@@ -91,7 +91,7 @@ def tokenizer(mixtral_tokenizer_dir: Path) -> Tokenizer:
 
 
 def decoded(tokenizer: Tokenizer, token_ids: list[int]) -> str:
-    """As the continuation of a text: at the beginning of one the tokenizer would take the first space away."""
+    """The text of token ids that continue another text. At the start of one the tokenizer drops the first space."""
     (before,) = tokenizer.encode("a", add_special_tokens=False).ids
     return str(tokenizer.decode([before, *token_ids])).removeprefix("a")
 
@@ -119,7 +119,7 @@ def test_the_first_request_is_answered_with_vllms_fields_in_vllms_order(server: 
         pytest.param("Hi", " Run", id="begins with a space and holds a broken character"),
     ],
 )
-def test_greedy_text_is_the_independent_forwards(
+def test_greedy_text_equals_the_independent_forward(
     client: openai.OpenAI, reference: ReferenceMixtral, tokenizer: Tokenizer, question: str, first: str
 ) -> None:
     prompt = prompt_ids(UserMessage(content=question))
@@ -133,15 +133,15 @@ def test_greedy_text_is_the_independent_forwards(
     assert answer.usage.total_tokens == len(prompt) + 32
 
 
-def test_a_stream_has_the_text_and_the_usage_of_the_whole_answer(client: openai.OpenAI) -> None:
-    whole = complete(client, "Hi", max_tokens=32)
+def test_a_stream_has_the_text_and_the_usage_of_the_complete_answer(client: openai.OpenAI) -> None:
+    expected = complete(client, "Hi", max_tokens=32)
     request = body("Hi", max_tokens=32, stream=True, stream_options={"include_usage": True})
     *chunks, last = list(client.chat.completions.create(**request))
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text_of(whole)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text_of(expected)
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["length"]
-    assert len(chunks) > 16, "the text should come as it is made"
+    assert len(chunks) > 16, "the text should arrive as it is generated"
     assert [chunk.usage for chunk in chunks] == [None] * len(chunks)
-    assert (last.choices, last.usage) == ([], whole.usage)
+    assert (last.choices, last.usage) == ([], expected.usage)
 
 
 def test_the_asynchronous_client_gets_the_same(server: Server, client: openai.OpenAI) -> None:
@@ -154,15 +154,15 @@ def test_the_asynchronous_client_gets_the_same(server: Server, client: openai.Op
     assert asyncio.run(both()) == (expected, expected)
 
 
-def test_max_tokens_fills_the_context_when_it_is_not_given(client: openai.OpenAI) -> None:
+def test_without_max_tokens_the_answer_fills_the_context(client: openai.OpenAI) -> None:
     answer = complete(client, "Hi", extra_body={"ignore_eos": True})
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage is not None
     assert answer.usage.total_tokens == MAX_SEQ_LEN
 
 
-def test_64_streams_at_once_have_the_text_of_one_at_a_time(server: Server) -> None:
-    """The engine has slots for 8 of them; the others wait in the frontend."""
+def test_64_concurrent_streams_have_the_text_of_one_at_a_time(server: Server) -> None:
+    """The engine has 8 slots; the other requests wait in the frontend's queue."""
     questions = [f"What is {number} times {number + 1}?" for number in range(NUM_CLIENTS)]
 
     async def ask() -> tuple[list[str], list[str], float]:
@@ -214,7 +214,7 @@ def test_a_seed_fixes_what_is_sampled(client: openai.OpenAI) -> None:
     assert sample(seed=11, temperature=0) == sample(seed=12, temperature=0)
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("stream", [False, True], ids=["complete", "stream"])
 def test_a_stop_string_cuts_the_answer_before_it(server: Server, client: openai.OpenAI, stream: bool) -> None:
     text = text_of(complete(client, "Hi", max_tokens=32))
     middle = len(text) // 2
@@ -234,15 +234,15 @@ def content(response: httpx.Response, stream: bool) -> str:
 
 @pytest.fixture(scope="module")
 def full_context_s(client: openai.OpenAI) -> float:
-    """How long the engine works on an answer that nobody interrupts."""
+    """Seconds that the engine takes to fill the context."""
     started = time.monotonic()
     complete(client, "Hi", extra_body={"ignore_eos": True})
     return time.monotonic() - started
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_client_that_leaves_frees_its_slot(server: Server, full_context_s: float, stream: bool) -> None:
-    async def leave_when_running() -> None:
+@pytest.mark.parametrize("stream", [False, True], ids=["complete", "stream"])
+def test_a_client_that_disconnects_frees_its_slot(server: Server, full_context_s: float, stream: bool) -> None:
+    async def disconnect_when_running() -> None:
         async with httpx.AsyncClient(base_url=server.api, timeout=60) as client:
             asking = asyncio.create_task(client.post(CHAT, json=body(stream=stream, ignore_eos=True)))
             while await asyncio.to_thread(server.active) == 0 and not asking.done():
@@ -251,7 +251,7 @@ def test_a_client_that_leaves_frees_its_slot(server: Server, full_context_s: flo
 
     wait_for(lambda: server.active() == 0, "an idle server")
     started = time.monotonic()
-    asyncio.run(leave_when_running())
+    asyncio.run(disconnect_when_running())
     wait_for(lambda: server.active() == 0, "the slot to be freed")
     assert time.monotonic() - started < full_context_s / 2, "the engine went on to the end"
 
@@ -297,19 +297,19 @@ def test_an_unknown_model_is_404(client: openai.OpenAI) -> None:
     assert error.value.code == "model_not_found"
 
 
-def test_a_parameter_that_is_not_honoured_is_400_by_name(client: openai.OpenAI) -> None:
+def test_an_unsupported_parameter_is_400_with_its_name(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="`best_of` is not supported") as error:
         complete(client, "Hi", extra_body={"best_of": 2})
     assert error.value.param == "best_of"
 
 
-def test_what_only_the_gpu_engine_can_do_is_400_by_name(client: openai.OpenAI) -> None:
+def test_a_parameter_that_only_the_gpu_engine_supports_is_400_with_its_name(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="The loaded engine cannot honour `logit_bias`"):
         complete(client, "Hi", logit_bias={"5": 1})
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_log_probabilities_are_the_independent_forwards(
+def test_log_probabilities_equal_the_independent_forward(
     client: openai.OpenAI, reference: ReferenceMixtral, stream: bool
 ) -> None:
     prompt = prompt_ids(UserMessage(content="Hi"))
@@ -320,11 +320,11 @@ def test_log_probabilities_are_the_independent_forwards(
         prompt = [*prompt, token_id]
     answers = client.chat.completions.create(**body("Hi", max_tokens=8, logprobs=True, stream=stream))
     parts = [part for answer in answers for part in answer.choices] if stream else answers.choices
-    told = [token.logprob for part in parts if part.logprobs for token in part.logprobs.content or []]
-    assert told == pytest.approx(expected, abs=0.05)
+    reported = [token.logprob for part in parts if part.logprobs for token in part.logprobs.content or []]
+    assert reported == pytest.approx(expected, abs=0.05)
 
 
-def test_answers_to_n_are_those_of_their_seeds(client: openai.OpenAI) -> None:
+def test_n_answers_are_sampled_with_consecutive_seeds(client: openai.OpenAI) -> None:
     sampled = {"temperature": 1.5, "max_tokens": 8}
     both = complete(client, "Hi", n=2, seed=5, **sampled)
     alone = [text_of(complete(client, "Hi", seed=seed, **sampled)) for seed in (5, 6)]
@@ -349,7 +349,7 @@ def test_more_than_the_context_is_400_with_the_numbers(
     assert error.value.code == "context_length_exceeded"
 
 
-def test_who_finds_the_queue_full_is_told_when_to_come_back(model_repository: Path, tmp_path: Path) -> None:
+def test_a_request_beyond_the_queue_is_429_with_retry_after(model_repository: Path, tmp_path: Path) -> None:
     async def ask(server: Server) -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=server.api, timeout=60) as client:
             request = body(max_tokens=200, ignore_eos=True)

@@ -1,7 +1,7 @@
-"""The frontend against the GPU model's own config.pbtxt, in a real Triton: only what computes is the CPU engine.
+"""The frontend against the GPU model's config.pbtxt in a real Triton, with the CPU engine in place of TensorRT-LLM.
 
-So the inputs, names, types and shapes that the GPU host declares are the ones that every request here goes through,
-with the names of TensorRT-LLM 1.2 and with those before 0.20.
+Every request goes through the inputs that the GPU host declares, with their names, types and shapes: those of
+TensorRT-LLM 1.2, and the names before 0.20.
 """
 
 import shutil
@@ -31,11 +31,10 @@ def parse(config: Path) -> ModelConfig:
 
 
 def gpu_repository(cpu_model: Path, repository: Path, names: dict[str, str]) -> Path:
-    """The CPU model's files under the GPU model's config; `names` replaces names of inputs by those of older releases.
+    """The CPU model's files under the GPU model's config. `names` maps names of inputs to those of older releases.
 
-    Of the config, the backend is another, the tiny model's context is shorter, and the CPU model's own parameters are
-    added. Its code reads the inputs under their present names, so it gets the same replacement, and it says of the
-    cache what only TensorRT-LLM does: that one block was found.
+    The config gets the Python backend, the tiny model's context length, and the CPU model's parameters. The CPU model's
+    code gets the same names of inputs, and it reports one reused block of the KV cache, which only TensorRT-LLM does.
     """
     model = repository / "tensorrt_llm"
     shutil.copytree(cpu_model / "1", model / "1", ignore=shutil.ignore_patterns("__pycache__"))
@@ -101,10 +100,10 @@ def test_triton_serves_the_tensors_that_the_gpu_host_declares(gpu_contract: Serv
     assert served.model_transaction_policy.decoupled
 
 
-def test_the_answer_is_the_one_of_the_cpu_model(gpu_contract: Server, server: Server) -> None:
+def test_the_answer_equals_that_of_the_cpu_model(gpu_contract: Server, server: Server) -> None:
     ours, theirs = chat(gpu_contract), chat(server)
     assert ours["choices"] == theirs["choices"]
-    # Of the block of 32 tokens that was found, no more than the prompt has, less its last token.
+    # One block of 32 tokens was reused. Reported are at most the tokens of the prompt, without its last one.
     assert ours["usage"].pop("prompt_tokens_details") == {"cached_tokens": theirs["usage"]["prompt_tokens"] - 1}
     assert theirs["usage"]["prompt_tokens"] <= 32
     assert ours["usage"] == theirs["usage"]
@@ -112,7 +111,7 @@ def test_the_answer_is_the_one_of_the_cpu_model(gpu_contract: Server, server: Se
     assert ours["usage"]["prompt_tokens"] > 0
 
 
-def test_a_stream_says_the_same(gpu_contract: Server) -> None:
+def test_a_stream_has_the_text_of_the_complete_answer(gpu_contract: Server) -> None:
     body = {"model": SEED_MODEL, "messages": SEED_MESSAGES, "max_tokens": 24, "temperature": 0, "stream": True}
     with httpx.stream("POST", f"{gpu_contract.api}/v1/chat/completions", json=body, timeout=60) as response:
         lines = [line[6:] for line in response.iter_lines() if line.startswith("data: ")]
@@ -138,18 +137,18 @@ def test_every_sampling_parameter_has_an_input(gpu_contract: Server) -> None:
     assert chat(gpu_contract, **chosen, **penalties)["usage"]["completion_tokens"] == 24
 
 
-def test_a_client_that_leaves_frees_its_slot(gpu_contract: Server) -> None:
+def test_a_client_that_disconnects_frees_its_slot(gpu_contract: Server) -> None:
     long = {"max_tokens": 400, "ignore_eos": True}
     started = time.monotonic()
     chat(gpu_contract, **long)
-    whole_s = time.monotonic() - started
+    uninterrupted_s = time.monotonic() - started
     wait_for(lambda: gpu_contract.active() == 0, "an idle server")
     body = {"model": SEED_MODEL, "messages": SEED_MESSAGES, "temperature": 0, "stream": True, **long}
     started = time.monotonic()
     with httpx.stream("POST", f"{gpu_contract.api}/v1/chat/completions", json=body, timeout=60) as response:
-        # Kept: once nobody holds the iterator, httpx closes the connection, and the request is gone before it is seen.
+        # The iterator is kept: without a reference to it httpx closes the connection, before the request is counted.
         lines = response.iter_lines()
         next(lines)
         wait_for(lambda: gpu_contract.active() == 1, "the request to be counted")
     wait_for(lambda: gpu_contract.active() == 0, "the slot to be freed")
-    assert time.monotonic() - started < whole_s / 2, "the engine went on to the end"
+    assert time.monotonic() - started < uninterrupted_s / 2, "the engine went on to the end"

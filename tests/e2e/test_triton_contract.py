@@ -1,4 +1,4 @@
-"""What Triton's `openvino` model promises on the wire: the tensors and the streaming behaviour of `tensorrt_llm`."""
+"""Triton's `openvino` model has the tensors and the streaming behaviour of `tensorrt_llm`, tested over HTTP."""
 
 import json
 import re
@@ -19,7 +19,7 @@ PROMPT = [1, 733, 16289, 28793, 1824, 349, 264, 2134, 28804, 733, 28748, 16289, 
 
 
 def events(server: Server, **inputs: Any) -> Generator[dict[str, Any], None, None]:
-    """Responses of one request, as they come. Scalars become lists, as Triton flattens one-element tensors."""
+    """The responses to one request, as they arrive. Tensors of one element, scalars in Triton's JSON, become lists."""
     body = {"input_ids": PROMPT, "request_output_len": 16, "streaming": True, **inputs}
     body.setdefault("input_lengths", len(body["input_ids"]))
     url = f"{server.triton}/v2/models/openvino/generate_stream"
@@ -46,7 +46,7 @@ def refusal(server: Server, **inputs: Any) -> str:
 
 @pytest.fixture(scope="module")
 def greedy() -> list[int]:
-    """What the independent forward generates from PROMPT."""
+    """The token ids that the independent forward pass generates from PROMPT."""
     return ReferenceMixtral(TINY, tiny_tensors(TINY)).greedy(PROMPT, 64)
 
 
@@ -60,7 +60,7 @@ def test_streaming_sends_each_token_once_and_never_the_prompt(server: Server, gr
     assert [response["sequence_length"] for response in responses] == [1] * 8
 
 
-def test_the_end_token_is_not_delivered(server: Server, greedy: list[int]) -> None:
+def test_the_end_token_is_not_sent(server: Server, greedy: list[int]) -> None:
     end_id = greedy[5]
     expected = greedy[: greedy.index(end_id)]
     responses = list(events(server, end_id=end_id))
@@ -69,7 +69,7 @@ def test_the_end_token_is_not_delivered(server: Server, greedy: list[int]) -> No
     assert responses[-1]["sequence_length"] == 0
 
 
-def test_min_tokens_keeps_the_end_token_away(server: Server, greedy: list[int]) -> None:
+def test_min_tokens_prevents_the_end_token(server: Server, greedy: list[int]) -> None:
     assert len(generate(server, end_id=greedy[5], min_tokens=12, request_output_len=12)) == 12
 
 
@@ -110,8 +110,8 @@ def test_a_seed_fixes_what_is_sampled(server: Server, greedy: list[int]) -> None
 @pytest.mark.parametrize(
     "bonus", [{"repetition_penalty": 0.01}, {"presence_penalty": -2.0}, {"frequency_penalty": -2.0}]
 )
-def test_penalties_count(server: Server, greedy: list[int], bonus: dict[str, float]) -> None:
-    """Turned into rewards they make an engine that never repeats itself repeat one token."""
+def test_penalties_change_the_answer(server: Server, greedy: list[int], bonus: dict[str, float]) -> None:
+    """These values reward repetition: an answer without any becomes one with many."""
     assert len(set(greedy)) == 64
     rewarded = generate(server, request_output_len=64, **bonus)
     assert len(set(rewarded)) < 32
@@ -153,17 +153,17 @@ def test_perf_metrics_are_in_order_of_time(server: Server) -> None:
         ),
     ],
 )
-def test_a_bad_request_gets_its_own_error_and_harms_no_other(
+def test_an_invalid_request_gets_its_error_and_does_not_change_a_concurrent_answer(
     server: Server, greedy: list[int], inputs: dict[str, Any], message: str
 ) -> None:
-    neighbour = events(server, request_output_len=64, end_id=-1)
-    token_ids = list(next(neighbour)["output_ids"])
+    concurrent = events(server, request_output_len=64, end_id=-1)
+    token_ids = list(next(concurrent)["output_ids"])
     assert message in refusal(server, **inputs)
-    token_ids += [token_id for response in neighbour for token_id in response["output_ids"]]
+    token_ids += [token_id for response in concurrent for token_id in response["output_ids"]]
     assert token_ids == greedy
 
 
-def test_a_guide_is_kept(server: Server, mixtral_tokenizer_dir: Any) -> None:
+def test_the_answer_matches_the_regex_of_the_request(server: Server, mixtral_tokenizer_dir: Any) -> None:
     token_ids = generate(
         server, guided_decoding_guide_type="regex", guided_decoding_guide="[0-9]{3}-[a-f]{2}", end_id=2
     )
@@ -171,14 +171,14 @@ def test_a_guide_is_kept(server: Server, mixtral_tokenizer_dir: Any) -> None:
     assert re.fullmatch("[0-9]{3}-[a-f]{2}", tokenizer.decode(token_ids).strip())
 
 
-def test_an_undeclared_input_is_no_tensor(server: Server) -> None:
+def test_embedding_bias_is_not_declared(server: Server) -> None:
     config = httpx.get(f"{server.triton}/v2/models/openvino/config").json()
     assert config["max_batch_size"] == MAX_BATCH_SIZE
     assert "embedding_bias" not in {tensor["name"] for tensor in config["input"]}
 
 
 def test_a_late_request_joins_the_running_batch(server: Server) -> None:
-    """By the engine's own clock: what a client reads late may have been sent early."""
+    """By the engine's clock, because a client may read a response long after it was sent."""
     long = events(server, request_output_len=400, end_id=-1, return_perf_metrics=True)
     next(long)
     late = list(events(server, request_output_len=4, return_perf_metrics=True))[-1]
@@ -188,18 +188,18 @@ def test_a_late_request_joins_the_running_batch(server: Server) -> None:
     )
 
 
-def test_a_client_that_leaves_frees_its_slot(server: Server) -> None:
+def test_a_client_that_disconnects_frees_its_slot(server: Server) -> None:
     started = time.monotonic()
     generate(server, request_output_len=480, end_id=-1)
-    whole_s = time.monotonic() - started
+    uninterrupted_s = time.monotonic() - started
     wait_for(lambda: server.active() == 0, "an idle server")
     started = time.monotonic()
-    abandoned = events(server, request_output_len=480, end_id=-1)
-    next(abandoned)
+    response = events(server, request_output_len=480, end_id=-1)
+    next(response)
     wait_for(lambda: server.active() == 1, "the request to be counted")
-    abandoned.close()
+    response.close()
     wait_for(lambda: server.active() == 0, "the slot to be freed")
-    assert time.monotonic() - started < whole_s / 2, "the engine went on to the end"
+    assert time.monotonic() - started < uninterrupted_s / 2, "the engine went on to the end"
 
 
 def test_more_requests_than_slots_all_finish(server: Server, greedy: list[int]) -> None:

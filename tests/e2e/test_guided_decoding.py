@@ -1,6 +1,6 @@
-"""What the frontend compiles is what the engine follows: its own copy of xgrammar reads the same grammars the same way.
+"""The engine follows the grammars that the frontend compiles, though it parses them with another copy of xgrammar.
 
-`SCHEMAS=1000 python -m pytest tests/e2e/test_guides.py` draws as many JSON Schemas.
+`SCHEMAS=1000 python -m pytest tests/e2e/test_guided_decoding.py` draws 1,000 JSON Schemas.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ MAX_TOKENS = 120
 
 
 class Guided:
-    """The engine, and the compiler before it, with one tokenizer."""
+    """The frontend's grammar compiler and the engine, with the same tokenizer."""
 
     def __init__(self, server: Server, tokenizer: Tokenizer) -> None:
         self._server, self._token_bytes = server, dict(tokenizer.bytes_of(skip_special_tokens=True))
@@ -43,16 +43,16 @@ class Guided:
         self._loop.run_until_complete(self._compiler.close())
         self._loop.close()
 
-    def compile(self, guide: Constraint) -> str:
-        return self._loop.run_until_complete(self._compiler.compile(guide))
+    def compile(self, constraint: Constraint) -> str:
+        return self._loop.run_until_complete(self._compiler.compile(constraint))
 
-    def answer(self, seed: int, **guide: str) -> tuple[bytes, bool]:
-        """What the engine says, and whether it was cut."""
+    def answer(self, seed: int, **inputs: str) -> tuple[bytes, bool]:
+        """The bytes that the engine generates, and whether they were cut off at MAX_TOKENS."""
         sampling = {"temperature": 1.5, "runtime_top_p": 1.0, "seed": seed, "end_id": END_ID}
         body = {"input_ids": PROMPT, "input_lengths": len(PROMPT), "request_output_len": MAX_TOKENS, "streaming": True}
         token_ids: list[int] = []
         url = f"{self._server.triton}/v2/models/openvino/generate_stream"
-        with httpx.stream("POST", url, json=body | sampling | guide, timeout=120) as response:
+        with httpx.stream("POST", url, json=body | sampling | inputs, timeout=120) as response:
             for line in response.iter_lines():
                 if line.startswith("data:"):
                     event = json.loads(line[5:])
@@ -75,7 +75,7 @@ def engine(server: Server, mixtral_tokenizer_dir: Path) -> Iterator[Guided]:
 
 
 @pytest.mark.timeout(3600)
-def test_answers_are_valid_by_their_schema_and_disturb_no_neighbour(engine: Guided) -> None:
+def test_answers_fit_their_schema_and_do_not_change_a_concurrent_answer(engine: Guided) -> None:
     alone = engine.answer(7)
     outcomes = {"refused": 0, "valid": 0, "cut": 0}
 
@@ -93,10 +93,10 @@ def test_answers_are_valid_by_their_schema_and_disturb_no_neighbour(engine: Guid
         except InvalidRequest:
             outcomes["refused"] += 1
             return
-        with ThreadPoolExecutor(1) as beside:
-            neighbour = beside.submit(engine.answer, 7)
+        with ThreadPoolExecutor(1) as executor:
+            concurrent = executor.submit(engine.answer, 7)
             text, cut = engine.guided(ebnf, seed=len(ebnf))
-            assert neighbour.result() == alone
+            assert concurrent.result() == alone
         if cut:
             outcomes["cut"] += 1
             return
@@ -110,7 +110,7 @@ def test_answers_are_valid_by_their_schema_and_disturb_no_neighbour(engine: Guid
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
-    ("pattern", "guide"),
+    ("pattern", "constraint"),
     [
         (r"[A-Z][a-z]{2,5} é (ä|ö)+", Regex(pattern=r"[A-Z][a-z]{2,5} é (ä|ö)+", param="guided_regex")),
         (r"[^a-z\x00-\x1f]{3}", Regex(pattern=r"[^a-z\x00-\x1f]{3}", param="guided_regex")),
@@ -119,13 +119,15 @@ def test_answers_are_valid_by_their_schema_and_disturb_no_neighbour(engine: Guid
         (r"\{.*\}", JsonObject(param="response_format")),
     ],
 )
-def test_the_engine_means_the_same_by_a_grammar(engine: Guided, pattern: str, guide: Constraint, seed: int) -> None:
-    text, cut = engine.guided(engine.compile(guide), seed)
+def test_answers_match_the_pattern_of_their_constraint(
+    engine: Guided, pattern: str, constraint: Constraint, seed: int
+) -> None:
+    text, cut = engine.guided(engine.compile(constraint), seed)
     assert cut or re.fullmatch(pattern, text, re.DOTALL), text
 
 
 @pytest.mark.parametrize("choice", ["ja nein doch", " a  b ", "Käse 🚀 \n"])
-def test_spaces_and_characters_outside_the_vocabulary_are_followed(engine: Guided, choice: str) -> None:
-    """SentencePiece spells the first as U+2581 and the others as one token for each byte."""
+def test_spaces_and_characters_outside_the_vocabulary_are_generated(engine: Guided, choice: str) -> None:
+    """SentencePiece writes a space as U+2581, and such a character as one token for each of its bytes."""
     ebnf = engine.compile(Choice(choices=(choice,), param="guided_choice"))
     assert [engine.guided(ebnf, seed) for seed in range(3)] == [(choice, False)] * 3
