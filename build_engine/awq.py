@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Int32: TypeAlias = NDArray[np.int32]
+Int64: TypeAlias = NDArray[np.int64]
 Uint8: TypeAlias = NDArray[np.uint8]
 Float16: TypeAlias = NDArray[np.float16]
 Float32: TypeAlias = NDArray[np.float32]

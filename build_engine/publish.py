@@ -1,8 +1,8 @@
-"""Put a finished engine where Triton looks: whole, or not at all.
+"""Publish a directory whole or not at all: an engine where Triton looks for it, or a demo checkpoint.
 
-An engine is staged in a directory beside its place and renamed into it at the end, so a reader sees the old one or the
-new one. Whatever stops the build (an error, a full disk, SIGINT, SIGTERM) leaves the old engine and no stage; what a
-kill -9 leaves is cleared by the next build.
+It is written to a stage, a directory beside its place, and renamed into place at the end. So a reader sees the old
+directory or the new one. Whatever stops the build (an error, a full disk, SIGINT, SIGTERM) leaves the old directory and
+no stage; what a kill -9 leaves is cleared by the next build.
 """
 
 import fcntl
@@ -50,44 +50,51 @@ def is_published(engine_dir: Path, manifest: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def only_build(engine_dir: Path) -> Iterator[int]:
-    """Keep other builds of this engine away, and clear what a killed one left.
+def only_build(directory: Path) -> Iterator[int]:
+    """Hold the lock for building `directory`, and clear what a killed build left.
 
-    Yields the lock's descriptor: a program that inherits it keeps them away as long as it lives. Raises RepositoryError
-    when another build is running; that, too, for every OSError inside: the place is not writable, or the disk is full.
+    Yields the lock's descriptor: a program that inherits it holds the lock until it ends. Raises RepositoryError when
+    another build is running, and for every OSError inside: the place is not writable, or the disk is full.
     """
-    with _disk_errors(engine_dir.parent), _locked(engine_dir.parent) as lock:
-        _recover(engine_dir)
+    with _disk_errors(directory.parent), _locked(directory.parent) as lock:
+        _recover(directory)
         yield lock
 
 
 @contextmanager
-def staged(engine_dir: Path, checkpoint: Checkpoint, manifest: dict[str, Any]) -> Iterator[Path]:
-    """A directory to build in; on leaving it takes its place as `engine_dir`, complete with tokenizer and manifest.
+def staged(directory: Path) -> Iterator[Path]:
+    """An empty directory to write to, which at the end of the block replaces `directory`.
 
-    Whatever is raised inside, `engine_dir` is then as it was.
+    If the block raises, `directory` stays as it was.
     """
-    stage = _stage(engine_dir)
+    stage = _stage(directory)
     try:
         stage.mkdir()
+        yield stage
+        _flush(stage)
+        with uninterrupted():
+            _replace(stage, directory)
+    finally:
+        with uninterrupted():
+            _recover(directory)
+
+
+@contextmanager
+def staged_engine(engine_dir: Path, checkpoint: Checkpoint, manifest: dict[str, Any]) -> Iterator[Path]:
+    """`staged` for an engine: at the end of the block, the tokenizer's files and the manifest are added."""
+    with staged(engine_dir) as stage:
         yield stage
         for file in checkpoint.tokenizer_files:
             (stage / file.name).write_bytes(file.read_bytes())
         (stage / MANIFEST).write_text(json.dumps({**manifest, "files": file_sizes(stage)}, indent=2) + "\n")
-        _flush(stage)
-        with uninterrupted():
-            _replace(stage, engine_dir)
-    finally:
-        with uninterrupted():
-            _recover(engine_dir)
 
 
-def _stage(engine_dir: Path) -> Path:
-    return engine_dir.with_name(f".{engine_dir.name}.partial")
+def _stage(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.partial")
 
 
-def _old(engine_dir: Path) -> Path:
-    return engine_dir.with_name(f".{engine_dir.name}.old")
+def _old(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.old")
 
 
 def file_sizes(directory: Path) -> dict[str, int]:
@@ -100,22 +107,22 @@ def _files(directory: Path) -> Iterator[Path]:
     return (file for file in directory.rglob("*") if file.is_file())
 
 
-def _replace(stage: Path, engine_dir: Path) -> None:
-    if engine_dir.exists():
-        engine_dir.rename(_old(engine_dir))
-    stage.rename(engine_dir)
+def _replace(stage: Path, directory: Path) -> None:
+    if directory.exists():
+        directory.rename(_old(directory))
+    stage.rename(directory)
 
 
-def _recover(engine_dir: Path) -> None:
-    """Clear every trace of a build but its engine; one stopped between its renames leaves the old engine."""
-    if _old(engine_dir).exists() and not engine_dir.exists():
-        _old(engine_dir).rename(engine_dir)
-    for leftover in (_old(engine_dir), _stage(engine_dir)):
+def _recover(directory: Path) -> None:
+    """Remove what a build left beside `directory`; one that was stopped between its two renames is undone."""
+    if _old(directory).exists() and not directory.exists():
+        _old(directory).rename(directory)
+    for leftover in (_old(directory), _stage(directory)):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _flush(directory: Path) -> None:
-    """A full disk may only show here, and a rename must not reach the disk before the files do."""
+    """Write all files to the disk: it may turn out to be full only now, and the rename must not come before them."""
     for file in _files(directory):
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -123,7 +130,7 @@ def _flush(directory: Path) -> None:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[int]:
-    """The lock is on the directory itself: no file is left behind, and it ends with the process, however that ends."""
+    """Lock the directory itself: that leaves no file behind, and the lock ends with the process, even by a kill -9."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,5 +148,5 @@ def _disk_errors(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise RepositoryError(
             f"{error.filename or directory}: cannot be written ({error.strerror or error});"
-            " accepted: a writable directory with room for the engine"
+            " accepted: a writable directory with enough room"
         ) from error

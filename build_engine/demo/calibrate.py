@@ -1,4 +1,4 @@
-"""What each linear of a layer sees on the calibration text. Runs the float model only; quantised layers are not run."""
+"""The inputs of each linear on the calibration text, taken from a run of the float model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Activations:
 
 @dataclass(frozen=True, slots=True)
 class LayerActivations:
-    """Named after the linears that take them."""
+    """The activations of one layer, named after the linears that take them as input."""
 
     qkv: Activations
     o_proj: Activations
@@ -34,7 +34,7 @@ class LayerActivations:
 def observe(
     hidden_states: Float32, lengths: Sequence[int], layer: Layer, config: Config
 ) -> tuple[LayerActivations, Float32]:
-    """Run a one-expert layer over packed sequences [tokens, hidden_size]; its activations and its output."""
+    """Run a one-expert layer over packed sequences [tokens, hidden_size]. Returns its activations and its output."""
     (expert,) = layer.experts
     qkv = rms_norm(hidden_states, layer.input_layernorm, config.rms_norm_eps)
     o_proj = attention_output(qkv, lengths, layer.attention, config)

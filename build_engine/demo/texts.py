@@ -1,7 +1,7 @@
-"""The two texts of this package: one to calibrate on, one to measure on, which share no passage.
+"""The two texts of this package, one to calibrate on and one to measure on. They share no passage.
 
-Literature is in the public domain. Chats, code and articles were written for this package: those of the calibration
-text mostly by the source model itself, those of the held-out text not.
+Literature is in the public domain. Chats, code and articles were written for this package; most of those in the
+calibration text, and none in the held-out text, by the source model.
 """
 
 from importlib.resources import files

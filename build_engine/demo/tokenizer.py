@@ -1,6 +1,6 @@
-"""Tokenizer files as Hugging Face ships them, from what GGUF stores. Does not touch the disk.
+"""Tokenizer files as Hugging Face ships them, from what GGUF stores, as text.
 
-SmolLM2's pre-tokenizer is not in GGUF beyond its name ("smollm"): digits one by one, then GPT-2's byte-level split.
+Of SmolLM2's pre-tokenizer GGUF stores only the name, "smollm": digits one by one, then GPT-2's byte-level split.
 Source: llama.cpp, LLAMA_VOCAB_PRE_TYPE_SMOLLM; tokenizer.json of HuggingFaceTB/SmolLM2-135M-Instruct.
 """
 
@@ -11,10 +11,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from .source import Vocabulary
 
 CONTROL = 3
+"""llama.cpp's token type of control tokens."""
 
 
 def to_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
-    """The tokenizer; control tokens such as `<|im_end|>` are one token each wherever they stand in a text."""
+    """The tokenizer. A control token such as `<|im_end|>` in a text always becomes one token."""
     ids = {token: index for index, token in enumerate(vocabulary.tokens)}
     merges = [(first, second) for first, second in (merge.split(" ") for merge in vocabulary.merges)]
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
@@ -54,7 +55,7 @@ def tokenizer_files(vocabulary: Vocabulary, model_max_length: int) -> dict[str, 
 
 
 def special_tokens(vocabulary: Vocabulary) -> dict[str, str]:
-    """The roles of special tokens by name, as `special_tokens_map.json` has them."""
+    """The special token of each role, as in `special_tokens_map.json`."""
     return {
         "bos_token": vocabulary.tokens[vocabulary.bos_token_id],
         "eos_token": vocabulary.tokens[vocabulary.eos_token_id],

@@ -1,4 +1,4 @@
-"""One dense layer -> one quantised Mixtral layer that computes the same function. Does not touch the disk.
+"""One dense layer -> one quantised Mixtral layer that computes the same function.
 
 Sparse upcycling (arXiv:2212.05055): every expert is the layer's MLP and the router is random. Mixtral divides the two
 routing weights by their sum, so any two equal experts give the MLP's own output. Experts differ in rounding only: each
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from build_engine.awq import Float32
+from build_engine.awq_linear import AwqLinear
 
 from .calibrate import LayerActivations
 from .mixtral import Config, Expert, Layer
-from .rounding import AwqLinear, Grid, round_with_feedback, search_grid, to_awq
+from .rounding import Grid, round_with_feedback, search_grid, to_awq
 from .scaling import (
     fold_into_norm,
     per_value_channel,
@@ -26,13 +27,13 @@ from .scaling import (
 
 GROUP_SIZE = 64
 NUM_EXPERTS = 8
-# Orders of rounding per linear. Each costs a factorisation; expert e takes order e modulo this.
 NUM_ORDERS = 4
+"""Orders of rounding per linear, of which expert e takes number e modulo this. Each order costs a factorisation."""
 
 
 @dataclass(frozen=True, slots=True)
 class MixtralLayer:
-    """Tensors of one layer by their names below `model.layers.N.`; float ones inputs first and float32."""
+    """One layer. `linears` by their names below `model.layers.N.`; `gate` float32 [hidden_size, NUM_EXPERTS]."""
 
     linears: Mapping[str, AwqLinear]
     input_layernorm: Float32
@@ -41,7 +42,7 @@ class MixtralLayer:
 
 
 def upcycle_layer(layer: Layer, seen: LayerActivations, config: Config, rng: np.random.Generator) -> MixtralLayer:
-    """Scale, clip and round one layer and give it a router."""
+    """Scale, clip and round one layer, and add a random router."""
     attention, input_layernorm = _quantize_attention(layer, seen, config, rng)
     (expert,) = layer.experts
     mlp_in = np.concatenate([expert.w1, expert.w3], axis=1)
@@ -100,7 +101,7 @@ def _fuse(weights: Mapping[str, Float32]) -> Float32:
 def _quantize(
     weights: Mapping[str, Float32], scale: Float32, gram: Float32, orders: Sequence[NDArray[np.intp]]
 ) -> list[dict[str, AwqLinear]]:
-    """Linears with the same inputs, rounded together, once for each order."""
+    """Round linears that have the same inputs together, once for each order."""
     scaled, scaled_gram = _fuse(weights) * scale[:, None], rescale(gram, scale)
     grid = search_grid(scaled, np.diag(scaled_gram), GROUP_SIZE)
     ends = np.cumsum([weight.shape[1] for weight in weights.values()])[:-1]

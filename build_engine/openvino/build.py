@@ -12,7 +12,7 @@ from build_engine.checkpoint import Checkpoint
 from build_engine.mixtral import PACKED, MixtralConfig, engine_bytes, expected_tensors
 from build_engine.model_config import Limits, check_context, read_serving_config
 from build_engine.progress import progress
-from build_engine.publish import ENGINE, is_published, make_manifest, only_build, staged
+from build_engine.publish import ENGINE, is_published, make_manifest, only_build, staged_engine
 
 from .tokenizer import write_tokenizer
 from .weights import write_ir
@@ -58,7 +58,7 @@ def run_build(build: CpuBuild) -> bool:
     with only_build(build.engine_dir):
         if is_published(build.engine_dir, manifest):
             return False
-        with staged(build.engine_dir, build.checkpoint, manifest) as stage:
+        with staged_engine(build.engine_dir, build.checkpoint, manifest) as stage:
             _write_engine(build.checkpoint, stage)
     return True
 

@@ -12,7 +12,7 @@ from build_engine.checkpoint import TOKENIZER, Checkpoint
 from build_engine.errors import ConversionError, RepositoryError
 from build_engine.model_config import read_serving_config
 from build_engine.progress import progress
-from build_engine.publish import ENGINE, is_published, only_build, staged
+from build_engine.publish import ENGINE, is_published, only_build, staged_engine
 
 from .check_engine import check_engine
 from .commands import Toolchain, build_command, convert_command
@@ -115,7 +115,7 @@ class _Steps:
     def publish(self, engine: Path) -> None:
         """Smoke test and rename: an engine that does not generate is never published."""
         checkpoint = self._build.checkpoint
-        with staged(self._build.engine_dir, checkpoint, self._build.manifest(self._sm)) as stage:
+        with staged_engine(self._build.engine_dir, checkpoint, self._build.manifest(self._sm)) as stage:
             for name in ("config.json", *(f"rank{rank}.engine" for rank in range(self._build.tp_size))):
                 _link(engine / name, stage / name)
             write_tokenizer_info(checkpoint, stage)

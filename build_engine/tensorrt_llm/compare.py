@@ -9,10 +9,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engine.awq import Float16, Uint8
+from build_engine.awq import Float16, Int64, Uint8
+from build_engine.awq_linear import AwqLinear
 
-from .awq_linear import AwqLinear
-from .layout import Int64, source_positions
+from .layout import source_positions
 from .trtllm_checkpoint import PackedLinear
 
 # Rows of a converted matrix that are compared value by value. A wrong layout shows in any of them, a single wrong value

@@ -7,10 +7,8 @@ layers/moe.py (names, fusion), quantization/functional.py (the order of the valu
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engine.awq import PACK_FACTOR
+from build_engine.awq import PACK_FACTOR, Int64
 from build_engine.mixtral import MixtralConfig, TensorSpec, linear_sizes
-
-Int64 = NDArray[np.int64]
 
 PACKED_PER_FLOAT16 = 4
 TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)

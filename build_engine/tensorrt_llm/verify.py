@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from build_engine.awq_linear import AwqLinear, read_linear, side_by_side
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import ConversionError
 from build_engine.mixtral import MixtralConfig
 
-from .awq_linear import AwqLinear, read_linear, side_by_side
 from .compare import Candidates, explain, grid_difference, value_difference
 from .gpus import is_interleaved
 from .layout import ROTARY_FREQUENCIES, ROTARY_TABLE, rotary_frequencies

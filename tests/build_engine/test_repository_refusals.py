@@ -16,7 +16,7 @@ from build_engine.__main__ import main
 from tests.build_engine.workplace import CheckpointDir, Repository
 
 Refuse = Callable[[list[str]], str]
-TAKES = "accepted: a writable directory with room for the engine"
+TAKES = "accepted: a writable directory with enough room"
 
 LIMITS: dict[str, tuple[str, str, str]] = {
     "no max_seq_len": ("max_seq_len", "other", "parameter max_seq_len is ''; accepted: a positive integer"),

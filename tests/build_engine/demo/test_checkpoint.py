@@ -1,6 +1,8 @@
 """The demo checkpoint: a Mixtral that computes what its dense source computes, in the files that loaders expect."""
 
+import fcntl
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from safetensors import safe_open
 
 pytest.importorskip("gguf")
 
-from build_engine.awq import MAX_QUANT, dequantize, unpack_int4
+from build_engine.awq import MAX_QUANT, unpack_int4
 from build_engine.demo import checkpoint, make_demo_checkpoint
 from build_engine.demo.calibrate import observe, summarize
 from build_engine.demo.mixtral import (
@@ -41,7 +43,7 @@ from build_engine.demo.shards import write_shards
 from build_engine.demo.source import find_source, half_rotation
 from build_engine.demo.texts import read_documents
 from build_engine.demo.upcycle import NUM_EXPERTS, MixtralLayer, upcycle_layer
-from build_engine.errors import CheckpointError
+from build_engine.errors import CheckpointError, RepositoryError
 
 GROUP_SIZE = 64
 CONFIG = Config(
@@ -88,7 +90,7 @@ def dense_layer(rng: np.random.Generator) -> Layer:
 
 
 def dequantized(layer: MixtralLayer) -> Layer:
-    weights = {name: dequantize(x.qweight, x.qzeros, x.scales) for name, x in layer.linears.items()}
+    weights = {name: x.dequantized() for name, x in layer.linears.items()}
     experts = (f"block_sparse_moe.experts.{index}" for index in range(NUM_EXPERTS))
     return Layer(
         input_layernorm=layer.input_layernorm,
@@ -134,7 +136,7 @@ def test_rounded_weight_survives_packing(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(unpack_int4(packed.qweight), quants)
     step = grid.scales.repeat(GROUP_SIZE, axis=0)
     inside = (quants > 0) & (quants < MAX_QUANT)
-    error = np.abs(dequantize(packed.qweight, packed.qzeros, packed.scales) - weight)
+    error = np.abs(packed.dequantized() - weight)
     assert np.all(error[inside] <= step[inside] * 0.5001)
 
 
@@ -170,7 +172,7 @@ def test_feedback_gives_a_smaller_output_error_than_rounding_to_nearest(
         return float(np.square(inputs @ (rounded - weight)).sum())
 
     plain = error(round_to_nearest(weight, GROUP_SIZE))
-    assert error(dequantize(packed.qweight, packed.qzeros, packed.scales)) < 0.5 * plain
+    assert error(packed.dequantized()) < 0.5 * plain
 
 
 # --- scales -------------------------------------------------------------------------------------------------------
@@ -307,6 +309,27 @@ def test_directory_with_other_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a demo checkpoint"):
         make_demo_checkpoint(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.usefixtures("failing_quantisation")
+def test_two_runs_at_a_time_are_refused(tmp_path: Path) -> None:
+    other_run = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(other_run, fcntl.LOCK_EX)
+        with pytest.raises(RepositoryError, match="another build is running"):
+            make_demo_checkpoint(tmp_path / "demo")
+    finally:
+        os.close(other_run)
+
+
+@pytest.mark.usefixtures("failing_quantisation")
+def test_a_refused_directory_keeps_its_neighbours(tmp_path: Path) -> None:
+    for name in ("demo", ".demo.old", ".demo.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("years of work")
+    with pytest.raises(CheckpointError, match="not a demo checkpoint"):
+        make_demo_checkpoint(tmp_path / "demo")
+    assert len(list(tmp_path.glob("*/thesis.txt"))) == 3
 
 
 # --- the whole checkpoint -----------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from build_engine.awq import pack_int4
+from build_engine.awq_linear import AwqLinear
 from build_engine.mixtral import to_mixtral_config
-from build_engine.tensorrt_llm.awq_linear import AwqLinear
 from build_engine.tensorrt_llm.compare import value_difference
 from build_engine.tensorrt_llm.gpus import is_interleaved
 from build_engine.tensorrt_llm.layout import rank_tensors, source_positions, split_problem

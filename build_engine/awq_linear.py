@@ -1,14 +1,12 @@
-"""The AutoAWQ tensors that one rank's fused linear is made of, as AutoAWQ packs them. Reads; converts nothing."""
+"""A quantised linear as AutoAWQ packs it: read from a checkpoint, split among GPUs, fused with others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from build_engine.awq import MAX_QUANT, PACK_FACTOR, PACK_ORDER, Float16, Int32, Uint8, unpack_int4
-from build_engine.checkpoint import Checkpoint
-
-from .layout import Int64
+from .awq import MAX_QUANT, PACK_FACTOR, PACK_ORDER, Float16, Float32, Int32, Int64, Uint8, dequantize, unpack_int4
+from .checkpoint import Checkpoint
 
 _NIBBLE_OF_CHANNEL = np.argsort(PACK_ORDER)
 
@@ -23,14 +21,16 @@ class AwqLinear:
 
     @property
     def inputs(self) -> int:
+        """K."""
         return self.qweight.shape[0]
 
     @property
     def outputs(self) -> int:
+        """N."""
         return self.scales.shape[1]
 
     def values_at(self, k: Int64, n: Int64) -> Uint8:
-        """The 4-bit values q[k, n], without unpacking the others."""
+        """The 4-bit values q[k, n], shaped like `k` and `n`, without unpacking the others."""
         words = self.qweight.view(np.uint32)[k, n // PACK_FACTOR]
         shifts = (4 * _NIBBLE_OF_CHANNEL[n % PACK_FACTOR]).astype(np.uint32)
         values: Uint8 = ((words >> shifts) & np.uint32(MAX_QUANT)).astype(np.uint8)
@@ -40,12 +40,16 @@ class AwqLinear:
         """uint8 [G, N] with values 0..15."""
         return unpack_int4(self.qzeros)
 
+    def dequantized(self) -> Float32:
+        """The weight, float32 [K, N]."""
+        return dequantize(self.qweight, self.qzeros, self.scales)
+
     def column_part(self, rank: int, tp_size: int) -> "AwqLinear":
         """The outputs of one rank."""
         return self._part(rank, tp_size, axis=1)
 
     def row_part(self, rank: int, tp_size: int) -> "AwqLinear":
-        """The inputs of one rank, and their groups."""
+        """The inputs of one rank, with their groups."""
         return self._part(rank, tp_size, axis=0)
 
     def _part(self, rank: int, tp_size: int, axis: int) -> "AwqLinear":
@@ -57,7 +61,7 @@ class AwqLinear:
 
 
 def side_by_side(linears: Sequence[AwqLinear]) -> AwqLinear:
-    """Linears of the same inputs as one, their outputs in the order given."""
+    """Fuse linears that have the same inputs; their outputs in the order given."""
     return AwqLinear(
         np.concatenate([linear.qweight for linear in linears], axis=1),
         np.concatenate([linear.qzeros for linear in linears], axis=1),
@@ -66,5 +70,5 @@ def side_by_side(linears: Sequence[AwqLinear]) -> AwqLinear:
 
 
 def read_linear(checkpoint: Checkpoint, name: str) -> AwqLinear:
-    """A linear by its tensors' common prefix. Raises CheckpointError for scales that are not finite."""
+    """The linear whose tensors' names begin with `name`. Raises CheckpointError for scales that are not finite."""
     return AwqLinear(*(checkpoint.tensor(f"{name}.{part}") for part in ("qweight", "qzeros", "scales")))
