@@ -1,4 +1,4 @@
-"""The compose project as docker compose would see it: settings filled in, anchors resolved."""
+"""The compose project as docker compose reads it: with its settings filled in and its anchors resolved."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def settings() -> dict[str, str]:
 
 
 def read_compose(name: str) -> dict[str, Any]:
-    """Checked against the compose specification, which refuses unknown keys.
+    """A compose file, checked against the compose specification, which allows no unknown keys.
 
     Every variable must be in .env, and one that is written ${NAME:?} must have a value there.
     """

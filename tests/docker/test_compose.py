@@ -1,4 +1,4 @@
-"""The compose project keeps what it promises: who reaches Triton, what a container may do, how much it may take."""
+"""The compose project: which containers reach Triton, and the privileges and limits of each."""
 
 import re
 
@@ -21,7 +21,7 @@ def started_by(*profiles: str) -> set[str]:
     return {name for name, service in SERVICES.items() if set(service["profiles"]) & set(profiles)}
 
 
-def test_profiles_start_what_the_file_says() -> None:
+def test_each_profile_starts_its_services() -> None:
     assert settings()["COMPOSE_PROFILES"] == "gpu"
     assert started_by("gpu") == {"triton", "frontend"}
     assert started_by("cpu") == {"triton-cpu", "frontend-cpu"}
@@ -30,7 +30,7 @@ def test_profiles_start_what_the_file_says() -> None:
 
 
 @pytest.mark.parametrize("name", [*TRITONS, "engine"])
-def test_triton_publishes_nothing_and_has_no_way_out(name: str) -> None:
+def test_triton_publishes_no_port_and_has_internal_networks_only(name: str) -> None:
     service = SERVICES[name]
     assert not {"ports", "expose", "network_mode", "links"} & service.keys()
     assert all(COMPOSE["networks"][network] == {"internal": True} for network in service["networks"])
@@ -41,19 +41,19 @@ def test_triton_has_one_name_for_both_engines(name: str) -> None:
     assert SERVICES[name]["networks"] == {"inference": {"aliases": ["triton"]}}
 
 
-def test_nothing_but_the_api_and_prometheus_is_published() -> None:
+def test_only_the_api_and_prometheus_publish_ports() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     api = ["127.0.0.1:8000:8000"]
     assert published == {"frontend": api, "frontend-cpu": api, "prometheus": ["127.0.0.1:9090:9090"]}
 
 
-def test_who_shares_a_network_with_triton() -> None:
+def test_only_the_frontend_and_prometheus_share_a_network_with_triton() -> None:
     neighbours = {name for name, service in SERVICES.items() if "inference" in service["networks"]}
     assert neighbours == {*TRITONS, *FRONTENDS, "prometheus"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_a_container_can_do_little(name: str) -> None:
+def test_a_container_has_no_capabilities_and_a_read_only_file_system(name: str) -> None:
     service = SERVICES[name]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -63,7 +63,7 @@ def test_a_container_can_do_little(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_a_container_takes_no_more_than_its_limits(name: str) -> None:
+def test_a_container_has_limits_of_memory_processes_and_logs(name: str) -> None:
     service = SERVICES[name]
     assert service["mem_limit"][:-1].isdecimal()
     assert service["mem_limit"][-1] == "g"
@@ -73,7 +73,7 @@ def test_a_container_takes_no_more_than_its_limits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVING)
-def test_what_serves_sees_the_model_repository_read_only(name: str) -> None:
+def test_serving_containers_mount_the_model_repository_read_only(name: str) -> None:
     mounts = [mount for mount in SERVICES[name]["volumes"] if "model_repository" in mount]
     assert mounts == ([] if name == "prometheus" else ["../model_repository:/model_repository:ro"])
     assert ("./access:/access:ro" in SERVICES[name]["volumes"]) == (name in FRONTENDS)
@@ -82,7 +82,7 @@ def test_what_serves_sees_the_model_repository_read_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVING)
-def test_what_serves_is_watched_and_restarted(name: str) -> None:
+def test_serving_containers_have_a_health_check_and_are_restarted(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     if name in FRONTENDS:
@@ -102,7 +102,7 @@ def test_triton_is_healthy_when_its_model_is_ready(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "triton"), [*zip(FRONTENDS, TRITONS, strict=True)])
-def test_the_frontend_is_told_of_its_triton(name: str, triton: str) -> None:
+def test_the_frontend_is_configured_for_its_triton(name: str, triton: str) -> None:
     service = SERVICES[name]
     assert service["depends_on"] == {triton: {"condition": "service_healthy"}}
     environment = {key: str(value) for key, value in service["environment"].items()}
@@ -115,8 +115,8 @@ def test_the_frontend_is_told_of_its_triton(name: str, triton: str) -> None:
 
 
 @pytest.mark.parametrize("name", FRONTENDS)
-def test_access_is_set_in_one_file_and_open_until_then(name: str) -> None:
-    """What .env calls API_KEY_FILE is the frontend's FRONTEND_API_KEY_FILE, and so on; empty is not set."""
+def test_access_settings_come_from_the_env_file_and_are_empty_by_default(name: str) -> None:
+    """API_KEY_FILE of .env is FRONTEND_API_KEY_FILE of the frontend, and so on. Empty means not set."""
     environment = SERVICES[name]["environment"]
     access = {setting: value for setting, value in environment.items() if value == ""}
     assert access == dict.fromkeys((ENV_PREFIX + setting for setting, value in settings().items() if value == ""), "")
@@ -125,7 +125,7 @@ def test_access_is_set_in_one_file_and_open_until_then(name: str) -> None:
 
 
 @pytest.mark.parametrize(("certificate", "scheme"), [("", "http"), ("/access/cert.pem", "https")])
-def test_health_of_the_frontend_is_asked_as_it_serves(
+def test_the_health_check_of_the_frontend_uses_the_scheme_it_serves(
     monkeypatch: pytest.MonkeyPatch, certificate: str, scheme: str
 ) -> None:
     (check,) = re.findall(r'"-c", "(.*)"\]', (DOCKER / "frontend.Dockerfile").read_text())
@@ -137,14 +137,14 @@ def test_health_of_the_frontend_is_asked_as_it_serves(
     assert "/health" in OPEN_PATHS
 
 
-def test_stopping_takes_longer_than_running_answers_may() -> None:
+def test_the_stop_grace_period_is_longer_than_the_shutdown_timeouts() -> None:
     grace = {int(SERVICES[name]["stop_grace_period"].removesuffix("s")) for name in [*TRITONS, *FRONTENDS]}
     assert min(grace) > Settings(engine_dir=ROOT).shutdown_timeout_s
     assert min(grace) > 30, "--exit-timeout-secs of the entry point"
 
 
 @pytest.mark.parametrize("name", ["engine", "triton"])
-def test_gpu_containers_have_gpus_and_room_for_nccl(name: str) -> None:
+def test_gpu_containers_have_gpus_and_shared_memory_for_nccl(name: str) -> None:
     service = SERVICES[name]
     (devices,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert devices == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
@@ -161,24 +161,24 @@ def test_engines_are_built_and_served_in_one_image() -> None:
     "file", ["compose.yaml", "compose.perf.yaml", "prometheus.yml", ".env", "triton-entrypoint.sh"]
 )
 def test_no_secret_is_in_a_command_or_an_environment(file: str) -> None:
-    """API keys are hashed in a file that is mounted; no token, key or password occurs anywhere."""
+    """API keys are in a mounted file, as hashes. These files contain no token, key or password."""
     text = (DOCKER / file).read_text().lower()
     assert not [word for word in ("token=", "password", "api_keys", "apikey", "secret:", "hf_token") if word in text]
 
 
-def test_prometheus_scrapes_triton_and_the_frontend_by_the_names_they_have() -> None:
+def test_prometheus_scrapes_triton_and_the_frontend_by_their_network_names() -> None:
     jobs = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"]
     targets = {job["job_name"]: job["static_configs"] for job in jobs}
     assert targets == {"triton": [{"targets": ["triton:8002"]}], "frontend": [{"targets": ["frontend:8000"]}]}
 
 
 @pytest.mark.parametrize("name", FRONTENDS)
-def test_a_frontend_has_one_name_for_both_engines_and_knows_triton_s_metrics(name: str) -> None:
+def test_the_frontend_has_one_name_for_both_engines_and_the_url_of_tritons_metrics(name: str) -> None:
     assert SERVICES[name]["networks"] == {"inference": {"aliases": ["frontend"]}, "edge": {}}
     assert SERVICES[name]["environment"]["FRONTEND_TRITON_METRICS_URL"] == "http://triton:8002/metrics"
 
 
-def test_measuring_opens_grpc_on_the_closed_network_only() -> None:
+def test_make_perf_opens_grpc_on_the_internal_network_only() -> None:
     overlay = read_compose("compose.perf.yaml")["services"]
     for name in TRITONS:
         assert overlay[name] == {"command": ["--allow-grpc=true", "--grpc-address=0.0.0.0", "--grpc-port=8001"]}
@@ -186,6 +186,6 @@ def test_measuring_opens_grpc_on_the_closed_network_only() -> None:
     assert perf["networks"] == ["inference"]
     assert "ports" not in perf
     assert perf["entrypoint"] == ["perf_analyzer"]
-    # What `make perf` names relative to the checkout is there under the same path.
+    # `make perf` passes paths relative to the checkout; the container has the same paths.
     (mount,) = perf["volumes"]
     assert mount == f"../.cache/perf:{perf['working_dir']}/.cache/perf"

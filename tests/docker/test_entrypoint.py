@@ -1,4 +1,4 @@
-"""The Triton container's entry point, run with programs that say how they were called."""
+"""The Triton container's entry point, run with stand-ins for tritonserver and mpirun that record their arguments."""
 
 import json
 import os
@@ -19,7 +19,7 @@ import json, os, sys
 with open({calls!r}, "a") as calls:
     calls.write(json.dumps([os.environ.get("OMPI_COMM_WORLD_RANK"), *sys.argv]) + "\\n")
 """
-# Starts its program once for each rank, as mpirun does.
+"""A stand-in that records its rank and arguments."""
 RANKS = """
 import subprocess
 _, bind, policy, option, count, *program = sys.argv
@@ -27,10 +27,11 @@ assert (bind, policy, option) == ("--bind-to", "none", "-n")
 for rank in range(int(count)):
     subprocess.run(program, env=dict(os.environ, OMPI_COMM_WORLD_RANK=str(rank)), check=True)
 """
+"""The rest of the stand-in for mpirun: starts its program once for each rank."""
 
 
 class Container:
-    """A PATH with doubles of the two programs, and a model repository."""
+    """A PATH with stand-ins for the two programs, and a model repository."""
 
     def __init__(self, directory: Path) -> None:
         self.repository = directory / "models"
@@ -62,7 +63,7 @@ class Container:
         return [[rank, Path(program).name, *arguments] for rank, program, *arguments in calls]
 
     def loading(self, model: str) -> list[str | None]:
-        """What every rank is told."""
+        """The arguments of every rank."""
         return [
             f"--model-repository={self.repository}", "--model-control-mode=explicit", f"--load-model={model}",
             "--disable-auto-complete-config", "--allow-grpc=false", "--allow-sagemaker=false",
@@ -70,7 +71,7 @@ class Container:
         ]  # fmt: skip
 
     def serving(self, model: str) -> list[str | None]:
-        """What the one that serves is told."""
+        """The arguments of the rank that serves."""
         closed = "model-repository,shared-memory,trace,logging:closed=\n"
         return [
             *self.loading(model), "--http-address=0.0.0.0", "--http-port=8000", "--metrics-address=0.0.0.0",
@@ -121,14 +122,14 @@ def test_options_reach_the_server_last_and_no_other_rank(container: Container) -
         ('# key: "tensor_parallel_size", value: { string_value: "4" } }\n{ ' + TP_1.replace('"1"', '"2"'), "2"),
     ],
 )
-def test_the_number_of_gpus_is_read_however_it_is_laid_out(container: Container, entry: str, size: str) -> None:
+def test_tensor_parallel_size_is_read_in_any_layout_of_the_config(container: Container, entry: str, size: str) -> None:
     container.install("tensorrt_llm", CONFIG.replace(TP_1, entry))
     assert container.start().returncode == 0
     assert container.calls()[0][1:6] == ["mpirun", "--bind-to", "none", "-n", size]
 
 
 @pytest.mark.parametrize("value", ['"0"', '"two"', '""', '"-1"', '"${tp}"'])
-def test_a_number_of_gpus_that_is_none_is_refused(container: Container, value: str) -> None:
+def test_an_invalid_tensor_parallel_size_is_refused(container: Container, value: str) -> None:
     container.install("tensorrt_llm", CONFIG.replace(TP_1, TP_1.replace('"1"', value)))
     refused = container.start()
     assert refused.returncode == 1
@@ -136,7 +137,7 @@ def test_a_number_of_gpus_that_is_none_is_refused(container: Container, value: s
     assert container.calls() == []
 
 
-def test_no_engine_is_one_clear_line(container: Container) -> None:
+def test_a_missing_engine_is_reported_in_one_line(container: Container) -> None:
     (container.repository / "tensorrt_llm" / "1" / "engine" / "manifest.json").unlink()
     refused = container.start()
     assert (refused.returncode, container.calls()) == (1, [])
@@ -145,19 +146,19 @@ def test_no_engine_is_one_clear_line(container: Container) -> None:
     )
 
 
-def test_no_such_model_is_one_clear_line(container: Container) -> None:
+def test_an_unknown_model_is_reported_in_one_line(container: Container) -> None:
     refused = container.start(MODEL="other")
     assert (refused.returncode, container.calls()) == (1, [])
     assert refused.stderr == f"triton-entrypoint: {container.repository}/other/config.pbtxt cannot be read\n"
 
 
-def test_closes_what_the_local_server_closes(container: Container) -> None:
+def test_the_same_admin_apis_are_closed_as_by_make_run(container: Container) -> None:
     assert f"--http-restricted-api={ADMIN_APIS}:{UNSENDABLE_KEY}" in container.serving("openvino")
 
 
 @pytest.fixture(scope="module")
 def triton_help(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of the binary that the tests serve with; 26.07 is newer and has all of its options."""
+    """The help text of the tritonserver in the test environment. That of 26.07 is newer and has all of its options."""
     settings = TritonSettings(
         model_repository=ROOT, model="none", http_port=0, metrics_port=0,
         runtime_dir=tmp_path_factory.mktemp("triton"),
@@ -179,7 +180,7 @@ def test_every_option_is_one_of_tritonservers(container: Container, triton_help:
 
 
 def test_the_script_passes_shellcheck() -> None:
-    """Every optional check too, but for braces around each variable (SC2250), which is taste."""
+    """With the optional checks, but for braces around variables (SC2250) and lost exit codes (SC2310, SC2312)."""
     shellcheck = Path(sys.executable).with_name("shellcheck")
     checked = subprocess.run(
         [shellcheck, "--enable=all", "--exclude=SC2250,SC2310,SC2312", SCRIPT],

@@ -28,14 +28,14 @@ def test_every_image_that_compose_builds_has_a_dockerfile_and_no_other() -> None
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_runs_as_nobody_special(dockerfile: Path) -> None:
+def test_images_do_not_run_as_root(dockerfile: Path) -> None:
     users = [arguments for instruction, arguments in instructions(dockerfile) if instruction == "USER"]
     assert users
     assert users[-1] not in {"root", "0", "0:0"}
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_base_images_are_named_by_arguments_with_the_versions_of_the_settings(dockerfile: Path) -> None:
+def test_base_images_are_arguments_whose_defaults_are_those_of_the_env_file(dockerfile: Path) -> None:
     steps = instructions(dockerfile)
     arguments = dict(step.split("=", 1) for instruction, step in steps if instruction == "ARG")
     bases = {step.split()[0] for instruction, step in steps if instruction == "FROM"}
@@ -46,7 +46,7 @@ def test_base_images_are_named_by_arguments_with_the_versions_of_the_settings(do
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_takes_from_the_network_only_what_the_constraints_pin(dockerfile: Path) -> None:
+def test_images_install_only_what_the_constraints_pin(dockerfile: Path) -> None:
     steps = instructions(dockerfile)
     assert "ADD" not in {instruction for instruction, _ in steps}
     runs = [arguments for instruction, arguments in steps if instruction == "RUN"]
@@ -57,7 +57,7 @@ def test_takes_from_the_network_only_what_the_constraints_pin(dockerfile: Path) 
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_copies_only_what_its_ignore_file_lets_through(dockerfile: Path) -> None:
+def test_images_copy_exactly_what_their_ignore_file_allows(dockerfile: Path) -> None:
     lines = Path(f"{dockerfile}.dockerignore").read_text().splitlines()
     assert lines[0] == "*"
     allowed = {line[1:] for line in lines if line.startswith("!")}
@@ -76,7 +76,7 @@ def test_every_package_is_installed_into_the_images() -> None:
     assert not [folder for folder in folders if not (folder / "__init__.py").exists()]
 
 
-def test_the_frontends_image_has_the_core_of_xgrammar_and_nothing_that_its_python_half_wants() -> None:
+def test_the_frontend_image_installs_xgrammar_without_its_dependencies() -> None:
     dockerfile = (ROOT / "docker" / "frontend.Dockerfile").read_text()
     assert re.search(r"pip install .*--no-deps xgrammar$", dockerfile, re.MULTILINE)
 
@@ -101,7 +101,7 @@ def test_the_unit_starts_and_stops_the_compose_project() -> None:
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    """With `true` for docker, which a machine that runs tests need not have; without systemd, its keys are known."""
+    """With `true` in place of docker, which need not be installed. Without systemd, only the keys are checked."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         known = {"Description", "Requires", "After", "Wants", "AssertPathExists", "Type", "RemainAfterExit", "WantedBy",
@@ -128,8 +128,8 @@ def test_make_knows_and_lists_its_targets(target: str) -> None:
 
 def test_make_engine_mounts_the_checkpoint_read_only_under_its_own_path() -> None:
     path = "/opt/models/casperhansen/mixtral-instruct-awq"
-    said = make("engine", f"CHECKPOINT={path}").stdout
-    assert f'--volume "{path}:{path}:ro" engine build --target tensorrt_llm "{path}"' in said
+    output = make("engine", f"CHECKPOINT={path}").stdout
+    assert f'--volume "{path}:{path}:ro" engine build --target tensorrt_llm "{path}"' in output
 
 
 def test_make_engine_refuses_a_path_without_a_checkpoint(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_make_engine_refuses_a_path_without_a_checkpoint(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("profile", "model"), [("gpu", "tensorrt_llm"), ("cpu", "openvino"), ("cpu,metrics", "openvino")]
 )
-def test_make_up_wants_the_engine_of_its_profile(profile: str, model: str) -> None:
-    said = make("up", f"PROFILE={profile}").stdout
-    assert f"model_repository/{model}/1/engine/manifest.json" in said
-    assert " ".join(f"--profile {name}" for name in profile.split(",")) + " up --detach --wait" in said
+def test_make_up_requires_the_engine_of_its_profile(profile: str, model: str) -> None:
+    output = make("up", f"PROFILE={profile}").stdout
+    assert f"model_repository/{model}/1/engine/manifest.json" in output
+    assert " ".join(f"--profile {name}" for name in profile.split(",")) + " up --detach --wait" in output
