@@ -1,8 +1,8 @@
-"""CPU microseconds of the frontend process per streamed token, engine and client being bare sockets in other processes.
+"""CPU time of the frontend process per streamed token. Engine and client are bare sockets in other processes.
 
 Run from the repository's root: `python tests/benchmarks/frontend_cpu.py ENGINE_DIR`, where ENGINE_DIR is a published
-engine directory (any tokenizer). Prints its conditions with its figure. The engine hands each stream one token per
-step, all streams at the same moment, as in-flight batching does.
+engine directory (any tokenizer). Prints the figure with its conditions. The engine sends each stream one token per
+step, to all streams at the same moment, as in-flight batching does.
 """
 
 import argparse
@@ -28,7 +28,7 @@ EVENT = (
 
 
 async def engine(num_streams: int, num_tokens: int, step_s: float) -> None:
-    """Answers what the frontend asks at start, then streams tokens in lockstep once all streams are there."""
+    """Answers the frontend's requests at start. Once all streams are open, sends their tokens in lockstep."""
     writers: list[asyncio.StreamWriter] = []
     all_here = asyncio.Event()
     config = {
@@ -67,7 +67,7 @@ async def engine(num_streams: int, num_tokens: int, step_s: float) -> None:
 
 
 async def client(model: str) -> tuple[int, float]:
-    """Reads one stream to its end. Deltas received, and seconds."""
+    """Read one stream to its end. Returns the number of deltas and the seconds that it took."""
     reader, writer = await asyncio.open_connection("127.0.0.1", FRONTEND_PORT)
     body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -78,7 +78,7 @@ async def client(model: str) -> tuple[int, float]:
 
 
 def main() -> None:
-    """Run once to warm up, once to measure."""
+    """Run one round to warm up and one to measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engine_dir", type=Path)
     parser.add_argument("--streams", type=int, default=64)

@@ -5,7 +5,7 @@
 What follows `--` is the program, to which options are added: perf_analyzer itself, or what runs it in a container
 (`make perf`). Triton must have gRPC open. Standard library only: a GPU host need not have this project's environment.
 
-Refuses to measure for a fixed time: a window ends when each stream got its answers, on any engine.
+A window of measurement ends after a number of answers, not after a time, so that it fits an engine of any speed.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from typing import Any
 PROMPT_TOKENS = 256
 ANSWER_TOKENS = 64
 ANSWERS_PER_WINDOW = 2
-"""Of each stream. perf_analyzer makes at least three windows, of at least a second each."""
+"""Of each stream. perf_analyzer measures at least three windows, of at least a second each."""
 PROMPTS_PER_STREAM = 32
-"""More than are answered by an engine that takes a second for two answers."""
+"""More than an engine uses up that takes a second for two answers."""
 
 
 def levels(text: str) -> list[int]:
@@ -37,7 +37,7 @@ def levels(text: str) -> list[int]:
 
 
 def requests(vocab_size: int, count: int) -> dict[str, Any]:
-    """Greedy answers of fixed length to prompts that nobody has sent before: the KV cache of those would be reused."""
+    """Requests for greedy answers of fixed length. Every prompt is new: the KV cache of an old one would be reused."""
     prompts = ([random.randrange(3, vocab_size) for _ in range(PROMPT_TOKENS)] for _ in range(count))
     return {"data": [_request(prompt) for prompt in prompts]}
 
@@ -56,7 +56,7 @@ def _request(token_ids: list[int]) -> dict[str, Any]:
 
 
 def options(model: str, url: str, streams: int, directory: Path) -> list[str]:
-    """What perf_analyzer is told, in words that 2.41 and 2.60 both know. Windows need not have taken equally long."""
+    """The options of perf_analyzer, as 2.41 and 2.60 both accept them. Windows may differ in throughput and latency."""
     return [
         *("-m", model, "-u", url, "-i", "grpc", "--streaming", "--async"),
         *("--concurrency-range", str(streams), "--input-data", str(directory / "requests.json")),
@@ -67,10 +67,10 @@ def options(model: str, url: str, streams: int, directory: Path) -> list[str]:
 
 
 def summary(profile: dict[str, Any]) -> str:
-    """One line. Each response is taken for one token, which streams of one token at a time are."""
+    """One line. Counts each response as one token, which is right for a stream of single tokens."""
     (experiment,) = profile["experiments"]
     streams = experiment["experiment"]["value"]
-    # Of an answer that a window cut off there may be nothing.
+    # An answer that the window cut off may have no response.
     answers = [answer for answer in experiment["requests"] if answer["response_timestamps"]]
     if not answers:
         raise SystemExit(f"perf_analyzer got no response with {streams} streams")
@@ -87,7 +87,7 @@ def summary(profile: dict[str, Any]) -> str:
 
 
 def measure(program: Sequence[str], model: str, url: str, streams: int, vocab_size: int, directory: Path) -> str:
-    """Run perf_analyzer once; its summary. Raises SystemExit with the end of what it said when it fails."""
+    """The summary of one run of perf_analyzer. Raises SystemExit with the end of its output if it fails."""
     (directory / "requests.json").write_text(json.dumps(requests(vocab_size, PROMPTS_PER_STREAM * streams)))
     profile = directory / "profile.json"
     profile.unlink(missing_ok=True)
@@ -105,12 +105,17 @@ def measure(program: Sequence[str], model: str, url: str, streams: int, vocab_si
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python3 -m tests.benchmarks.perf_analyzer")
     parser.add_argument("engine_dir", type=Path, metavar="ENGINE_DIR")
-    parser.add_argument("--model", required=True, help="Triton's name of the model")
-    parser.add_argument("--url", required=True, metavar="HOST:PORT", help="Triton's gRPC, as the program reaches it")
-    streams, shared = "numbers of streams (default: %(default)s)", "the program sees it too (default: %(default)s)"
+    parser.add_argument("--model", required=True, help="the model's name in Triton")
+    parser.add_argument(
+        "--url", required=True, metavar="HOST:PORT", help="Triton's gRPC address, as the program reaches it"
+    )
+    streams, shared = (
+        "numbers of streams (default: %(default)s)",
+        "for requests and results; the program must see it too (default: %(default)s)",
+    )
     parser.add_argument("--concurrency", type=levels, default="1:33:8", metavar="FIRST[:LAST[:STEP]]", help=streams)
     parser.add_argument("--directory", type=Path, default=Path(".cache/perf"), metavar="DIR", help=shared)
-    parser.add_argument("program", nargs="+", metavar="-- PROGRAM", help="perf_analyzer, or what runs it")
+    parser.add_argument("program", nargs="+", metavar="-- PROGRAM", help="perf_analyzer, or a command that runs it")
     given = parser.parse_args()
     vocab_size = json.loads((given.engine_dir / "manifest.json").read_bytes())["model"]["vocab_size"]
     given.directory.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
 """Tokens per second through HTTP beside the same engine called directly, and the frontend's CPU time per token.
 
-`make bench`, or `python -m tests.benchmarks.serving`, with an engine published in model_repository. Direct
-means: GenAI's pipeline in a process of its own, opened with the Triton model's own settings, all requests added at
-once. HTTP means: `python -m frontend.local` with the product's configuration, and a client in its own process. The two
-take turns, so that a ratio compares neighbours in time; every request has a prompt of its own, so that no prefix is
-cached; answers are greedy and of fixed length.
+`make bench`, or `python -m tests.benchmarks.serving`, with an engine published in model_repository. Direct: GenAI's
+pipeline in its own process, with the settings of the Triton model and all requests added at once. HTTP: `python -m
+frontend.local` with the product's configuration, and a client in its own process. The two alternate, so that each ratio
+compares rounds close in time. Every request has its own prompt, so that no prefix is cached; answers are greedy and of
+fixed length.
 """
 
 import argparse
@@ -35,22 +35,22 @@ from frontend.text.tokenizer import Tokenizer
 MODEL_DIR = Path("model_repository/openvino")
 PORT, TRITON_PORT, METRICS_PORT = 18800, 18801, 18802
 ROUNDS = {1: 9, 8: 7, 32: 3}
-"""By the number of streams: the fewer there are, the sooner a round is over, and the more noise there is in one."""
+"""Rounds by number of streams. A round with few streams is short and noisy, so there are more of them."""
 CPU_ROUNDS = 3
 CPU_STREAMS = 64
 CPU_TOKENS = 157
-"""Per answer: as many as in the log of the vLLM server that this one replaces. A request costs as much as 30 tokens."""
+"""Per answer, as in the log of the vLLM server that this one replaces. A request costs as much as 30 tokens."""
 WORDS = ("house", "river", "stone", "green", "letter", "music", "seven", "bread", "window", "garden", "paper", "bridge")
 
 
 def prompts(count: int, seed: int) -> list[str]:
-    """Distinct from their first word on."""
+    """Prompts that differ from their first word on."""
     rng = random.Random(seed)
     return [f"{seed} {number} " + " ".join(rng.choices(WORDS, k=24)) for number in range(count)]
 
 
 def direct_engine(pipe: "Connection[Any, Any]") -> None:
-    """Child process: answer (prompts, tokens) with the seconds that the pipeline took."""
+    """Child process. Receives (prompts, tokens per answer) and sends the seconds that the pipeline took."""
     sys.path.insert(0, str(MODEL_DIR / "1"))
     import numpy as np
     import openvino as ov
@@ -81,16 +81,16 @@ def direct_engine(pipe: "Connection[Any, Any]") -> None:
 
 
 def chat_encoder(engine_dir: Path) -> Callable[[str], Sequence[int]]:
-    """The very prompt_token_ids that the frontend makes of a message, so that both sides generate from the same."""
+    """From a message to prompt token ids, by the frontend's code, so that both sides generate from the same prompt."""
     files = read_engine_dir(engine_dir)
     template, tokenizer = ChatTemplate(files.chat_template, files.special_tokens), Tokenizer(files.tokenizer_json)
     return lambda text: tokenizer.encode(template.render([Message("user", text)]))
 
 
 def http_client(pipe: "Connection[Any, Any]") -> None:
-    """Child process: answer (model, prompts, tokens) with the seconds that all streams took.
+    """Child process. Receives (model, prompts, tokens per answer) and sends the seconds that all streams took.
 
-    Its waking up must not interrupt what it measures, as it would not from another machine; hence a batch process.
+    SCHED_BATCH: a client that wakes up must not preempt the server, as it would not from another machine.
     """
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     while job := pipe.recv():
@@ -108,7 +108,7 @@ async def _all_streams(model: str, texts: list[str], num_tokens: int) -> float:
 
 
 async def _stream(model: str, text: str, num_tokens: int) -> int:
-    """Tokens of one answer. Bare sockets: the client shares the cores with what it measures."""
+    """The number of tokens of one answer. Uses bare sockets, because the client shares the cores with the server."""
     body = json.dumps(
         {
             "model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, "ignore_eos": True,
@@ -124,7 +124,7 @@ async def _stream(model: str, text: str, num_tokens: int) -> int:
 
 
 class Child:
-    """A process that answers jobs through a pipe."""
+    """A child process that receives jobs and sends results through a pipe."""
 
     def __init__(self, target: "Callable[[Connection[Any, Any]], None]") -> None:
         self._pipe, theirs = multiprocessing.Pipe()
@@ -139,7 +139,7 @@ class Child:
 
 
 def measure(compared: Mapping[int, int], num_tokens: int) -> None:
-    """Print one line per number of streams, each with its rounds, then the frontend's CPU time."""
+    """Print one line per number of streams, then one with the frontend's CPU time."""
     ports = {"--port": PORT, "--triton-port": TRITON_PORT, "--metrics-port": METRICS_PORT}
     command = [sys.executable, "-m", "frontend.local", "--runtime-dir", ".cache/bench"]
     command += [str(part) for option in ports.items() for part in option]
@@ -163,8 +163,8 @@ def _compare(streams: int, rounds: int, num_tokens: int, model: str, direct: Chi
     direct_rates, http_rates = [], []
     for number in range(rounds):
         texts = prompts(streams, 1000 * streams + number)
-        for turn in ("direct", "http") if number % 2 else ("http", "direct"):
-            if turn == "direct":
+        for side in ("direct", "http") if number % 2 else ("http", "direct"):
+            if side == "direct":
                 direct_rates.append(streams * num_tokens / direct.run(texts, num_tokens))
             else:
                 http_rates.append(streams * num_tokens / client.run(model, texts, num_tokens))
@@ -209,8 +209,8 @@ def _print_conditions(model: str, num_tokens: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.serving")
-    parser.add_argument("--only-cpu", action="store_true", help="measure the frontend's CPU time alone")
-    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--only-cpu", action="store_true", help="measure only the frontend's CPU time")
+    parser.add_argument("--tokens", type=int, default=64, help="number of tokens of each answer (default: %(default)s)")
     arguments = parser.parse_args()
     measure({} if arguments.only_cpu else ROUNDS, arguments.tokens)
 

@@ -1,8 +1,8 @@
-"""Whether the frontend gives everything back: thousands of requests of every kind, many of which go wrong.
+"""Whether the frontend leaks memory, sockets or reservations over thousands of requests, many of which fail.
 
-Run from the repository's root: `python -m tests.benchmarks.soak [--requests 20000]`. The frontend is a process of its
-own before an engine that answers at once. It fails if memory grows by more than 10 percent after the first 2,000, if
-sockets stay open, if a generation still has a place in the end, or if there is a traceback in the log.
+Run from the repository's root: `python -m tests.benchmarks.soak [--requests 20000]`. The frontend runs in its own
+process, in front of an engine that answers at once. The soak fails if memory grows by more than 10 percent after the
+first 2,000 requests, if sockets stay open, if a reservation is still held at the end, or if the log has a traceback.
 """
 
 import argparse
@@ -33,15 +33,17 @@ URL = f"http://127.0.0.1:{FRONTEND_PORT}"
 MAX_BATCH_SIZE, MAX_QUEUE_LENGTH = 32, 64
 NUM_CLIENTS = 24
 WARM_UP = 2000
-MOST_GROWTH = 1.10
+"""Requests before memory is measured for the first time."""
+MAX_GROWTH = 1.10
+"""Memory at the end, as a multiple of that after WARM_UP."""
 
-# What the engine does is told by the seed.
 WORDS, ENDLESS, BREAKS_OFF, REFUSES = 100, 1, 2, 3
 STEPS: dict[int, list[Step]] = {
     ENDLESS: [Endless(6004)],
     BREAKS_OFF: [Events([[6004], [21209]], pause_s=0.01), Events(["boom"])],
     REFUSES: [Refusal(500, "boom")],
 }
+"""The engine's behaviour, selected by the seed of the request."""
 ANSWER: list[Step] = [Events([[6004], [21209]] * 10)]
 
 CHAT = "/v1/chat/completions"
@@ -51,17 +53,17 @@ FUNCTION = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"
 
 @dataclass(frozen=True)
 class Kind:
-    """Requests of one kind: where to, what, which statuses are right, and whether the client leaves in the middle."""
+    """Requests of one kind: path, fields, expected statuses, and whether the client disconnects in the middle."""
 
     path: str
     fields: dict[str, Any]
     statuses: tuple[int, ...] = (200,)
-    leaves: bool = False
+    disconnects: bool = False
 
 
-def chat(*statuses: int, leaves: bool = False, **fields: Any) -> Kind:
-    """A chat request; it is answered with words if it does not say otherwise."""
-    return Kind(CHAT, {"model": "m", "messages": MESSAGES, "seed": WORDS, **fields}, statuses or (200,), leaves)
+def chat(*statuses: int, disconnects: bool = False, **fields: Any) -> Kind:
+    """A chat request. Without another `seed` it is answered with words."""
+    return Kind(CHAT, {"model": "m", "messages": MESSAGES, "seed": WORDS, **fields}, statuses or (200,), disconnects)
 
 
 def completion(**fields: Any) -> Kind:
@@ -70,7 +72,7 @@ def completion(**fields: Any) -> Kind:
 
 
 def guided(number: int, **fields: Any) -> Kind:
-    """An answer by one of several schemas."""
+    """A chat request with one of several schemas."""
     schema = {"type": "object", "properties": {f"a{number}": {"type": "integer"}}}
     return chat(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}, **fields)
 
@@ -83,10 +85,10 @@ KINDS: Sequence[Kind] = (
     chat(n=2, stream=True),
     chat(stop="Haus"),
     chat(logit_bias={"5": 1.0}),
-    chat(stream=True, seed=ENDLESS, leaves=True),
-    chat(stream=True, seed=ENDLESS, n=2, leaves=True),
-    chat(seed=ENDLESS, stop="Haus" * 20, max_tokens=10, leaves=True),
-    chat(200, 500, stream=True, seed=BREAKS_OFF),  # by whether the failure is read together with the first token
+    chat(stream=True, seed=ENDLESS, disconnects=True),
+    chat(stream=True, seed=ENDLESS, n=2, disconnects=True),
+    chat(seed=ENDLESS, stop="Haus" * 20, max_tokens=10, disconnects=True),
+    chat(200, 500, stream=True, seed=BREAKS_OFF),  # depends on whether the failure arrives with the first token
     chat(500, seed=BREAKS_OFF),
     chat(500, seed=REFUSES, n=4),
     chat(400, temperature=3),
@@ -107,8 +109,8 @@ KINDS: Sequence[Kind] = (
 
 
 async def ask(session: aiohttp.ClientSession, kind: Kind) -> int:
-    """The status of one request; a client that leaves does so after the first bytes, or soon if there are none."""
-    if not kind.leaves:
+    """The status of one request. A client that disconnects does so after the first bytes, or after 0.1 s."""
+    if not kind.disconnects:
         async with session.post(URL + kind.path, json=kind.fields) as response:
             await response.read()
             return response.status
@@ -124,8 +126,8 @@ async def _begin(session: aiohttp.ClientSession, kind: Kind) -> None:
 
 
 async def soak(first: int, last: int) -> Counter[str]:
-    """Requests number `first` to `last`, from clients side by side. What was not as it should be."""
-    surprises: Counter[str] = Counter()
+    """Send requests number `first` to `last` from concurrent clients. Returns the unexpected statuses."""
+    unexpected: Counter[str] = Counter()
     numbers = iter(range(first, last))
 
     async def client() -> None:
@@ -133,14 +135,14 @@ async def soak(first: int, last: int) -> Counter[str]:
             for number in numbers:
                 kind = KINDS[number % len(KINDS)]
                 if (status := await ask(session, kind)) not in kind.statuses:
-                    surprises[f"{status} from {str(kind)[:200]}"] += 1
+                    unexpected[f"{status} from {str(kind)[:200]}"] += 1
 
     await asyncio.gather(*[client() for _ in range(NUM_CLIENTS)])
-    return surprises
+    return unexpected
 
 
-async def takes_everything() -> bool:
-    """Whether as many generations as there are places are taken at once: only if none of them is held by anybody."""
+async def has_full_capacity() -> bool:
+    """Whether as many generations as fit batch and queue are accepted at once: only if no reservation is still held."""
     kind = chat(n=MAX_BATCH_SIZE + MAX_QUEUE_LENGTH)
     async with aiohttp.ClientSession() as session:
         return await ask(session, kind) == 200
@@ -156,13 +158,13 @@ def engine() -> None:
         return STEPS.get(tensors["seed"], ANSWER)
 
     fake.script = steps
-    logging.getLogger("aiohttp.server").disabled = True  # it complains of every client that leaves
+    logging.getLogger("aiohttp.server").disabled = True  # it logs an error for each client that disconnects
     web.run_app(fake.application(), host="127.0.0.1", port=ENGINE_PORT, print=None, access_log=None)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the frontend holds: MiB of memory, its own and that of its children; sockets with a peer."""
+    """The frontend's memory and that of its children, in MiB, and its number of connected sockets."""
 
     memory: float
     children: float
@@ -170,17 +172,17 @@ class Reading:
 
     @classmethod
     def of(cls, process: psutil.Process) -> "Reading":
-        """Now."""
+        """The present figures of a process."""
         connections = [found for found in process.net_connections("tcp") if found.status != psutil.CONN_LISTEN]
         children = sum(child.memory_info().rss for child in process.children(recursive=True))
         return cls(process.memory_info().rss / 2**20, children / 2**20, len(connections))
 
     def __str__(self) -> str:
-        return f"{self.memory:.1f} MiB (and {self.children:.1f} of the guide compiler), {self.sockets} sockets"
+        return f"{self.memory:.1f} MiB (and {self.children:.1f} of the grammar compiler), {self.sockets} sockets"
 
 
 def settled(process: psutil.Process, sockets: int, timeout_s: float = 10.0) -> Reading:
-    """What it holds when all has been closed, or when it took too long."""
+    """A reading once at most `sockets` are open, or after `timeout_s`."""
     give_up = time.monotonic() + timeout_s
     while (reading := Reading.of(process)).sockets > sockets and time.monotonic() < give_up:
         time.sleep(0.1)
@@ -188,33 +190,35 @@ def settled(process: psutil.Process, sockets: int, timeout_s: float = 10.0) -> R
 
 
 def run(num_requests: int, process: psutil.Process) -> list[str]:
-    """All requests; what is wrong in the end."""
+    """Send all requests. Returns the failures."""
     asyncio.run(soak(0, len(KINDS)))
-    asyncio.run(takes_everything())
+    asyncio.run(has_full_capacity())
     idle = settled(process, 1)
     print(f"at the start: {idle}")
-    surprises = asyncio.run(soak(0, WARM_UP))
+    unexpected = asyncio.run(soak(0, WARM_UP))
     warm = settled(process, idle.sockets)
     print(f"after {WARM_UP} requests: {warm}")
     begin = time.monotonic()
-    surprises += asyncio.run(soak(WARM_UP, num_requests))
+    unexpected += asyncio.run(soak(WARM_UP, num_requests))
     took_s = time.monotonic() - begin
     end = settled(process, idle.sockets)
     print(f"after {num_requests} requests: {end}; {(num_requests - WARM_UP) / took_s:.0f} requests/s")
-    wrong = [f"{count} times {surprise}" for surprise, count in surprises.items()]
-    if end.memory > MOST_GROWTH * warm.memory:
+    wrong = [f"{count} times {status}" for status, count in unexpected.items()]
+    if end.memory > MAX_GROWTH * warm.memory:
         wrong.append(f"memory grew by {100 * (end.memory / warm.memory - 1):.0f} percent")
     if end.sockets > idle.sockets:
         wrong.append(f"{end.sockets - idle.sockets} sockets were left open")
-    if not asyncio.run(takes_everything()):
-        wrong.append("a generation still has a place in the engine or in the queue")
+    if not asyncio.run(has_full_capacity()):
+        wrong.append("a reservation in the batch or the queue is still held")
     return wrong
 
 
 def main() -> int:
-    """The exit code: 0 if everything came back."""
+    """The exit code: 0 if nothing leaked and no status was unexpected."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=20000, help=f"in all, more than {WARM_UP} (default: 20000)")
+    parser.add_argument(
+        "--requests", type=int, default=20000, help=f"number of requests, more than {WARM_UP} (default: 20000)"
+    )
     num_requests = parser.parse_args().requests
     stand_in = multiprocessing.Process(target=engine)
     with tempfile.TemporaryDirectory() as directory:
@@ -236,7 +240,7 @@ def main() -> int:
             stand_in.terminate()
         if "Traceback" in (text := log.read_text()):
             wrong.append("a traceback in the log:\n" + text[text.index("Traceback") :][:3000])
-    print("\n".join(wrong) or "everything came back")
+    print("\n".join(wrong) or "nothing leaked")
     return 1 if wrong else 0
 
 
