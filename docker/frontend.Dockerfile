@@ -10,7 +10,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY build_engine build_engine
 COPY frontend frontend
-# Of xgrammar only the compiled core is used: its Python half wants torch.
+# Only xgrammar's compiled core is used; its Python part requires torch.
 RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ".[frontend]" \
     && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt --no-deps xgrammar
 
@@ -21,7 +21,7 @@ USER frontend
 WORKDIR /tmp
 ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 EXPOSE 8000
-# Needs no API key. It is this very container that it asks, so the certificate may be for any name.
+# /health needs no API key. The certificate is not verified: the request does not leave the container.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=120s \
     CMD ["/opt/venv/bin/python", "-c", "import os, ssl, urllib.request; urllib.request.urlopen(('https' if os.environ.get('FRONTEND_SSL_CERTFILE') else 'http') + '://127.0.0.1:8000/health', context=ssl._create_unverified_context())"]
 ENTRYPOINT ["/opt/venv/bin/python", "-m", "frontend", "--host", "0.0.0.0"]

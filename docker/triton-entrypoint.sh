@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Start Triton with one model: `triton-entrypoint [OPTION OF TRITONSERVER...]`. MODEL and MODEL_REPOSITORY are environment.
+# Start Triton with one model: `triton-entrypoint [OPTION OF TRITONSERVER...]`. The environment may set MODEL and
+# MODEL_REPOSITORY.
 #
 # An engine of several GPUs is one tritonserver for each, in TensorRT-LLM's leader mode: this script starts itself again
-# under mpirun. Rank 0 serves; the others never come back from loading the model, where they do their share of each step.
+# under mpirun. Rank 0 serves. The other ranks do their share of each step inside the call that loads the model.
 set -euo pipefail
 
 model=${MODEL:-tensorrt_llm}
@@ -14,7 +15,7 @@ fail() {
     exit 1
 }
 
-# GPUs that share the model; a configuration without this parameter is of an engine that knows no GPUs.
+# Print the number of GPUs that share the model: 1 if the configuration has no such parameter, as the CPU engine's.
 tensor_parallel_size() {
     local entry
     entry=$(sed 's/#.*//' "$config" | tr -d '[:space:]' | grep -o 'key:"tensor_parallel_size"[^}]*' || true)
@@ -29,11 +30,11 @@ size=$(tensor_parallel_size)
 rank=${OMPI_COMM_WORLD_RANK:-}
 
 if ((size > 1)) && [[ -z $rank ]]; then
-    # mpirun would tie each of two ranks to one core, and a Triton has many threads.
+    # By default mpirun binds each of two ranks to one core, and Triton has many threads.
     exec mpirun --bind-to none -n "$size" "$0" "$@"
 fi
 
-# Both models are in one repository. The configuration is complete: Triton must not guess at it.
+# Load only this model of the repository, with its configuration as it is written.
 arguments=(
     "--model-repository=$repository"
     --model-control-mode=explicit
@@ -47,8 +48,8 @@ if ((${rank:-0} > 0)); then
     exec tritonserver "${arguments[@]}" --allow-http=false --allow-metrics=false
 fi
 
-# What changes a running server or reads its memory is closed to everybody: the APIs want a header whose value is a line
-# break, which no header can hold. So there is no secret to keep.
+# The APIs that change a running server or read its memory are closed to everybody: they require a header whose value is
+# a line break, which HTTP cannot send. So no secret is needed.
 closed=$'model-repository,shared-memory,trace,logging:closed=\n'
 exec tritonserver "${arguments[@]}" \
     --http-address=0.0.0.0 --http-port=8000 --metrics-address=0.0.0.0 --metrics-port=8002 --exit-timeout-secs=30 \
