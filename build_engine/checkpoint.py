@@ -149,7 +149,7 @@ def _find_shards(path: Path) -> dict[str, str]:
 def _headers(shard: Path) -> dict[str, TensorSpec]:
     """What a shard's header says it holds; opening it also proves that the file is whole."""
     with _opened(shard) as tensors:
-        return {name: _spec(tensors.get_slice(name)) for name in tensors.keys()}  # noqa: SIM118  not a mapping
+        return {name: spec_of(tensors.get_slice(name)) for name in tensors.keys()}  # noqa: SIM118  not a mapping
 
 
 @contextmanager
@@ -163,7 +163,8 @@ def _opened(shard: Path) -> Iterator[Any]:
         ) from error
 
 
-def _spec(tensor: Any) -> TensorSpec:
+def spec_of(tensor: Any) -> TensorSpec:
+    """Dtype and shape of a tensor in an open safetensors file, from its slice."""
     return TensorSpec((tensor.get_dtype(),), tuple(tensor.get_shape()))
 
 
@@ -171,14 +172,14 @@ def _check_tensors(path: Path, shards: Mapping[str, str], expected: Mapping[str,
     held = {shard: _headers(path / shard) for shard in sorted(set(shards.values()))}
     for name, spec in expected.items():
         if name not in shards:
-            raise CheckpointError(f"tensor {name}: missing from the weights; accepted: {_describe(spec)}")
+            raise CheckpointError(f"tensor {name}: missing from the weights; accepted: {spec}")
         found = held[shards[name]].get(name)
         if found is None:
             raise CheckpointError(
-                f"{shards[name]}: tensor {name} is not in it, though {INDEX} says so; accepted: {_describe(spec)}"
+                f"{shards[name]}: tensor {name} is not in it, though {INDEX} says so; accepted: {spec}"
             )
         if found.dtypes[0] not in spec.dtypes or found.shape != spec.shape:
-            raise CheckpointError(f"{shards[name]}: tensor {name} is {_describe(found)}; accepted: {_describe(spec)}")
+            raise CheckpointError(f"{shards[name]}: tensor {name} is {found}; accepted: {spec}")
     for shard, name in ((shard, name) for shard, tensors in held.items() for name in tensors):
         if name not in expected and not _is_redundant(name):
             raise CheckpointError(
@@ -189,7 +190,3 @@ def _check_tensors(path: Path, shards: Mapping[str, str], expected: Mapping[str,
 def _is_redundant(name: str) -> bool:
     """Rotary tables are derived from the config, and a tied head may be stored all the same. Others would be lost."""
     return name.endswith(".rotary_emb.inv_freq") or name == "lm_head.weight"
-
-
-def _describe(spec: TensorSpec) -> str:
-    return f"{' or '.join(spec.dtypes)} {list(spec.shape)}"

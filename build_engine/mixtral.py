@@ -54,6 +54,9 @@ class TensorSpec:
     dtypes: tuple[str, ...]
     shape: tuple[int, ...]
 
+    def __str__(self) -> str:
+        return f"{' or '.join(self.dtypes)} {list(self.shape)}"
+
     @property
     def engine_bytes(self) -> int:
         """Bytes in an engine: packed 4-bit values stay as they are, all others become float16."""

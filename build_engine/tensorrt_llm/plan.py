@@ -25,7 +25,7 @@ TOKENS_PER_BLOCK = 32  # the default of trtllm-build
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class RecommendedConfig:
     """What the plan would put into config.pbtxt, by the names used there."""
 
     max_batch_size: int
@@ -37,7 +37,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One model on `tp_size` equal GPUs; bytes are per GPU. `settings` is None where it does not fit."""
+    """One model on `tp_size` equal GPUs; bytes are per GPU. `recommended` is None where it does not fit."""
 
     tp_size: int
     weight_bytes: int
@@ -45,7 +45,7 @@ class Plan:
     kv_tokens: int
     longest_sequences: dict[int, int]
     tokens_per_s: dict[int, float]
-    settings: Settings | None
+    recommended: RecommendedConfig | None
 
 
 def make_plan(config: MixtralConfig, gpu: Gpu, tp_size: int) -> Plan | str:
@@ -60,7 +60,7 @@ def make_plan(config: MixtralConfig, gpu: Gpu, tp_size: int) -> Plan | str:
         kv_tokens=tokens,
         longest_sequences={requests: longest_sequence(config, tokens, requests) for requests in CONCURRENCIES},
         tokens_per_s={batch: roofline(config, gpu, tp_size, batch) for batch in BATCH_SIZES},
-        settings=_settings(config, gpu, tp_size, tokens),
+        recommended=_recommended_config(config, gpu, tp_size, tokens),
     )
 
 
@@ -140,7 +140,7 @@ def _products(config: MixtralConfig, kinds: tuple[str, ...]) -> Iterator[int]:
     return (sizes[kind][0] * sizes[kind][1] for kind in kinds)
 
 
-def _settings(config: MixtralConfig, gpu: Gpu, tp_size: int, kv_tokens: int) -> Settings | None:
+def _recommended_config(config: MixtralConfig, gpu: Gpu, tp_size: int, kv_tokens: int) -> RecommendedConfig | None:
     """Batch and step sizes by memory: activations grow with max_num_tokens, slots with max_batch_size."""
     if kv_tokens == 0:
         return None
@@ -150,7 +150,7 @@ def _settings(config: MixtralConfig, gpu: Gpu, tp_size: int, kv_tokens: int) -> 
         max_batch_size, max_num_tokens = (64 if tp_size == 1 else 128), 4096
     else:
         max_batch_size, max_num_tokens = 32, 2048
-    return Settings(
+    return RecommendedConfig(
         max_batch_size=max_batch_size,
         max_num_tokens=max_num_tokens,
         max_seq_len=longest_sequence(config, kv_tokens, 1),

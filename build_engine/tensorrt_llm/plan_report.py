@@ -34,19 +34,19 @@ def report(config: MixtralConfig, gpu: Gpu) -> str:
 def _lines(plan: Plan) -> Iterator[str]:
     yield f"  weights per GPU        {plan.weight_bytes / GIB:.2f} GiB ({plan.weight_bytes} bytes)"
     yield f"  KV cache per token     {plan.kv_bytes_per_token / 1024:g} KiB per GPU"
-    if plan.settings is None:
+    if plan.recommended is None:
         yield "  does not fit: no memory is left for a KV cache"
         return
     yield f"  KV cache               {plan.kv_tokens} tokens"
     yield f"  longest sequence       {_by(CONCURRENCIES, plan.longest_sequences, 'at', ',d')} concurrent requests"
     speeds = _by(BATCH_SIZES, plan.tokens_per_s, "at batch", ",.0f")
     yield f"  tokens/s, upper limit  {speeds} (bandwidth, {ROOFLINE_CONTEXT} tokens of context, all requests together)"
-    settings = plan.settings
+    config = plan.recommended
     yield (
-        f"  config.pbtxt           max_batch_size: {settings.max_batch_size},"
-        f" max_num_tokens: {settings.max_num_tokens}, max_seq_len: {settings.max_seq_len},"
-        f" tensor_parallel_size: {settings.tensor_parallel_size},"
-        f" kv_cache_free_gpu_mem_fraction: {settings.kv_cache_free_gpu_mem_fraction}"
+        f"  config.pbtxt           max_batch_size: {config.max_batch_size},"
+        f" max_num_tokens: {config.max_num_tokens}, max_seq_len: {config.max_seq_len},"
+        f" tensor_parallel_size: {config.tensor_parallel_size},"
+        f" kv_cache_free_gpu_mem_fraction: {config.kv_cache_free_gpu_mem_fraction}"
     )
 
 

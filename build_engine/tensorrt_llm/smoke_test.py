@@ -40,7 +40,7 @@ _POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GreedyAnswer:
     """What one request got; `log_probs` has one value per token, `seconds` lie between first and last token."""
 
     token_ids: list[int]
@@ -65,7 +65,7 @@ class SmokeTest:
     keep_open: tuple[int, ...] = ()
 
 
-def smoke(test: SmokeTest, tools: Toolchain) -> tuple[Answer, int]:
+def smoke(test: SmokeTest, tools: Toolchain) -> tuple[GreedyAnswer, int]:
     """A greedy answer, and for how many tokens a second one was the same.
 
     Raises ToolFailed when Triton ends, EngineError for what is not plausible.
@@ -80,7 +80,7 @@ def smoke(test: SmokeTest, tools: Toolchain) -> tuple[Answer, int]:
     return second, tokens_alike(first, second)
 
 
-def tokens_alike(first: Answer, second: Answer) -> int:
+def tokens_alike(first: GreedyAnswer, second: GreedyAnswer) -> int:
     """Tokens until two answers part. Raises EngineError when their log probabilities say that it is not for rounding.
 
     Rounding that moves no log probability by more than so much moves the greatest by no more, whichever token has it.
@@ -97,7 +97,7 @@ def tokens_alike(first: Answer, second: Answer) -> int:
     return len(first.token_ids)
 
 
-def check_answer(answer: Answer, vocab_size: int) -> None:
+def check_answer(answer: GreedyAnswer, vocab_size: int) -> None:
     """Raises EngineError for a wrong number of tokens, one that the model does not have, or a log probability that is
     no number or above zero."""
     if len(answer.token_ids) != _NUM_TOKENS:
@@ -165,7 +165,7 @@ def _await(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     raise EngineError(f"Triton did not load the engine within {_START_TIMEOUT_S:.0f} s; its log is {log}")
 
 
-def _generate(url: str, prompt_token_ids: list[int]) -> Answer:
+def _generate(url: str, prompt_token_ids: list[int]) -> GreedyAnswer:
     body = {
         "input_ids": prompt_token_ids,
         "input_lengths": len(prompt_token_ids),
@@ -187,7 +187,7 @@ def _generate(url: str, prompt_token_ids: list[int]) -> Answer:
         raise EngineError(f"the engine does not answer ({error})") from error
 
 
-def _read_answer(events: Iterator[bytes]) -> Answer:
+def _read_answer(events: Iterator[bytes]) -> GreedyAnswer:
     """Token ids come in parts; log probabilities are of all tokens so far each time. A list of one is a scalar."""
     token_ids: list[int] = []
     log_probs: list[float] = []
@@ -202,7 +202,7 @@ def _read_answer(events: Iterator[bytes]) -> Answer:
         first = first if token_ids else last
         token_ids += _list(event.get("output_ids", []))
         log_probs = _list(event.get("output_log_probs", [])) or log_probs
-    return Answer(token_ids, log_probs, last - first)
+    return GreedyAnswer(token_ids, log_probs, last - first)
 
 
 def _list(value: Any) -> list[Any]:

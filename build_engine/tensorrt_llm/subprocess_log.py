@@ -38,7 +38,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class ToolUsage:
     """What a finished run took; `host_mib` is of its largest process."""
 
     seconds: float
@@ -49,7 +49,7 @@ class Usage:
         return f"{self.seconds:.0f} s, at most {self.host_mib} MiB of host and {self.gpu_mib} MiB of GPU memory"
 
 
-def run_tool(run: Run) -> Usage:
+def run_tool(run: Run) -> ToolUsage:
     """Run to the end. Raises ToolFailed for any status but 0, HostError when the program cannot be started.
 
     Whatever else interrupts the wait ends the program and its children too.
@@ -66,7 +66,7 @@ def run_tool(run: Run) -> Usage:
             raise
     if status:
         raise failed(run.what, run.command[0], status, run.log)
-    return Usage(seconds=time.monotonic() - started, host_mib=host_mib, gpu_mib=gpu_mib)
+    return ToolUsage(seconds=time.monotonic() - started, host_mib=host_mib, gpu_mib=gpu_mib)
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:

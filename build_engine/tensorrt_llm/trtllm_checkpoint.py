@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from build_engine.awq import Float16, Uint8
+from build_engine.checkpoint import spec_of
 from build_engine.errors import ConversionError
 from build_engine.mixtral import MixtralConfig, TensorSpec
 
@@ -64,15 +65,14 @@ class RankFile:
         """
         if missing := weights.keys() - self.names:
             name = min(missing)
-            raise ConversionError(f"{self._file.name}: tensor {name} is missing; accepted: {_describe(weights[name])}")
+            raise ConversionError(f"{self._file.name}: tensor {name} is missing; accepted: {weights[name]}")
         accepted = {**weights, **constants}
         for name in sorted(self.names):
             if name not in accepted:
                 raise ConversionError(f"{self._file.name}: tensor {name} is no part of a Mixtral in W4A16_GPTQ")
-            if (found := _spec(self._tensors.get_slice(name))) != (spec := accepted[name]):
+            if (found := spec_of(self._tensors.get_slice(name))) != (spec := accepted[name]):
                 raise ConversionError(
-                    f"{self._file.name}: tensor {name} is {_describe(found)}; accepted: {_describe(spec)}"
-                    f"{_padding(found, spec)}"
+                    f"{self._file.name}: tensor {name} is {found}; accepted: {spec}{_padding(found, spec)}"
                 )
 
     def _part(self, name: str, expert: int | None) -> NDArray[Any]:
@@ -155,14 +155,6 @@ def lookup(fields: object, path: str) -> object:
     for name in path.split("."):
         fields = fields.get(name) if isinstance(fields, Mapping) else None
     return fields
-
-
-def _spec(tensor: Any) -> TensorSpec:
-    return TensorSpec((tensor.get_dtype(),), tuple(tensor.get_shape()))
-
-
-def _describe(spec: TensorSpec) -> str:
-    return f"{spec.dtypes[0]} {list(spec.shape)}"
 
 
 def _padding(found: TensorSpec, expected: TensorSpec) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import openvino_genai as genai
 import triton_python_backend_utils as pb_utils
-from settings import KV_BLOCK_TOKENS, Settings
+from settings import KV_BLOCK_TOKENS, EngineSettings
 
 METRICS_PERIOD_NS = 100_000_000
 
@@ -13,7 +13,9 @@ METRICS_PERIOD_NS = 100_000_000
 class Gauges:
     """Requests and KV cache blocks; written at most ten times a second, and once more when the batch runs empty."""
 
-    def __init__(self, labels: dict[str, str], settings: Settings, pipeline: genai.ContinuousBatchingPipeline) -> None:
+    def __init__(
+        self, labels: dict[str, str], settings: EngineSettings, pipeline: genai.ContinuousBatchingPipeline
+    ) -> None:
         self._pipeline, self._num_kv_blocks, self._written_ns = pipeline, settings.num_kv_blocks, 0
         self._requests = _Family("nv_trt_llm_request_metrics", "TRT LLM request metrics", "request_type", labels)
         self._kv_cache = _Family(

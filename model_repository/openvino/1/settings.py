@@ -18,7 +18,7 @@ class MissingEngine(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class EngineSettings:
     """Requests, tokens and blocks, as the names say."""
 
     engine_dir: Path
@@ -29,13 +29,13 @@ class Settings:
     limits: EngineLimits
 
 
-def read_settings(args: dict[str, str]) -> Settings:
+def read_settings(args: dict[str, str]) -> EngineSettings:
     """From what Triton hands to `initialize`. Raises MissingEngine."""
     config = json.loads(args["model_config"])
     parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
     engine_dir = Path(args["model_repository"], args["model_version"], "engine")
     model = _read_manifest(engine_dir)["model"]
-    return Settings(
+    return EngineSettings(
         engine_dir=engine_dir,
         max_batch_size=config["max_batch_size"],
         max_num_tokens=int(parameters["max_num_tokens"]),
@@ -49,7 +49,7 @@ def read_settings(args: dict[str, str]) -> Settings:
     )
 
 
-def open_pipeline(settings: Settings) -> genai.ContinuousBatchingPipeline:
+def open_pipeline(settings: EngineSettings) -> genai.ContinuousBatchingPipeline:
     """Compile the engine for this CPU and allocate its KV cache."""
     scheduler = genai.SchedulerConfig()
     scheduler.max_num_seqs = settings.max_batch_size

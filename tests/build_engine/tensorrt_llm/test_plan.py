@@ -113,11 +113,11 @@ def test_arithmetic_bounds_a_gpu_with_bandwidth_to_spare(config: MixtralConfig) 
     ("gpu", "tp_size", "sizes"),
     [("h100-80g", 1, (256, 8192)), ("l40s", 1, (64, 4096)), ("l40s", 2, (128, 4096)), ("rtx4090", 2, (32, 2048))],
 )
-def test_settings_for_config_pbtxt(config: MixtralConfig, gpu: str, tp_size: int, sizes: tuple[int, int]) -> None:
-    settings = plan_of(config, gpu, tp_size).settings
-    assert settings is not None
-    assert (settings.max_batch_size, settings.max_num_tokens) == sizes
-    assert (settings.max_seq_len, settings.tensor_parallel_size) == (32768, tp_size)
+def test_recommended_config_pbtxt(config: MixtralConfig, gpu: str, tp_size: int, sizes: tuple[int, int]) -> None:
+    recommended = plan_of(config, gpu, tp_size).recommended
+    assert recommended is not None
+    assert (recommended.max_batch_size, recommended.max_num_tokens) == sizes
+    assert (recommended.max_seq_len, recommended.tensor_parallel_size) == (32768, tp_size)
 
 
 def test_a_split_that_would_be_padded_is_not_planned() -> None:
