@@ -1,4 +1,7 @@
-"""What an endpoint hands to the server: the generations of one answer, their constraint, and how to write them."""
+"""What an endpoint hands to the server: the generations of one reply, their constraint, and the reply's writer.
+
+A reply is what the client gets for a request. It has one answer, or `n` of them, each of one generation.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,20 +21,20 @@ class Answer:
     outcome: Outcome
 
 
-class ReplyFormat(Protocol):
-    """How an endpoint writes its answers. It is made for one answer and may remember what it has written.
+class ReplyWriter(Protocol):
+    """Writes one reply as an endpoint does. It keeps state, so each reply needs a new one.
 
-    `index` is the place of a generation among those of the job.
+    `index` counts the generations of the job from 0.
     """
 
     def complete(self, answers: Sequence[Answer]) -> bytes:
-        """The JSON body of an answer that is not streamed."""
+        """The JSON body of a reply that is not streamed."""
 
     def start(self) -> bytes:
         """The first events of a stream, before any text."""
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """The events for more text; empty if the format holds it back."""
+        """The events for more text; empty if the writer holds it back."""
 
     def finish(self, index: int, outcome: Outcome) -> bytes:
         """The last events of one generation."""
@@ -45,15 +48,15 @@ class ReplyFormat(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """The generations of one answer, checked and tokenized.
+    """The generations of one reply, checked and tokenized.
 
-    `id` is that of the answer, for the log. `constraint` must be compiled, and its grammar set by `with_guide`, before
-    the job runs. `with_tokens`: the format wants the tokens beside the text.
+    `id` is that of the reply, for the log. `constraint` must be compiled, and its grammar set by `with_guide`, before
+    the job runs. `with_tokens`: the writer needs the tokens too, not only the text.
     """
 
     id: str
     requests: Sequence[GenerationRequest]
-    format: ReplyFormat
+    writer: ReplyWriter
     stream: bool
     with_tokens: bool = False
     constraint: Constraint | None = None

@@ -1,4 +1,4 @@
-"""Errors to responses, in one place. Once a stream has started, the format of the answer writes the error instead."""
+"""Errors to HTTP responses. Once a stream has started, the job's writer makes an event of the error instead."""
 
 import logging
 

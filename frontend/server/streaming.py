@@ -1,7 +1,7 @@
-"""The response to a job: one JSON body, or a stream of server-sent events, written while the engine generates.
+"""The HTTP response to a job: one JSON body, or a stream of server-sent events, sent while the engine generates.
 
-Pure ASGI, because a layer between the engine and the socket costs CPU at every token. What the bytes say is decided by
-the job's format.
+Pure ASGI, because each call between the engine and the socket costs CPU at every token. The job's writer makes the
+bytes of the body.
 """
 
 import logging
@@ -71,7 +71,7 @@ class JobResponse(Response):
                 raise
             if error is not exc:
                 _log.exception("%s", self._job.id)
-            await self._shortest_send({"type": "http.response.body", "body": self._job.format.error(error)})
+            await self._shortest_send({"type": "http.response.body", "body": self._job.writer.error(error)})
         finally:
             self._report(ended, time.monotonic() - self._begin)
 
@@ -117,7 +117,7 @@ class JsonResponse(JobResponse):
     async def _answer(self, send: Send, key: str) -> None:
         self._deltas: list[list[Delta]] = [[] for _ in self._job.requests]
         await self._run(key)
-        body = self._job.format.complete(list(map(_to_answer, self._deltas, self._outcomes)))
+        body = self._job.writer.complete(list(map(_to_answer, self._deltas, self._outcomes)))
         self._started = True
         headers = [*self.raw_headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -139,14 +139,14 @@ class EventStreamResponse(JobResponse):
         self._sender = Sender(self._shortest_send)
         await self._run(key)
         await self._sender.drain()
-        await self._shortest_send({"type": "http.response.body", "body": self._job.format.end(self._outcomes)})
+        await self._shortest_send({"type": "http.response.body", "body": self._job.writer.end(self._outcomes)})
 
     def _write(self, index: int, deltas: Sequence[Delta]) -> None:
-        write = self._job.format.delta
+        write = self._job.writer.delta
         if self._started:
             self._send_body(b"".join([write(index, delta) for delta in deltas]))
             return
-        body = self._job.format.start() + b"".join([write(index, delta) for delta in deltas])
+        body = self._job.writer.start() + b"".join([write(index, delta) for delta in deltas])
         self._send_headers()
         self._send_body(body)
 
@@ -163,7 +163,7 @@ class EventStreamResponse(JobResponse):
     def on_finish(self, index: int) -> None:
         """See `run.Listener`."""
         super().on_finish(index)
-        self._send_body(self._job.format.finish(index, self._decoders[index].outcome))
+        self._send_body(self._job.writer.finish(index, self._decoders[index].outcome))
 
     def _send_body(self, body: bytes) -> None:
         if body:

@@ -18,7 +18,7 @@ from frontend.text.messages import Message, join_texts
 from frontend.text.served_model import ServedModel
 from frontend.text.tools import ToolUse
 
-from .response import ChatFormat
+from .response import ChatWriter
 from .types import ChatCompletionRequest, ChatMessage, PromptFields
 
 
@@ -44,7 +44,7 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
     return Job(
         id=reply.id,
         requests=requests,
-        format=_to_format(body, reply, requests, tool_use, model),
+        writer=_to_writer(body, reply, requests, tool_use, model),
         stream=bool(body.stream),
         with_tokens=bool(body.logprobs or body.return_token_ids),
         constraint=constraint,
@@ -82,15 +82,15 @@ def to_message(message: ChatMessage, param: str, escape: EscapeSpecialTokens) ->
     return Message(role, escape(text), calls)
 
 
-def _to_format(
+def _to_writer(
     body: ChatCompletionRequest,
     reply: Reply,
     requests: Sequence[GenerationRequest],
     tool_use: ToolUse,
     model: ServedModel,
-) -> ChatFormat:
+) -> ChatWriter:
     prompt_token_ids = requests[0].prompt_token_ids
-    return ChatFormat(
+    return ChatWriter(
         reply,
         num_choices=len(requests),
         num_prompt_tokens=len(prompt_token_ids),

@@ -17,7 +17,7 @@ from frontend.text.tools import NO_TOOLS, ToolChoice, collect, finish_reason
 from .types import AssistantMessage, ChatChoice, ChatCompletion, ChatLogprobs
 
 
-class ChatFormat:
+class ChatWriter:
     """The JSON body has exactly vLLM 0.4's fields in its order, and further ones only where the request asks for them.
 
     The bytes that all chunks share are rendered once: a chunk of plain text costs little more than escaping its text.

@@ -14,7 +14,7 @@ from frontend.openai.unsupported import check_supported
 from frontend.text.served_model import ServedModel
 from frontend.text.tokenizer import Tokenizer
 
-from .response import CompletionFormat
+from .response import CompletionWriter
 from .types import CompletionRequest
 
 _DEFAULT_MAX_TOKENS = 16
@@ -47,7 +47,7 @@ def to_completion_job(body: CompletionRequest, model: ServedModel, reply: Reply,
     return Job(
         id=reply.id,
         requests=requests,
-        format=CompletionFormat(body, reply, requests, echoes=_echoes(body, prompts, model)),
+        writer=CompletionWriter(body, reply, requests, echoes=_echoes(body, prompts, model)),
         stream=bool(body.stream),
         with_tokens=logprobs or bool(body.return_token_ids),
         constraint=constraint,

@@ -14,7 +14,7 @@ from frontend.openai.reply import Chunks, Reply, error_event, usage_body
 from .types import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 
 
-class CompletionFormat:
+class CompletionWriter:
     """`text_completion` objects. `echoes`: the prompt's text for each choice, where the request asks for it."""
 
     def __init__(

@@ -21,7 +21,7 @@ from frontend.text.messages import Message, join_texts
 from frontend.text.served_model import ServedModel
 from frontend.text.tools import ToolChoice, ToolUse
 
-from .response import ResponsesFormat
+from .response import ResponsesWriter
 from .types import (
     FunctionCallItem,
     FunctionCallOutputItem,
@@ -60,7 +60,7 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
     return Job(
         id=reply.id,
         requests=requests,
-        format=ResponsesFormat(_to_response(body, reply), parser),
+        writer=ResponsesWriter(_to_response(body, reply), parser),
         stream=bool(body.stream),
         with_tokens=logprobs,
         constraint=constraint,

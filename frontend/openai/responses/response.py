@@ -18,7 +18,7 @@ from .items import Events, FunctionCallEvents, MessageEvents
 from .types import IncompleteDetails, InputTokensDetails, ItemStatus, ResponseError, ResponseUsage
 
 
-class ResponsesFormat:
+class ResponsesWriter:
     """`response` is the ResponseObject before there is output; `parser` is set if the answer may call functions.
 
     Items are written one after the other: a message when there is text, a call when there is one. The next item

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from frontend.generation import Delta, Ending, Outcome, Usage
-from frontend.openai.chat.response import ChatFormat
+from frontend.openai.chat.response import ChatWriter
 from frontend.openai.job import Answer
 from frontend.openai.reply import Reply
 from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, MODEL, Running, body, error_of
@@ -94,11 +94,11 @@ def test_prompts_and_answers_to_each_stand_in_order(client: openai.OpenAI, trito
 @pytest.mark.parametrize("fingerprint", [None, "fp_0123456789ab"])
 def test_the_fingerprint_is_behind_all_else_and_only_where_it_is_wanted(fingerprint: str | None) -> None:
     reply = Reply(id="cmpl-0", created=1, model="m", system_fingerprint=fingerprint)
-    format_ = ChatFormat(reply, num_choices=1, num_prompt_tokens=1)
+    writer = ChatWriter(reply, num_choices=1, num_prompt_tokens=1)
     ending = Ending(finish_reason="stop", stop_reason=None)
     outcome = Outcome(ending=ending, usage=Usage(num_prompt_tokens=1, num_completion_tokens=1))
-    whole = json.loads(format_.complete([Answer(text="a", tokens=[], outcome=outcome)]))
-    chunk = json.loads(format_.delta(0, Delta("a")).removeprefix(b"data: "))
+    whole = json.loads(writer.complete([Answer(text="a", tokens=[], outcome=outcome)]))
+    chunk = json.loads(writer.delta(0, Delta("a")).removeprefix(b"data: "))
     expected = ["id", "object", "created", "model", "choices", "usage"]
     assert list(whole) == [*expected, "system_fingerprint"][: 6 + bool(fingerprint)]
     assert whole.get("system_fingerprint") == chunk.get("system_fingerprint") == fingerprint

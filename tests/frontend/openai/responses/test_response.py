@@ -25,10 +25,10 @@ from frontend.generation import (
     TokenChunk,
     Usage,
 )
-from frontend.openai.job import Answer, ReplyFormat
+from frontend.openai.job import Answer, ReplyWriter
 from frontend.openai.reply import Reply
 from frontend.openai.responses.request import to_responses_job
-from frontend.openai.responses.response import ResponsesFormat
+from frontend.openai.responses.response import ResponsesWriter
 from frontend.openai.responses.types import ResponsesRequest
 from frontend.text.detokenizer import AnswerDecoder
 from frontend.text.served_model import ServedModel
@@ -43,10 +43,10 @@ USAGE = (
 CALLS = '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]'
 
 
-def format_of(choice: ToolChoice | None = None) -> ResponsesFormat:
+def writer_of(choice: ToolChoice | None = None) -> ResponsesWriter:
     numbers = count()
     parser = None if choice is None else ToolCallParser(choice, lambda: f"call_{next(numbers)}")
-    return ResponsesFormat(RESPONSE, parser)
+    return ResponsesWriter(RESPONSE, parser)
 
 
 def outcome(reason: FinishReason = "stop") -> Outcome:
@@ -54,10 +54,10 @@ def outcome(reason: FinishReason = "stop") -> Outcome:
     return Outcome(ending=Ending(finish_reason=reason, stop_reason=None), usage=usage)
 
 
-def stream(written: ResponsesFormat, texts: Sequence[str], reason: FinishReason = "stop") -> list[tuple[str, str]]:
+def stream(writer: ResponsesWriter, texts: Sequence[str], reason: FinishReason = "stop") -> list[tuple[str, str]]:
     """Names and data of all events."""
-    deltas = [written.delta(0, Delta(text)) for text in texts]
-    ended = [written.finish(0, outcome(reason)), written.end([outcome(reason)])]
+    deltas = [writer.delta(0, Delta(text)) for text in texts]
+    ended = [writer.finish(0, outcome(reason)), writer.end([outcome(reason)])]
     return events_of(b"".join(deltas + ended))
 
 
@@ -72,7 +72,7 @@ def events_of(body: bytes) -> list[tuple[str, str]]:
 
 
 def test_every_event_of_a_message_to_the_byte() -> None:
-    written = format_of()
+    writer = writer_of()
     message = '{"id":"msg_70","type":"message","status":"%s","content":[%s],"role":"assistant"}'
     part = '{"type":"output_text","annotations":[],"logprobs":[],"text":"%s"}'
     response = '{"id":"resp_7","status":"%s","output":[%s],"usage":%s}'
@@ -90,8 +90,8 @@ def test_every_event_of_a_message_to_the_byte() -> None:
         ("response.output_item.done", '"output_index":0,"item":' + whole),
         ("response.completed", '"response":' + response % ("completed", whole, USAGE)),
     ]
-    body = written.start() + b"".join(written.delta(0, Delta(text)) for text in ("Ein ", "", "„Haus“"))
-    body += written.finish(0, outcome()) + written.end([outcome()])
+    body = writer.start() + b"".join(writer.delta(0, Delta(text)) for text in ("Ein ", "", "„Haus“"))
+    body += writer.finish(0, outcome()) + writer.end([outcome()])
     assert body.decode() == "".join(
         f'event: {name}\ndata: {{"type":"{name}","sequence_number":{number},{fields}}}\n\n'
         for number, (name, fields) in enumerate(expected)
@@ -124,28 +124,28 @@ def test_every_event_of_calls_to_the_byte() -> None:
         ),
     ]
     cut = CALLS.index("}")
-    assert stream(format_of(ToolChoice(mode="auto")), [CALLS[:cut], CALLS[cut:]]) == [
+    assert stream(writer_of(ToolChoice(mode="auto")), [CALLS[:cut], CALLS[cut:]]) == [
         (name, f'{{"type":"{name}","sequence_number":{number},{fields}}}')
         for number, (name, fields) in enumerate(expected)
     ]
 
 
 def test_log_probabilities_come_with_their_text_and_add_up() -> None:
-    written = format_of()
-    written.delta(0, Delta("é", [Token(1, b"\xc3", -0.5), Token(2, b"\xa9", -0.25)]))
-    [(name, data)] = events_of(written.delta(0, Delta("", [Token(3, b"", -1.0)])))
+    writer = writer_of()
+    writer.delta(0, Delta("é", [Token(1, b"\xc3", -0.5), Token(2, b"\xa9", -0.25)]))
+    [(name, data)] = events_of(writer.delta(0, Delta("", [Token(3, b"", -1.0)])))
     told = [
         {"token": "\ufffd", "logprob": -0.5, "bytes": [0xC3], "top_logprobs": []},
         {"token": "\ufffd", "logprob": -0.25, "bytes": [0xA9], "top_logprobs": []},
         {"token": "", "logprob": -1.0, "bytes": [], "top_logprobs": []},
     ]
     assert (name, json.loads(data)["logprobs"]) == ("response.output_text.delta", told[2:])
-    [done, part, item] = [json.loads(data) for _, data in events_of(written.finish(0, outcome()))]
+    [done, part, item] = [json.loads(data) for _, data in events_of(writer.finish(0, outcome()))]
     assert done["logprobs"] == part["part"]["logprobs"] == item["item"]["content"][0]["logprobs"] == told
 
 
 def test_an_answer_cut_by_its_limit_is_incomplete_and_says_why() -> None:
-    *_, (name, data) = stream(format_of(), ["Ein"], "length")
+    *_, (name, data) = stream(writer_of(), ["Ein"], "length")
     response = json.loads(data)["response"]
     assert (name, response["status"]) == ("response.incomplete", "incomplete")
     assert response["incomplete_details"] == {"reason": "max_output_tokens"}
@@ -154,23 +154,23 @@ def test_an_answer_cut_by_its_limit_is_incomplete_and_says_why() -> None:
 
 @pytest.mark.parametrize("reason", ["stop", "length"])
 def test_a_call_that_was_cut_is_incomplete_whatever_cut_it(reason: FinishReason) -> None:
-    *_, (_, data) = stream(format_of(ToolChoice(mode="auto")), [CALLS[:-2]], reason)
+    *_, (_, data) = stream(writer_of(ToolChoice(mode="auto")), [CALLS[:-2]], reason)
     calls = json.loads(data)["response"]["output"]
     assert [(call["arguments"], call["status"]) for call in calls] == [('{"a": 1}', "completed"), ("{}", "completed")]
-    *_, (_, data) = stream(format_of(ToolChoice(mode="auto")), [CALLS[:-3]], reason)
+    *_, (_, data) = stream(writer_of(ToolChoice(mode="auto")), [CALLS[:-3]], reason)
     calls = json.loads(data)["response"]["output"]
     assert [(call["arguments"], call["status"]) for call in calls] == [('{"a": 1}', "completed"), ("{", "incomplete")]
 
 
 @pytest.mark.parametrize("choice", [None, ToolChoice(mode="auto")])
 def test_an_answer_without_tokens_is_an_empty_message(choice: ToolChoice | None) -> None:
-    *_, (_, data) = stream(format_of(choice), [])
+    *_, (_, data) = stream(writer_of(choice), [])
     [message] = json.loads(data)["response"]["output"]
     assert message["content"] == [{"type": "output_text", "annotations": [], "logprobs": [], "text": ""}]
 
 
 def test_words_around_calls_are_items_of_their_own_in_the_order_in_which_they_were_written() -> None:
-    *_, (_, data) = stream(format_of(ToolChoice(mode="auto")), [f"Moment.{CALLS}Fertig."])
+    *_, (_, data) = stream(writer_of(ToolChoice(mode="auto")), [f"Moment.{CALLS}Fertig."])
     output = json.loads(data)["response"]["output"]
     assert [item["type"] for item in output] == ["message", "function_call", "function_call", "message"]
     assert [item["id"] for item in output] == ["msg_70", "fc_71", "fc_72", "msg_73"]
@@ -179,11 +179,11 @@ def test_words_around_calls_are_items_of_their_own_in_the_order_in_which_they_we
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_stream_that_breaks_off_ends_with_what_there_is(begun: bool) -> None:
-    written = format_of()
-    written.start()
+    writer = writer_of()
+    writer.start()
     if begun:
-        written.delta(0, Delta("Ein"))
-    [(name, data)] = events_of(written.error(EngineFailed("It broke.")))
+        writer.delta(0, Delta("Ein"))
+    [(name, data)] = events_of(writer.error(EngineFailed("It broke.")))
     response = json.loads(data)["response"]
     assert (name, response["status"]) == ("response.failed", "failed")
     assert response["error"] == {"code": "server_error", "message": "It broke."}
@@ -191,12 +191,12 @@ def test_a_stream_that_breaks_off_ends_with_what_there_is(begun: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def tools_format(mixtral: ServedModel) -> Callable[[], ReplyFormat]:
-    """Makes formats as a request with tools does."""
+def new_tools_writer(mixtral: ServedModel) -> Callable[[], ReplyWriter]:
+    """Makes the writer of a request with tools."""
     tools = [{"type": "function", "name": name} for name in "fg"]
     body = ResponsesRequest.model_validate({"model": "m", "input": "Hi", "tools": tools})
     reply = Reply(id="resp_0", created=1, model="m")
-    return lambda: to_responses_job(body, mixtral, reply, seed=0).format
+    return lambda: to_responses_job(body, mixtral, reply, seed=0).writer
 
 
 TEXTS = ["", "Ein naïves café — 你好 🧑\u200d🚀", CALLS, f"Hm. {CALLS}", "[TOOL_CALLS] nothing", "a [TOOL_CALL b"]
@@ -206,7 +206,7 @@ EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 @settings(deadline=None)
 @given(st.sampled_from(TEXTS), st.data())
 def test_any_cut_of_the_tokens_gives_the_whole_answer(
-    mixtral: ServedModel, tools_format: Callable[[], ReplyFormat], text: str, data: st.DataObject
+    mixtral: ServedModel, new_tools_writer: Callable[[], ReplyWriter], text: str, data: st.DataObject
 ) -> None:
     token_ids = mixtral.tokenizer.encode_text(text, add_special_tokens=False)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(token_ids)))) | {0, len(token_ids)})
@@ -215,15 +215,15 @@ def test_any_cut_of_the_tokens_gives_the_whole_answer(
     decoder = AnswerDecoder(request, mixtral.tokenizer.bytes_of(skip_special_tokens=True), with_tokens=False)
     deltas = [decoder.feed(TokenChunk(token_ids[a:b])) for a, b in pairwise(cuts)]
     deltas.append(decoder.finish())
-    written = tools_format()
-    body = written.start() + b"".join(written.delta(0, delta) for delta in deltas)
-    body += written.finish(0, decoder.outcome) + written.end([decoder.outcome])
+    writer = new_tools_writer()
+    body = writer.start() + b"".join(writer.delta(0, delta) for delta in deltas)
+    body += writer.finish(0, decoder.outcome) + writer.end([decoder.outcome])
     events = [json.loads(data) for _, data in events_of(body)]
     for number, event in enumerate(events):
         assert event["sequence_number"] == number
         EVENT.validate_python(event, strict=True)
     answer = Answer(text="".join(delta.text for delta in deltas), tokens=(), outcome=decoder.outcome)
-    whole = orjson.loads(tools_format().complete([answer]))
+    whole = orjson.loads(new_tools_writer().complete([answer]))
     assert without_call_ids(events[-1]["response"]) == without_call_ids(whole)
     assert rebuilt(events) == [
         item["content"][0]["text"] if item["type"] == "message" else item["arguments"] for item in whole["output"]
