@@ -26,10 +26,10 @@ from .types import (
     FunctionCallItem,
     FunctionCallOutputItem,
     InputItem,
-    NamedToolChoice,
+    ItemText,
     ResponseObject,
     ResponsesRequest,
-    TextPart,
+    ToolChoiceFunction,
 )
 
 LOGPROBS = "message.output_text.logprobs"
@@ -133,7 +133,7 @@ def _to_message(item: InputItem, param: str, escape: EscapeSpecialTokens) -> Mes
     return Message("system" if item.role == "developer" else item.role, escape(_text_of(item.content)))
 
 
-def _text_of(parts: Sequence[TextPart]) -> str:
+def _text_of(parts: Sequence[ItemText]) -> str:
     return join_texts(part.text for part in parts)
 
 
@@ -171,7 +171,7 @@ def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
     return response.model_dump()
 
 
-def _choice_on_the_wire(choice: ToolChoice | None) -> Literal["none", "auto", "required"] | NamedToolChoice:
+def _choice_on_the_wire(choice: ToolChoice | None) -> Literal["none", "auto", "required"] | ToolChoiceFunction:
     if choice is None:
         return "auto"
-    return NamedToolChoice(type="function", name=choice.name) if choice.mode == "named" else choice.mode
+    return ToolChoiceFunction(type="function", name=choice.name) if choice.mode == "named" else choice.mode

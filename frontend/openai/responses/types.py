@@ -29,7 +29,7 @@ ItemStatus = Literal["in_progress", "completed", "incomplete"]
 CallId = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class TextPart(Body):
+class ItemText(Body):
     """Text that a client wrote (`input_text`), or an answer that is given back (`output_text`)."""
 
     type: Literal["input_text", "output_text"]
@@ -39,7 +39,7 @@ class TextPart(Body):
 
 
 _Text = Annotated[
-    list[TextPart], BeforeValidator(text_parts("input_text"), json_schema_input_type=str | list[TextPart])
+    list[ItemText], BeforeValidator(text_parts("input_text"), json_schema_input_type=str | list[ItemText])
 ]
 
 
@@ -117,8 +117,8 @@ class ResponseTool(FunctionDefinition, FunctionTyped):
     """A function, flat."""
 
 
-class NamedToolChoice(Body):
-    """The form of `tool_choice` that names a function, flat."""
+class ToolChoiceFunction(Body):
+    """The form of `tool_choice` that names a function, without chat's nesting; named as in OpenAI's SDK."""
 
     type: Literal["function"]
     name: str
@@ -169,7 +169,9 @@ class ResponsesRequest(SamplingFields):
     tool_choice: (
         Annotated[
             ToolChoice,
-            PlainValidator(_tool_choice, json_schema_input_type=Literal["none", "auto", "required"] | NamedToolChoice),
+            PlainValidator(
+                _tool_choice, json_schema_input_type=Literal["none", "auto", "required"] | ToolChoiceFunction
+            ),
         ]
         | None
     ) = Field(None, description="`none`, `auto`, `required`, or a function by name")
@@ -291,7 +293,7 @@ class ResponseObject(BaseModel):
     store: Literal[False] = False
     temperature: float
     text: dict[str, dict[str, Any]]
-    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice
+    tool_choice: Literal["none", "auto", "required"] | ToolChoiceFunction
     tools: Sequence[ResponseTool]
     top_logprobs: int
     top_p: float
