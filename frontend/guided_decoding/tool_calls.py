@@ -8,7 +8,7 @@ What the model writes, by `tool_choice`:
 
 The layout is json.dumps's. Only the very beginning may be a space, because SentencePiece's first token has one.
 
-A grammar spells tokens by their text. Where the marker is a control token (Mistral's vocabularies from v3 on) it has
+A grammar spells tokens by their text. Where the marker is a special token (Mistral's vocabularies from v3 on) it has
 no text, and no grammar can contain it. There `required` and `named` are as above, and `auto` has no constraint: the
 parser reads calls as the model wrote them, and `strict` is refused, as it cannot be enforced.
 """
@@ -22,10 +22,12 @@ from frontend.text.tools import TOOL_CALLS, Tool, ToolUse
 from .spec import Constraint, Grammar, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text, param_of
 
 
-def to_constraint(tool_use: ToolUse, *, answer: Constraint | None = None, can_guide_marker: bool) -> Constraint | None:
-    """The constraint on an answer that may call tools; None if the answer is free.
+def tool_use_constraint(
+    tool_use: ToolUse, *, answer: Constraint | None = None, can_guide_marker: bool
+) -> Constraint | None:
+    """The constraint on an answer that may call tools; None if there is none.
 
-    `answer` is the constraint on an answer without calls. `can_guide_marker` is false where the marker is a control
+    `answer` is the constraint on an answer without calls. `can_guide_marker` is false where the marker is a special
     token, or the engine has no guided decoding. Raises InvalidRequest that names the field, as compiling does.
     """
     match tool_use.choice.mode:

@@ -8,7 +8,7 @@ import orjson
 from frontend.errors import InvalidRequest, UnsupportedParameter
 from frontend.guided_decoding import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex
 from frontend.guided_decoding.spec import param_of
-from frontend.guided_decoding.tool_calls import to_constraint as to_tools_constraint
+from frontend.guided_decoding.tool_calls import tool_use_constraint
 from frontend.text.served_model import ServedModel
 from frontend.text.tools import NO_TOOLS, TOOL_CALLS, ToolUse
 
@@ -18,7 +18,7 @@ from .fields import CompletionFields, SamplingFields, StructuredOutputs
 def to_constraint(
     body: SamplingFields, response_format: Constraint | None, model: ServedModel, tool_use: ToolUse = NO_TOOLS
 ) -> Constraint | None:
-    """The constraint to compile; None if the answers are free. `response_format` is that of OpenAI's field.
+    """The constraint to compile; None if there is none. `response_format` is the constraint of OpenAI's field.
 
     Raises InvalidRequest for two constraints at once, UnsupportedParameter if the engine has no guided decoding.
     """
@@ -27,10 +27,10 @@ def to_constraint(
         first, second = map(param_of, constraints[:2])
         raise InvalidRequest(f"`{first}` and `{second}` exclude each other; send one.", param=second)
     can_guide = "guide" in model.engine.honours
-    marker_is_text = model.tokenizer.control_token_id(TOOL_CALLS) is None
+    marker_is_text = model.tokenizer.special_token_id(TOOL_CALLS) is None
     constraint = constraints[0] if constraints else None
     if tool_use.tools:
-        constraint = to_tools_constraint(tool_use, answer=constraint, can_guide_marker=can_guide and marker_is_text)
+        constraint = tool_use_constraint(tool_use, answer=constraint, can_guide_marker=can_guide and marker_is_text)
     if constraint is not None and not can_guide:
         param = param_of(constraint)
         raise UnsupportedParameter(f"The loaded engine cannot honour `{param}`: it has no input for it.", param=param)
@@ -38,7 +38,7 @@ def to_constraint(
 
 
 def response_format_constraint(body: CompletionFields) -> Constraint | None:
-    """That of `response_format`."""
+    """The constraint of `response_format`."""
     if (given := body.response_format) is None:
         return None
     schema = None if given.json_schema is None else given.json_schema.schema_
@@ -46,7 +46,10 @@ def response_format_constraint(body: CompletionFields) -> Constraint | None:
 
 
 def format_constraint(kind: str, schema: Mapping[str, Any] | None, param: str, schema_param: str) -> Constraint | None:
-    """That of a format of type `kind`: `text`, `json_object` or `json_schema`. The params are paths in the request."""
+    """The constraint of a format of type `kind`: `text`, `json_object` or `json_schema`.
+
+    `param` and `schema_param` are the paths of the format and of its schema's wrapper in the request.
+    """
     if kind == "json_object":
         return JsonObject(param=param)
     if kind != "json_schema":
@@ -57,7 +60,7 @@ def format_constraint(kind: str, schema: Mapping[str, Any] | None, param: str, s
 
 
 def _vllm_constraints(body: SamplingFields) -> Iterator[Constraint]:
-    """vLLM's fields: `guided_*` of 0.4, and `structured_outputs`, which came later."""
+    """The constraints of vLLM's fields: `guided_*` of 0.4, and `structured_outputs`, which came later."""
     older = StructuredOutputs.model_construct(
         json_=body.guided_json, regex=body.guided_regex, choice=body.guided_choice, grammar=body.guided_grammar
     )
@@ -80,7 +83,7 @@ def _constraints(given: StructuredOutputs, prefix: str) -> Iterator[Constraint]:
 
 
 def _parsed(schema: object, param: str) -> dict[str, object] | bool:
-    """A schema may be JSON text, as with vLLM."""
+    """The schema, which may be JSON text, as in vLLM."""
     if isinstance(schema, str):
         try:
             schema = orjson.loads(schema)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from frontend.errors import InvalidRequest
 from frontend.guided_decoding import Text, to_ebnf_text
-from frontend.guided_decoding.tool_calls import to_constraint
+from frontend.guided_decoding.tool_calls import tool_use_constraint
 from frontend.guided_decoding.xgrammar import RAW_VOCABULARY, CompiledGrammar, GrammarMatcher, load_core
 from frontend.text.tool_parser import ToolCallParser
 from frontend.text.tools import NO_TOOLS, TextDelta, Tool, ToolChoice, ToolUse, collect
@@ -47,7 +47,7 @@ NAMED = ToolChoice(mode="named", name="get_weather")
 @cache
 def compiled(mode: str, parallel: bool = True) -> CompiledGrammar:
     choice = {"auto": AUTO, "required": REQUIRED, "named": NAMED}[mode]
-    constraint = to_constraint(ToolUse(tools=TOOLS, choice=choice, parallel=parallel), can_guide_marker=True)
+    constraint = tool_use_constraint(ToolUse(tools=TOOLS, choice=choice, parallel=parallel), can_guide_marker=True)
     assert constraint is not None
     core = load_core()
     vocabulary = core.TokenizerInfo(
@@ -153,24 +153,24 @@ def test_calls_may_follow_text_in_a_constrained_answer() -> None:
     assert parser.all_calls_complete
 
 
-@pytest.mark.parametrize("control", [True, False])
-def test_without_tools_there_is_no_constraint(control: bool) -> None:
-    assert to_constraint(NO_TOOLS, can_guide_marker=control) is None
+@pytest.mark.parametrize("can_guide", [True, False])
+def test_without_tools_there_is_no_constraint(can_guide: bool) -> None:
+    assert tool_use_constraint(NO_TOOLS, can_guide_marker=can_guide) is None
 
 
-def test_where_the_marker_is_a_control_token_only_auto_has_no_constraint() -> None:
+def test_where_the_marker_is_a_special_token_only_auto_has_no_constraint() -> None:
     for choice in (REQUIRED, NAMED):
         use = ToolUse(tools=TOOLS, choice=choice)
-        assert to_constraint(use, can_guide_marker=False) == to_constraint(use, can_guide_marker=True)
-    assert to_constraint(ToolUse(tools=TOOLS, choice=AUTO), can_guide_marker=False) is None
+        assert tool_use_constraint(use, can_guide_marker=False) == tool_use_constraint(use, can_guide_marker=True)
+    assert tool_use_constraint(ToolUse(tools=TOOLS, choice=AUTO), can_guide_marker=False) is None
 
 
 def test_strict_is_refused_where_it_cannot_be_enforced() -> None:
     strict = Tool(name="f", description=None, parameters={"type": "object"}, strict=True, param="tools[3].function")
     use = ToolUse(tools=(*TOOLS, strict), choice=AUTO)
-    assert to_constraint(use, can_guide_marker=True) is not None
+    assert tool_use_constraint(use, can_guide_marker=True) is not None
     with pytest.raises(InvalidRequest, match="tool_choice") as caught:
-        to_constraint(use, can_guide_marker=False)
+        tool_use_constraint(use, can_guide_marker=False)
     assert caught.value.param == "tools[3].function.strict"
 
 
@@ -183,5 +183,5 @@ def test_unsupported_schema_of_a_tool_is_refused_with_its_field(mode: Any, schem
     tools = (*TOOLS, Tool(name="f", description=None, parameters=schema, param="tools[3].function"))
     use = ToolUse(tools=tools, choice=ToolChoice(mode=mode, name="f"))
     with pytest.raises(InvalidRequest) as caught:
-        to_ebnf_text(to_constraint(use, can_guide_marker=True) or Text(""))
+        to_ebnf_text(tool_use_constraint(use, can_guide_marker=True) or Text(""))
     assert caught.value.param == "tools[3].function.parameters"
