@@ -16,7 +16,7 @@ class SamplingParams:
 
     `temperature` 0 is greedy. `seed` is a 64 bit unsigned integer. Before `min_tokens`, stop strings do not stop
     either. `stop_token_ids` end the answer like the model's own end tokens, also with `ignore_eos`. `logit_bias` has
-    one number for each token of the vocabulary. `shown_token_ids` are control tokens that stay in the text when others
+    one number for each token of the vocabulary. `shown_token_ids` are special tokens that stay in the text when others
     are skipped. `guide` is TensorRT-LLM's `guided_decoding_guide`: a grammar in EBNF that has been compiled.
     """
 

@@ -16,7 +16,7 @@ class Vocabulary:
 
 
 def vocabulary_of(model: "ServedModel") -> Vocabulary:
-    """The vocabulary of the served model, without its control tokens: an answer contains none."""
+    """The vocabulary of the served model, without its special tokens: an answer contains none."""
     end_tokens = model.end_tokens
     return Vocabulary(
         token_bytes=dict(model.tokenizer.bytes_of(skip_special_tokens=True)),

@@ -31,7 +31,7 @@ def to_requests(
     """
     if num_choices * len(prompts) > MAX_CHOICES:
         raise InvalidRequest(f"`n` answers to each prompt are more than {MAX_CHOICES} in all.", param="n")
-    marker = model.tokenizer.control_token_id(TOOL_CALLS) if tool_use.tools else None
+    marker = model.tokenizer.special_token_id(TOOL_CALLS) if tool_use.tools else None
     shown_token_ids = frozenset[int]() if marker is None else frozenset([marker])
     requests = []
     for given in prompts:

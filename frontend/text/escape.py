@@ -10,7 +10,7 @@ from typing import Any
 from .tools import ToolUse
 
 EscapeSpecialTokens = Callable[[str], str]
-"""Text to the same text with its control tokens marked as text: `Tokenizer.escape_special_tokens`."""
+"""Text to the same text with its special tokens marked as text: `Tokenizer.escape_special_tokens`."""
 
 
 def escape_strings(value: Any, escape: EscapeSpecialTokens) -> Any:
@@ -23,7 +23,7 @@ def escape_strings(value: Any, escape: EscapeSpecialTokens) -> Any:
 
 
 def escape_tool_use(tool_use: ToolUse, escape: EscapeSpecialTokens) -> ToolUse:
-    """The same tools for a prompt: control tokens in descriptions and schemas are text."""
+    """The same tools for a prompt: special tokens in descriptions and schemas are text."""
     tools = (
         replace(
             tool,

@@ -15,14 +15,14 @@ from frontend.errors import StartupError
 from frontend.generation import EndTokens
 
 _ESCAPED = re.compile("\ufdd0([0-9]+)\ufdd1")
-"""An escaped control token, by its number. Unicode reserves the two code points for a program's internal use."""
+"""An escaped special token, by its number. Unicode reserves the two code points for a program's internal use."""
 
 
 class Tokenizer:
     """Encodes prompts as the checkpoint's tokenizer.json does. Thread-safe.
 
-    A control token is one that tokenizer.json declares special. The template can write control tokens; a client cannot,
-    because those in its text are escaped and then encoded as plain text.
+    Special tokens are those that tokenizer.json declares special. The template can write them; a client cannot, because
+    those in its text are escaped and then encoded as plain text.
     """
 
     def __init__(self, tokenizer_json: bytes) -> None:
@@ -33,40 +33,40 @@ class Tokenizer:
             raise StartupError(f"tokenizer.json cannot be read: {exc}") from exc
         self._text_only.encode_special_tokens = True
         added = self._tokenizer.get_added_tokens_decoder()
-        self._control_ids = {token.content: token_id for token_id, token in added.items() if token.special}
-        self._control_tokens = sorted(self._control_ids, key=len, reverse=True)
-        self._control = re.compile(f"({'|'.join(map(re.escape, self._control_tokens)) or '(?!)'})")
-        self._token_bytes = _token_bytes(self._tokenizer, orjson.loads(tokenizer_json), self._control_ids.values())
-        controls = {token_id: content.encode() for content, token_id in self._control_ids.items()}
-        self._all_token_bytes = self._token_bytes | controls
+        self._special_ids = {token.content: token_id for token_id, token in added.items() if token.special}
+        self._special_tokens = sorted(self._special_ids, key=len, reverse=True)
+        self._special = re.compile(f"({'|'.join(map(re.escape, self._special_tokens)) or '(?!)'})")
+        self._token_bytes = _token_bytes(self._tokenizer, orjson.loads(tokenizer_json), self._special_ids.values())
+        written_out = {token_id: content.encode() for content, token_id in self._special_ids.items()}
+        self._all_token_bytes = self._token_bytes | written_out
 
     def escape_special_tokens(self, text: str) -> str:
-        """A client's text with its control tokens escaped, so that `encode` treats them as plain text."""
+        """A client's text with its special tokens escaped, so that `encode` treats them as plain text."""
         text = text.replace("\ufdd0", "").replace("\ufdd1", "")
-        return self._control.sub(lambda match: f"\ufdd0{self._control_tokens.index(match[0])}\ufdd1", text)
+        return self._special.sub(lambda match: f"\ufdd0{self._special_tokens.index(match[0])}\ufdd1", text)
 
     def unescape_special_tokens(self, prompt: str) -> str:
-        """The prompt with its control tokens as they were written."""
-        return _ESCAPED.sub(lambda match: self._control_tokens[int(match[1])], prompt)
+        """The prompt with its special tokens as they were written."""
+        return _ESCAPED.sub(lambda match: self._special_tokens[int(match[1])], prompt)
 
-    def control_token_id(self, content: str) -> int | None:
-        """The id of the control token `content`; None if the vocabulary does not have it, or not as a control token."""
-        return self._control_ids.get(content)
+    def special_token_id(self, content: str) -> int | None:
+        """The id of the special token `content`; None if the vocabulary has no such special token."""
+        return self._special_ids.get(content)
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a rendered prompt. Nothing is added: the template writes the beginning-of-sequence token."""
         if "\ufdd0" not in prompt:
             return self._tokenizer.encode(prompt, add_special_tokens=False).ids
         token_ids: list[int] = []
-        for piece in self._control.split(prompt):
-            if piece in self._control_ids:
-                token_ids.append(self._control_ids[piece])
+        for piece in self._special.split(prompt):
+            if piece in self._special_ids:
+                token_ids.append(self._special_ids[piece])
             elif piece:
                 token_ids += self._text_only.encode(self.unescape_special_tokens(piece), add_special_tokens=False).ids
         return token_ids
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Token ids of text that no template rendered; control tokens in it are control tokens.
+        """Token ids of text that no template rendered; special tokens in it stay special tokens.
 
         `add_special_tokens` adds the tokens that the tokenizer puts around a text, unless the text begins with them.
         """
@@ -78,7 +78,7 @@ class Tokenizer:
         return token_ids if before and token_ids[: len(before)] == before else with_special
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text by the tokenizer's own decoder, with control tokens written out."""
+        """The text by the tokenizer's own decoder, with special tokens written out."""
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
 
     def bytes_of(self, *, skip_special_tokens: bool, shown_token_ids: Iterable[int] = ()) -> Mapping[int, bytes]:

@@ -1,6 +1,6 @@
 """Tools as text, for templates that do not know tools: a preamble in the system prompt, and calls and results as text.
 
-Calls and results begin with Mistral's own markers. These are encoded as control tokens if the vocabulary has them, and
+Calls and results begin with Mistral's own markers. These are encoded as special tokens if the vocabulary has them, and
 as text otherwise. In all text of the client, special tokens must be escaped.
 """
 

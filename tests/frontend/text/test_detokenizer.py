@@ -228,7 +228,7 @@ def test_stop_string_or_token_can_be_included_in_the_text(mixtral: ServedModel) 
     assert by_id.outcome.usage.num_completion_tokens == 2
 
 
-def test_control_tokens_are_text_if_special_tokens_are_not_skipped(mixtral: ServedModel) -> None:
+def test_special_tokens_are_text_if_they_are_not_skipped(mixtral: ServedModel) -> None:
     assert text_of(answer(mixtral, skip_special_tokens=False, ignore_eos=True), [6004, 2, 21209]) == " Ein</s> Haus"
 
 
