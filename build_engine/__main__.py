@@ -1,4 +1,4 @@
-"""`python -m build_engine`: the command line, and the only place that prints or exits."""
+"""`python -m build_engine`: the command line. It prints results and sets the exit status."""
 
 import argparse
 import sys
@@ -22,7 +22,7 @@ SCRIPT = "mixtral-build-engine"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 refused or interrupted with one line on stderr and nothing published."""
+    """The exit status: 0 when done; 2 when refused or interrupted, with one line on stderr and nothing published."""
     arguments = _parser().parse_args(argv)
     try:
         with interruptible():
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BuildError, BuildInterrupted) as error:
         if isinstance(error, ToolFailed):
             sys.stderr.writelines(f"  {text[:300]}\n" for text in error.last_lines)
-        line = " ".join(str(error).splitlines())  # a name in a file, or a library's message, may hold line breaks
+        line = " ".join(str(error).splitlines())  # a name in a file or a library's message may contain line breaks
         sys.stderr.write(f"build_engine: {line}\n")
         return 2
     return 0
@@ -54,9 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="what fits on which GPUs, and how fast it can be; needs no GPU")
     plan.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_OR_CONFIG_JSON")
     plan.add_argument("--gpu", choices=tuple(GPUS), required=True)
-    plan.add_argument(
-        "--memory-gib", type=_positive_float, help="usable memory of one GPU (default: as known of --gpu)"
-    )
+    plan.add_argument("--memory-gib", type=_positive_float, help="usable memory of one GPU (default: that of --gpu)")
     plan.set_defaults(run=_plan)
 
     doctor = commands.add_parser("doctor", help="whether this host can build and serve a GPU engine of a checkpoint")
@@ -92,7 +90,7 @@ def _positive_float(text: str) -> float:
 def _inspect(arguments: argparse.Namespace) -> None:
     checkpoint = open_checkpoint(arguments.checkpoint.absolute())
     for name in track(checkpoint.float_tensors, "values", " tensors"):
-        checkpoint.tensor(name)  # raises for what `build` would refuse later
+        checkpoint.tensor(name)  # raises what `build` would raise later
     _print(_describe(checkpoint))
 
 

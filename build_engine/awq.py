@@ -18,9 +18,11 @@ Float16: TypeAlias = NDArray[np.float16]
 Float32: TypeAlias = NDArray[np.float32]
 
 PACK_FACTOR = 8
+"""4-bit values in an int32."""
 MAX_QUANT = 15
-# Nibble i of an int32 holds output channel PACK_ORDER[i] of its eight.
+"""The largest 4-bit value."""
 PACK_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+"""Nibble i of an int32 holds output channel PACK_ORDER[i] of its eight."""
 
 
 def unpack_int4(packed: Int32) -> Uint8:

@@ -1,6 +1,6 @@
 """Open an AutoAWQ Mixtral checkpoint as Hugging Face ships it, and read its tensors one at a time.
 
-Refuses, naming the file or tensor, whatever could not be served correctly; never loads more than the tensor asked for.
+An error names the file or tensor that cannot be served. Only the tensor asked for is loaded.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  registers bfloat16 with numpy, as which safetensors then reads BF16 tensors
+import ml_dtypes  # noqa: F401  registers bfloat16 with numpy, which safetensors needs to read BF16 tensors
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -23,10 +23,11 @@ from .mixtral import PACKED, MixtralConfig, TensorSpec, expected_tensors, to_mix
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE_SHARD = "model.safetensors"
-# What the frontend and Triton need beside the engine: the first two must exist, the others are taken along.
 TOKENIZER = "tokenizer.json"
 REQUIRED_TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json")
+"""Files that the frontend and Triton need beside the engine."""
 OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "generation_config.json", "chat_template.jinja")
+"""Files that are published with the engine if the checkpoint has them."""
 _JSON = "a JSON object"
 
 
@@ -50,7 +51,7 @@ class Checkpoint:
             return values
         if not np.isfinite(values).all():
             raise CheckpointError(f"{shard}: tensor {name} holds NaN or infinity; accepted: finite numbers")
-        with np.errstate(over="ignore"):  # an overflow becomes infinity, and is told by it
+        with np.errstate(over="ignore"):  # an overflow becomes infinity, which is checked next
             halves = values.astype(np.float16, copy=False)
         if not np.isfinite(halves).all():
             raise CheckpointError(f"{shard}: tensor {name} exceeds float16; accepted: magnitudes up to 65504")
@@ -58,12 +59,12 @@ class Checkpoint:
 
     @property
     def float_tensors(self) -> list[str]:
-        """Those that hold scales and plain weights, whose values can be wrong."""
+        """Names of scales and plain weights. Unlike packed weights, their values can be invalid."""
         return [name for name, spec in expected_tensors(self.config).items() if spec.dtypes != PACKED]
 
     @property
     def tokenizer_files(self) -> list[Path]:
-        """Files that travel with the engine, those that exist."""
+        """The files to publish with the engine, those that exist."""
         names = (*REQUIRED_TOKENIZER_FILES, *OPTIONAL_TOKENIZER_FILES)
         return [self.path / name for name in names if (self.path / name).is_file()]
 
@@ -73,9 +74,9 @@ class Checkpoint:
         return sum((self.path / shard).stat().st_size for shard in set(self.shards.values()))
 
     def fingerprint(self) -> str:
-        """Changes when the checkpoint does: contents of the small files, size and time of the shards.
+        """A hash that changes when the checkpoint does: of the small files' contents, and the shards' sizes and times.
 
-        Hashing 24 GB of weights would take longer than noticing that nothing changed is worth.
+        Every build computes it, so it does not read the 24 GB of weights.
         """
         digest = hashlib.sha256()
         for file in (self.path / CONFIG, *self.tokenizer_files):
@@ -87,7 +88,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open and check everything that can be checked without reading weights.
+    """Open a checkpoint, and check everything that can be checked without reading weights.
 
     Raises CheckpointError: no such directory, unreadable config, not a 4-bit AutoAWQ gemm Mixtral, missing or broken
     tokenizer, missing, damaged or incomplete shard, tensor missing, unknown, or of another dtype or shape.
@@ -131,7 +132,7 @@ def _check_tokenizer(file: Path) -> None:
 
 def _find_shards(path: Path) -> dict[str, str]:
     """Tensor name to file name, from the index or from the only shard."""
-    if (path / SINGLE_SHARD).exists():  # and counts even beside an index, as it does for transformers
+    if (path / SINGLE_SHARD).exists():  # even if there is an index, as in transformers
         return dict.fromkeys(_headers(path / SINGLE_SHARD), SINGLE_SHARD)
     if not (path / INDEX).exists():
         raise CheckpointError(f"{path}: no {SINGLE_SHARD} and no {INDEX}; accepted: safetensors weights")
@@ -147,7 +148,7 @@ def _find_shards(path: Path) -> dict[str, str]:
 
 
 def _headers(shard: Path) -> dict[str, TensorSpec]:
-    """What a shard's header says it holds; opening it also proves that the file is whole."""
+    """The tensors in a shard's header. Opening the shard also checks that it is not truncated."""
     with _opened(shard) as tensors:
         return {name: spec_of(tensors.get_slice(name)) for name in tensors.keys()}  # noqa: SIM118  not a mapping
 
@@ -188,5 +189,5 @@ def _check_tensors(path: Path, shards: Mapping[str, str], expected: Mapping[str,
 
 
 def _is_redundant(name: str) -> bool:
-    """Rotary tables are derived from the config, and a tied head may be stored all the same. Others would be lost."""
+    """Rotary tables follow from the config, and a tied head may still be stored. No other tensor can be ignored."""
     return name.endswith(".rotary_emb.inv_freq") or name == "lm_head.weight"

@@ -6,7 +6,7 @@ BuildError                 refused
 ├── HostError              this host cannot build the engine
 ├── ConversionError        the converted checkpoint is not the source checkpoint
 ├── EngineError            the engine is not what was asked for, or does not generate
-└── ToolFailed             a program that the build runs ended badly
+└── ToolFailed             a program that the build runs failed
 BuildInterrupted           stopped from outside
 
 A message is one line: the file or tensor, what was found, what is accepted. `__main__` prints it and exits with 2.
@@ -24,23 +24,23 @@ class CheckpointError(BuildError):
 
 
 class RepositoryError(BuildError):
-    """The model repository is not readable, not writable, in use, or full."""
+    """The model repository is not readable, not writable, in use, or full; or the place of a demo checkpoint is."""
 
 
 class HostError(BuildError):
-    """A GPU, a driver, a program or a version that the build needs is not here, or is another one."""
+    """A GPU, a driver or a program that the build needs is missing, or is another version."""
 
 
 class ConversionError(BuildError):
-    """NVIDIA's converter wrote something else than the source checkpoint: the tensor, and what is wrong with it."""
+    """NVIDIA's converter did not write what the source checkpoint holds: the tensor, and what is wrong with it."""
 
 
 class EngineError(BuildError):
-    """The engine was built for something else than asked, or what it generates is not plausible."""
+    """The engine was not built for what was asked, or what it generates is not plausible."""
 
 
 class ToolFailed(BuildError):
-    """A program ended with an error: what is known about that failure, and what to try."""
+    """A program failed: what is known about that failure, what to try, and in `last_lines` the end of its output."""
 
     def __init__(self, message: str, last_lines: Sequence[str]) -> None:
         super().__init__(message)
@@ -48,4 +48,4 @@ class ToolFailed(BuildError):
 
 
 class BuildInterrupted(BaseException):
-    """SIGINT or SIGTERM came. Not an Exception: a library that catches those would swallow it, and the build go on."""
+    """SIGINT or SIGTERM was received. Not an Exception: a library that catches those would swallow it."""

@@ -9,8 +9,8 @@ from typing import Any
 from .awq import PACK_FACTOR
 from .errors import CheckpointError
 
-# Group sizes that TensorRT-LLM's int4 kernels take, and so all that this product builds.
 GROUP_SIZES = (64, 128)
+"""Group sizes that TensorRT-LLM's int4 kernels support. The CPU engine is limited to the same."""
 
 ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
 EXPERT_LINEARS = ("w1", "w2", "w3")
@@ -20,6 +20,7 @@ _EXCERPT_LENGTH = 80
 PACKED = ("I32",)
 SCALE = ("F16",)
 PLAIN = ("F16", "BF16", "F32")
+"""Accepted safetensors dtypes of packed 4-bit values, of scales, and of weights that are not quantised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +219,7 @@ def _head_dim(fields: Mapping[str, Any]) -> int:
 
 
 def _context(fields: Mapping[str, Any]) -> int:
-    """Positions for which the model is exact: a sliding window changes nothing before it slides."""
+    """The context length. Up to the length of its window, sliding-window attention is full attention."""
     positions = _positive(fields, "max_position_embeddings")
     if fields.get("sliding_window") is None:
         return positions

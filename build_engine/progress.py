@@ -1,4 +1,4 @@
-"""Show how far long work is: a bar with rate and time left on a terminal, plain lines in a log."""
+"""Show the progress of long work: a bar with rate and time left on a terminal, plain lines in a log."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ _LOG_INTERVAL_S = 5.0
 
 @contextmanager
 def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Yields a function to be told of each advance, in units; `unit` follows a number: "B", " layers"."""
+    """Yields a function to call with each advance, in units; `unit` is printed after numbers: "B", " layers"."""
     if sys.stderr.isatty():
         with tqdm(total=total, desc=what, unit=unit, unit_scale=True, dynamic_ncols=True) as bar:
             yield lambda amount: _discard(bar.update(amount))
@@ -24,7 +24,7 @@ def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]
 
 
 def track(items: Iterable[T], what: str, unit: str) -> Iterator[T]:
-    """Pass the items on, and show how many of them are done."""
+    """Yield the items, and show how many of them are done."""
     whole = list(items)
     with progress(what, len(whole), unit) as advance:
         for item in whole:
@@ -33,7 +33,7 @@ def track(items: Iterable[T], what: str, unit: str) -> Iterator[T]:
 
 
 def _discard(_: object) -> None:
-    """tqdm's update returns whether it drew; nobody asks."""
+    """Drop what tqdm's update returns."""
 
 
 def _log_lines(what: str, total: int, unit: str) -> Callable[[int], None]:

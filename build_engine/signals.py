@@ -23,7 +23,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """For the moments that must not end halfway: inside, both signals are dropped."""
+    """Inside, both signals are ignored: for steps that must not end halfway."""
     with _handled_by(signal.SIG_IGN):
         yield
 
@@ -34,7 +34,7 @@ def _interrupt(signum: int, _: FrameType | None) -> None:
 
 @contextmanager
 def _handled_by(handler: Handler) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # where Python neither sets nor runs handlers
+    if threading.current_thread() is not threading.main_thread():  # Python runs handlers in no other
         yield
         return
     previous = {signum: signal.signal(signum, handler) for signum in _SIGNALS}

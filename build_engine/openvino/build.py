@@ -1,4 +1,4 @@
-"""Build the CPU engine: AWQ tensors to an OpenVINO model that GenAI's continuous batching takes as it is."""
+"""Build the CPU engine: AWQ tensors to an OpenVINO model that GenAI's continuous batching runs."""
 
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from .tokenizer import write_tokenizer
 from .weights import write_ir
 
 PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers")
+"""Packages whose versions go into the manifest: with another version, the engine is built again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ def _write_engine(checkpoint: Checkpoint, directory: Path) -> None:
 
 @dataclass(frozen=True)
 class _Zeros:
-    """Weights of a model that only has to have the right vocabulary."""
+    """Weights of a model of which only the vocabulary matters."""
 
     config: MixtralConfig
 
@@ -82,7 +83,7 @@ class _Zeros:
 
 
 def _write_guide_checker(config: MixtralConfig, directory: Path) -> None:
-    """One tiny layer on which the Triton model tries a guide before the batch sees it."""
+    """Write a model of one tiny layer, on which the Triton model compiles each guide before it reaches the batch."""
     directory.mkdir()
     size = config.group_size
     tiny = replace(

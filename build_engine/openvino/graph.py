@@ -1,7 +1,7 @@
 """The OpenVINO graph of a Mixtral, with a named placeholder wherever a weight goes. Holds no weights.
 
 A placeholder bears the name of its checkpoint tensor; `*` in it stands for all experts, stacked on a leading axis.
-`openvino_ir` puts the weights in afterwards, so that a graph of 24 GB costs no more memory than one of 24 MB.
+weights.py puts the weights in afterwards, so that a graph of 24 GB costs no more memory than one of 24 MB.
 
 The topology is what OpenVINO 2026.4's CPU plugin and GenAI look for, and small liberties lose it silently:
 * SDPA over Concat(past, new) with ReadValue and Gather(beam_idx) becomes paged attention;
@@ -71,7 +71,7 @@ class MixtralGraph:
         return self._plain(name, [self.config.vocab_size, self.config.hidden_size])
 
     def _linear(self, name: str, kind: str, experts: int | None = None) -> Node:
-        """The dequantised weight [out, in], or [experts, out, in]: (q - z) * s, exactly as AWQ means it."""
+        """The dequantised weight [out, in], or [experts, out, in]: (q - z) * s, as AWQ defines it."""
         inputs, outputs = linear_sizes(self.config)[kind]
         groups, leading = inputs // self.config.group_size, [experts] if experts else []
         quants, zeros, scales = (f"{name}.{part}" for part in _QUANTIZED_PARTS)
@@ -183,7 +183,7 @@ class MixtralGraph:
         return ops.add(ops.multiply(x, self._cos), ops.multiply(turned, self._sin))
 
     def _causal_mask(self) -> Node:
-        """True [B, 1, S, past + S] where a query may look."""
+        """True [B, 1, S, past + S] where a query attends to a key."""
         keys = _dimension(self._inputs["attention_mask"], 1)
         key_positions = ops.range(_i64(0), ops.squeeze(keys, _i64(0)), _i64(1), "i64")
         query_positions = ops.unsqueeze(self._inputs["position_ids"], _i64([1, 3]))

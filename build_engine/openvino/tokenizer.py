@@ -1,7 +1,7 @@
-"""The tokenizer models that GenAI opens beside an engine.
+"""The tokenizer models that GenAI opens beside an engine. They cannot be used on text.
 
-GenAI is only ever given ids; what it takes from here is the vocabulary for guided decoding, which it reads out of the
-detokenizer and believes to be the very bytes of each token. Refuses to be used on text.
+GenAI gets only token ids. It reads the vocabulary for guided decoding from the detokenizer, and takes each entry for
+the exact bytes of its token.
 """
 
 import os
@@ -23,8 +23,8 @@ _BYTE_PIECE = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
 
 
 def write_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
-    """Raises CheckpointError for a tokenizer that OpenVINO does not know."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would warn that PyTorch is absent
+    """Raises CheckpointError for a tokenizer that OpenVINO cannot convert."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # transformers would warn that PyTorch is absent
     from openvino_tokenizers import convert_tokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -33,7 +33,7 @@ def write_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
         encoder, decoder = convert_tokenizer(tokenizer, with_detokenizer=True)
         controls = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
         _spell_out(decoder, controls)
-    except Exception as error:  # whatever two libraries make of a file that they do not expect
+    except Exception as error:  # neither library documents what it raises
         raise CheckpointError(
             f"{TOKENIZER}: cannot be converted ({error}); accepted: a tokenizer that OpenVINO knows"
         ) from error
@@ -42,9 +42,9 @@ def write_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
 
 
 def _spell_out(detokenizer: Model, controls: Set[int]) -> None:
-    """Put the bytes that tokens stand for into the vocabulary, where SentencePiece has pieces and control tokens names.
+    """Replace each vocabulary entry by its token's bytes: SentencePiece has pieces there, control tokens their names.
 
-    Byte-level vocabularies come out of the conversion as bytes. A token without bytes is never part of a guided answer.
+    Byte-level vocabularies are bytes already. Guided decoding never generates a token without bytes.
     """
     (vocabulary,) = (node for node in detokenizer.get_ordered_ops() if node.get_type_name() == "VocabDecoder")
     has_pieces = any(node.get_type_name() == "ByteFallback" for node in detokenizer.get_ordered_ops())

@@ -1,8 +1,8 @@
 """Write the engine as OpenVINO IR, one tensor in memory at a time.
 
-`ov.save_model` would want all weights at once. The graph is saved without them, and then each placeholder in the XML
+`ov.save_model` would need all weights at once. The graph is saved without them, and then each placeholder in the XML
 becomes a constant whose bytes are appended to the .bin (IR version 11: a Const layer's data is element_type, shape,
-offset and size in the .bin). Nothing here knows Mixtral beyond the AWQ layout of its tensors.
+offset and size in the .bin).
 """
 
 import errno
@@ -22,10 +22,11 @@ from .graph import MixtralGraph
 
 MODEL_XML = "openvino_model.xml"
 _ALIGNMENT = 64
+"""Bytes; each constant begins at a multiple of this."""
 
 
 class Weights(Protocol):
-    """Where tensors come from: a `Checkpoint`, or something that stands for one."""
+    """Where tensors come from: a `Checkpoint`, or a stand-in for one."""
 
     @property
     def config(self) -> MixtralConfig:
@@ -36,9 +37,9 @@ class Weights(Protocol):
 
 
 def write_ir(weights: Weights, directory: Path, advance: Callable[[int], None]) -> None:
-    """Write openvino_model.xml and .bin into `directory`; `advance` is told the bytes written, tensor by tensor.
+    """Write openvino_model.xml and .bin into `directory`; `advance` is called with the bytes written of each tensor.
 
-    Raises what `weights` raises, and OSError when the disk does not take them.
+    Raises what `weights` raises, and OSError when the files cannot be written.
     """
     graph = MixtralGraph(weights.config)
     xml = directory / MODEL_XML
@@ -57,7 +58,7 @@ def write_ir(weights: Weights, directory: Path, advance: Callable[[int], None]) 
 
 
 def save_model(model: ov.Model, xml: Path) -> None:
-    """`ov.save_model` as it is, but an OSError for a full disk, of which it only says "iostream error"."""
+    """Save without compression. Raises OSError for a full disk, which `ov.save_model` reports as "iostream error"."""
     try:
         ov.save_model(model, xml, compress_to_fp16=False)
     except RuntimeError as error:

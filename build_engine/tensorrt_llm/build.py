@@ -69,7 +69,7 @@ def run_build(build: GpuBuild) -> bool:
 
 
 def _make_version_dir(directory: Path) -> None:
-    """Nothing but the engine lives in it, so a fresh checkout has none."""
+    """Only the engine lies in it, so a fresh checkout does not have it: Git keeps no empty directories."""
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:

@@ -15,7 +15,7 @@ CONFIG = "config.json"
 
 
 def check_engine(directory: Path, config: MixtralConfig, limits: Limits, tp_size: int) -> None:
-    """Raises EngineError for a limit, version, split or setting that is another one, or a rank without an engine."""
+    """Raises EngineError for another limit, version, split or setting than asked for, or a rank without an engine."""
     try:
         fields = json.loads((directory / CONFIG).read_bytes())
     except (OSError, ValueError) as error:

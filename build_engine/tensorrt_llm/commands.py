@@ -1,4 +1,4 @@
-"""The programs of NVIDIA's image, found on the PATH, and the commands that the build gives them. Runs nothing."""
+"""The programs of NVIDIA's image, and the commands by which the build runs them. Nothing is run here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,15 +6,16 @@ from pathlib import Path
 from build_engine.model_config import Limits
 
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
-# The newest release that builds engines, and the one in IMAGE; engines are bound to it.
+"""The image to build and serve in."""
 VERSION = "1.2.1"
+"""The release of TensorRT-LLM in IMAGE, the newest that builds engines. An engine runs with no other."""
 CONVERTER = Path("/app/examples/models/core/llama/convert_checkpoint.py")
 BACKEND = Path("/opt/tritonserver/backends/tensorrtllm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
-    """Where the programs are."""
+    """Where the programs are: paths, or names on the PATH."""
 
     converter: Path = CONVERTER
     backend: Path = BACKEND
@@ -26,10 +27,10 @@ class Toolchain:
 
 
 def convert_command(tools: Toolchain, hf_checkpoint: Path, output_dir: Path, tp_size: int) -> list[str]:
-    """The converter reads from the checkpoint's config.json that it is AutoAWQ's.
+    """Convert an AutoAWQ checkpoint, which the converter recognises by its config.json.
 
     No `--use_weight_only`: it would select the loader for NVIDIA's own AWQ. float16, because the experts' scales stay
-    float16 whatever is asked. One worker: each holds the source checkpoint in memory.
+    float16 with any `--dtype`. One worker, because each holds the source checkpoint in memory.
     """
     options = {"model_dir": hf_checkpoint, "output_dir": output_dir, "dtype": "float16"}
     split = {"tp_size": tp_size, "moe_tp_size": tp_size, "workers": 1}
@@ -39,16 +40,16 @@ def convert_command(tools: Toolchain, hf_checkpoint: Path, output_dir: Path, tp_
 def build_command(
     tools: Toolchain, trtllm_checkpoint: Path, output_dir: Path, timing_cache: Path, limits: Limits, tp_size: int
 ) -> list[str]:
-    """`trtllm-build`, for exactly the limits of config.pbtxt; the plugins of 4-bit linears switch themselves on."""
+    """Build for exactly the limits of config.pbtxt. The builder enables the plugins of 4-bit linears by itself."""
     options = {
         "checkpoint_dir": trtllm_checkpoint,
         "output_dir": output_dir,
-        # For what is not quantised, which is lm_head.
+        # For lm_head, which is not quantised.
         "gemm_plugin": "auto",
         "kv_cache_type": "paged",
         # Reuse of the KV cache and chunked context need it.
         "use_paged_context_fmha": "enable",
-        # Kernels chosen for several numbers of tokens: a longer build for faster steps.
+        # Kernels are chosen for several numbers of tokens: the build takes longer, steps are faster.
         "multiple_profiles": "enable",
         "max_batch_size": limits.max_batch_size,
         "max_num_tokens": limits.max_num_tokens,
@@ -62,7 +63,7 @@ def build_command(
 
 
 def flags_of(command: list[str]) -> list[str]:
-    """The options that a command uses, to be looked for in its `--help`."""
+    """The options that a command uses, for comparison with its `--help`."""
     return [argument for argument in command if argument.startswith("--")]
 
 
@@ -71,7 +72,7 @@ def _flags(options: dict[str, object]) -> list[str]:
 
 
 def serve_command(tools: Toolchain, repository: Path, tp_size: int, http_port: int, metrics_port: int) -> list[str]:
-    """Triton with the model of `repository`, on loopback; of several GPUs, one process for each under mpirun.
+    """Start Triton with the model of `repository`, on loopback. For several GPUs, mpirun starts one process for each.
 
     Rank 0 answers; the others wait in the backend for its work and open no ports. Source: launch_triton_server.py of
     TensorRT-LLM 1.2 (leader mode).
@@ -93,5 +94,5 @@ def serve_command(tools: Toolchain, repository: Path, tp_size: int, http_port: i
     ranks: list[str] = []
     for rank in range(tp_size):
         ranks += [":"] * bool(rank) + ["-n", "1", *server]
-    # The build runs as the checkout's owner, who may be root. Unbound: mpirun would tie each of two ranks to one core.
+    # The build runs as the checkout's owner, who may be root. mpirun would bind each of two ranks to one core.
     return [tools.mpirun, "--allow-run-as-root", "--bind-to", "none", *ranks]

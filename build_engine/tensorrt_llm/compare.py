@@ -15,16 +15,17 @@ from build_engine.awq_linear import AwqLinear
 from .layout import source_positions
 from .trtllm_checkpoint import PackedLinear
 
-# Rows of a converted matrix that are compared value by value. A wrong layout shows in any of them, a single wrong value
-# in the counts; 32 keep a Mixtral-8x7B's 832 matrices to some minutes on one core.
 SAMPLED_ROWS = 32
-# What makes AutoAWQ's unsigned values signed; it turns up in `zero`, as the kernel computes value * scale + zero.
+"""Rows of a converted matrix that are compared value by value. A wrong layout shows in any row, a single wrong value in
+the counts. With 32, the 832 matrices of a Mixtral-8x7B take some minutes on one core."""
 _SIGN_OFFSET = 8
-# A float16 product may be rounded once more or once less.
+"""Subtracted from AutoAWQ's unsigned values to make them signed; part of `zero`, as the kernel computes
+value * scale + zero."""
 _FLOAT16_STEP = 2.0**-10
+"""Relative tolerance: a float16 product may have been rounded once more or once less."""
 
 Candidates = Iterable[tuple[str, AwqLinear, bool]]
-"""Other sources that a converted linear might have been made from: (what that would mean, source, interleaved)."""
+"""Other sources that a converted linear may have been made from by mistake: (the mistake, source, interleaved)."""
 
 
 def value_difference(found: PackedLinear, source: AwqLinear, *, interleaved: bool, seed: int) -> str | None:
@@ -43,7 +44,7 @@ def grid_difference(found: PackedLinear, source: AwqLinear) -> str | None:
 
 
 def explain(found: PackedLinear, candidates: Candidates, *, seed: int) -> str | None:
-    """The first candidate whose values these are."""
+    """What is wrong, by the first candidate that has these values, or None."""
     for meaning, source, interleaved in candidates:
         if not _different_values(found, source, _sample(source.inputs, seed), interleaved):
             return meaning
@@ -69,13 +70,13 @@ def _nibbles(packed: Uint8) -> Uint8:
 
 
 def _moved_counts(found: PackedLinear, source: AwqLinear) -> int:
-    """How many values must have changed for the counts of 0..15 to differ as they do."""
+    """The least number of changed values that explains the difference in the counts of 0..15."""
     surplus = _counts(found.packed) - _counts(np.ascontiguousarray(source.qweight).view(np.uint8))
     return int(surplus[surplus > 0].sum())
 
 
 def _counts(packed: Uint8) -> Int64:
-    """How often each of the values 0..15 occurs in bytes of two."""
+    """How often each of the values 0..15 occurs, two to a byte."""
     counts = np.bincount(packed.reshape(-1).view(np.uint16), minlength=2**16).reshape(16, 16, 16, 16)
     total: Int64 = sum(counts.sum(axis=tuple({0, 1, 2, 3} - {axis})) for axis in range(4))
     return total

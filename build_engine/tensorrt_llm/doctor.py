@@ -15,19 +15,21 @@ from .plan import GIB, RUNTIME_BYTES, host_bytes, kv_tokens, weight_bytes
 
 Level = Literal["ok", "warning", "failure"]
 
-# TensorRT-LLM 1.2.1 is built with CUDA 13.1; any driver for CUDA 13 runs it.
 _CUDA = (13, 0)
+"""The least that the driver must support: any driver for CUDA 13 runs TensorRT-LLM 1.2.1."""
 _CUDA_BUILT_WITH = (13, 1)
+"""The CUDA that TensorRT-LLM 1.2.1 is built with."""
 _SHM_BYTES = 2 * GIB
+"""Shared memory that NCCL needs to connect several GPUs."""
 _MIB = 2**20
-# The converter takes another branch for a path that contains one of these (models/llama/model.py of 1.2).
 _MISLEADING_NAMES = ("llava", "vila", "exaone")
+"""The converter loads another model if the path contains one of these (models/llama/model.py of TensorRT-LLM 1.2)."""
 _USE_THE_IMAGE = f"run in {IMAGE}"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor's; `remedy` is empty where all is well."""
+    """One line of `doctor`'s output; `remedy` is empty if nothing is wrong."""
 
     level: Level
     subject: str
@@ -41,7 +43,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What is to be built. `disk_bytes` is what the steps that are not done yet will write."""
+    """What the build needs. `disk_bytes` is what the steps that are not done yet will write."""
 
     hf_checkpoint: Path
     config: MixtralConfig
@@ -92,7 +94,7 @@ def _gpu_memory(gpu: InstalledGpu, need: Need) -> Finding:
     tokens = kv_tokens(need.config, gpu.free_mib / 1024, need.tp_size)
     if tokens < need.limits.max_seq_len:
         remedy = "lower max_seq_len, or raise tensor_parallel_size"
-        return Finding("warning", subject, f"{text}; a KV cache of {tokens} tokens holds no longest request", remedy)
+        return Finding("warning", subject, f"{text}; a KV cache of {tokens} tokens is below max_seq_len", remedy)
     return Finding("ok", subject, f"{text}; room for about {tokens} tokens of KV cache")
 
 
@@ -113,7 +115,7 @@ def _host_memory(facts: HostFacts, need: Need) -> Finding:
     if facts.host_free_bytes < needed:
         return Finding("failure", "host memory", text, "add memory or swap, or raise the container's limit")
     if facts.host_free_bytes < 1.5 * needed:
-        return Finding("warning", "host memory", text, "an estimate that nobody has measured: close other programs")
+        return Finding("warning", "host memory", text, "an estimate, not a measurement: close other programs")
     return Finding("ok", "host memory", text)
 
 
@@ -142,7 +144,7 @@ def _package(facts: HostFacts) -> Finding:
 
 
 def _loader(facts: HostFacts) -> Finding:
-    """AutoAWQ's experts came with release 0.19: the expert loader repacks them, the converter tells it to."""
+    """Since release 0.19 the converter recognises AutoAWQ, and the expert loader repacks its weights."""
     if "postprocess_awq" not in facts.loader_source:
         return Finding("failure", "AutoAWQ", "the expert loader (layers/moe.py) does not know it", _USE_THE_IMAGE)
     if facts.converter_source and "use_autoawq" not in facts.converter_source:

@@ -1,10 +1,11 @@
-"""The GPUs that this product is for. Values only."""
+"""The GPUs that this product supports, as values."""
 
 from dataclasses import dataclass
 
 SUPPORTED_SMS = (80, 86, 89, 90)
-# The attention kernels of SM 90 read their weights in another order than those before.
+"""Architectures that TensorRT-LLM builds engines with 4-bit experts for."""
 _HOPPER = 90
+"""Its attention kernels read their weights in another order than those of older architectures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ _KNOWN = (
     Gpu(name="rtx4090", sm=89, memory_gib=23.5, bandwidth_tb_s=1.008, float16_tflops=165.2),
 )
 GPUS = {gpu.name: gpu for gpu in _KNOWN}
-"""By name: NVIDIA's data sheets (bandwidth, dense float16 with float32 accumulation)."""
+"""GPUs by name. Source: NVIDIA's data sheets (bandwidth, dense float16 with float32 accumulation)."""
 
 
 def refusal(sm: int) -> str | None:
@@ -37,7 +38,7 @@ def refusal(sm: int) -> str | None:
     if 100 <= sm < 120:
         return f"SM {sm}: TensorRT-LLM's builder refuses 4-bit weights on Blackwell"
     if sm >= 120:
-        return f"SM {sm}: nobody has tested TensorRT-LLM's 4-bit experts on it"
+        return f"SM {sm}: TensorRT-LLM's 4-bit experts are untested on it"
     return f"SM {sm}: older than Ampere"
 
 

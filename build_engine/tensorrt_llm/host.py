@@ -1,4 +1,4 @@
-"""What this host has: GPUs, driver, memory, disk, and NVIDIA's programs. Asks; judges nothing."""
+"""What this host has: GPUs, driver, memory, disk, and NVIDIA's programs. Facts only, which doctor.py judges."""
 
 import json
 import os
@@ -12,8 +12,9 @@ from pathlib import Path
 from .commands import Toolchain
 
 _QUERY = "index,name,compute_cap,memory.total,memory.free"
+"""Fields of nvidia-smi, in the order of `parse_gpus`."""
 _HELP_TIMEOUT_S = 300.0
-# Finds the package without importing it, which would take long and want a GPU.
+"""The converter's --help imports TensorRT-LLM first."""
 _PACKAGE_PROBE = """
 import importlib.metadata, importlib.util, json, pathlib
 spec = importlib.util.find_spec("tensorrt_llm")
@@ -23,11 +24,12 @@ print(json.dumps({
     "loader": loader.read_text() if loader and loader.exists() else "",
 }))
 """
+"""Finds the package without importing it, which would take long and need a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledGpu:
-    """A GPU as nvidia-smi sees it."""
+    """A GPU as nvidia-smi reports it."""
 
     index: int
     name: str
@@ -38,7 +40,7 @@ class InstalledGpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """Everything that `doctor` judges. None and empty mean: not there, or it did not answer."""
+    """Everything that `doctor` judges. None or empty: it is missing, or does not answer."""
 
     gpus: tuple[InstalledGpu, ...]
     driver: str
@@ -57,7 +59,7 @@ class HostFacts:
 
 
 def probe_host(tools: Toolchain, work_dir: Path) -> HostFacts:
-    """Ask the host; `work_dir` need not exist yet."""
+    """Collect the facts; `work_dir` need not exist yet."""
     overview = _output([tools.nvidia_smi])
     package = _package(tools)
     return HostFacts(
@@ -85,7 +87,7 @@ def gpu_memory_mib(tools: Toolchain) -> int:
 
 
 def parse_gpus(csv: str) -> tuple[InstalledGpu, ...]:
-    """nvidia-smi's lines of index, name, compute capability, total and free memory; others are passed over."""
+    """From nvidia-smi's lines of index, name, compute capability, total and free memory; other lines are skipped."""
     rows = [[field.strip() for field in line.split(",")] for line in csv.splitlines()]
     return tuple(
         InstalledGpu(index=int(index), name=name, sm=_sm(capability), total_mib=int(total), free_mib=int(free))
@@ -95,7 +97,7 @@ def parse_gpus(csv: str) -> tuple[InstalledGpu, ...]:
 
 
 def parse_driver(overview: str) -> str:
-    """The driver's version; from R610 on nvidia-smi says KMD, the kernel-mode driver."""
+    """The driver's version; since R610 nvidia-smi calls it KMD, the kernel-mode driver."""
     return _first(r"(?:Driver|KMD) Version\s*:\s*([\d.]+)", overview)
 
 
@@ -106,7 +108,7 @@ def parse_cuda(overview: str) -> tuple[int, int] | None:
 
 
 def parse_memory(meminfo: str, cgroup_max: str, cgroup_current: str) -> int:
-    """Bytes that can be had: of the machine, or of the container's limit if that is less."""
+    """Free bytes of memory and swap on the machine, or what the container's limit leaves if that is less."""
     available = int(_first(r"MemAvailable:\s*(\d+) kB", meminfo) or 0) * 1024
     swap = int(_first(r"SwapFree:\s*(\d+) kB", meminfo) or 0) * 1024
     if not cgroup_max.strip().isdecimal():
@@ -138,7 +140,7 @@ def _existing(path: Path) -> Path:
 
 
 def _package(tools: Toolchain) -> dict[str, str | None]:
-    """Version and expert loader of the tensorrt_llm package; of what it prints, the last line."""
+    """Version and expert loader of the tensorrt_llm package, from the last line that the probe prints."""
     lines = _output([tools.python, "-c", _PACKAGE_PROBE]).splitlines()
     try:
         package: dict[str, str | None] = json.loads(lines[-1])
@@ -148,7 +150,7 @@ def _package(tools: Toolchain) -> dict[str, str | None]:
 
 
 def _output(command: Sequence[str]) -> str:
-    """What a command prints, whether it succeeds or not; nothing if it cannot be run."""
+    """What a command prints, even if it fails; empty if it cannot be run."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_HELP_TIMEOUT_S, check=False

@@ -1,4 +1,4 @@
-"""What is known about the failures of NVIDIA's tools, found by what they print. Values and one pure function."""
+"""What is known about failures of NVIDIA's tools, found by what they print."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,6 @@ class KnownFailure:
 HOST_MEMORY_REMEDY = (
     "the converter holds the source and a converted rank in memory: add memory or swap, or raise the limit"
 )
-# The first that fits is told: a cause stands before what follows from it.
 KNOWN_FAILURES = (
     KnownFailure(
         r"(?m)^(?!.*/dev/shm).*(No space left on device|Disk quota exceeded)",
@@ -78,10 +77,11 @@ KNOWN_FAILURES = (
         "run `doctor`",
     ),
 )
+"""The first that matches is reported, so a cause stands before its consequences."""
 
 
 def known_failure(output: str, status: int) -> KnownFailure | None:
-    """The first that fits what a tool printed before it ended with `status` (negative: the signal that killed it)."""
+    """The first that matches what a tool printed. `status` is how it ended (negative: the signal that killed it)."""
     for failure in KNOWN_FAILURES:
         if re.search(failure.pattern, output):
             return failure

@@ -11,14 +11,15 @@ from build_engine.awq import PACK_FACTOR, Int64
 from build_engine.mixtral import MixtralConfig, TensorSpec, linear_sizes
 
 PACKED_PER_FLOAT16 = 4
+"""4-bit values in what the converter declares as one float16."""
 TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
 ROTARY_FREQUENCIES = "rotary_inv_freq"
 ROTARY_TABLE = "embed_positions_for_gpt_attention"
 
-# A warp reads 32 rows of int4 weights in the order in which the tensor core's registers take them.
 _ROW_ORDER = np.concatenate([np.array([0, 1, 8, 9, 16, 17, 24, 25]) + first for first in (0, 2, 4, 6)])
-# The int4 to float16 conversion takes the even values of eight first.
+"""A warp reads 32 rows of int4 weights in the order of the tensor core's registers."""
 _NIBBLE_ORDER = np.array([0, 2, 4, 6, 1, 3, 5, 7])
+"""The conversion from int4 to float16 takes the even values of eight first."""
 _TILE_ROWS = 64
 _TILE_COLUMNS = 4
 
@@ -26,7 +27,7 @@ _TILE_COLUMNS = 4
 def split_problem(config: MixtralConfig, tp_size: int) -> str | None:
     """Why the tensors cannot be split among so many GPUs without padding, or None.
 
-    TensorRT-LLM pads a linear whose sizes are no multiple of max(64, group_size) on each rank, and warns only.
+    TensorRT-LLM pads a linear whose sizes on a rank are not multiples of max(64, group_size), and only logs a warning.
     """
     if tp_size not in TENSOR_PARALLEL_SIZES:
         return f"tensor_parallel_size is {tp_size}; accepted: 1, 2, 4 or 8"
@@ -65,7 +66,7 @@ def rank_tensors(config: MixtralConfig, tp_size: int) -> dict[str, TensorSpec]:
 
 
 def constant_tensors(config: MixtralConfig) -> dict[str, TensorSpec]:
-    """What the converter saves besides weights: the model's rotary tables, which the builder could also make itself.
+    """The rotary tables, which the converter saves with the weights and the builder can also compute.
 
     Source: `create_attention_const_params` in layers/attention.py and `save_checkpoint` in models/modeling_utils.py.
     """
@@ -99,7 +100,7 @@ def _layer_tensors(config: MixtralConfig, tp_size: int, prefix: str) -> dict[str
 
 
 def _linear(name: str, inputs: int, outputs: int, group_size: int, *stack: int) -> dict[str, TensorSpec]:
-    """A quantised linear; four int4 travel in what is declared as a float16."""
+    """The tensors of a quantised linear; four int4 are declared as one float16."""
     return {
         f"{name}.weight": _f16(*stack, inputs, outputs // PACKED_PER_FLOAT16),
         f"{name}.weights_scaling_factor": _f16(*stack, inputs // group_size, outputs),
@@ -112,10 +113,10 @@ def _f16(*shape: int) -> TensorSpec:
 
 
 def source_positions(flat: Int64, inputs: int, outputs: int, *, interleaved: bool) -> tuple[Int64, Int64]:
-    """Which weight W[k, n] the 4-bit value number `flat` of a converted matrix [K, N] is: (k, n), shaped like `flat`.
+    """The indices (k, n) of the weights that 4-bit values number `flat` of a converted matrix [K, N] hold.
 
-    Value 2i is the low nibble of byte i. Its content is AutoAWQ's unsigned value: the converter subtracts 8 for the
-    signed type and adds 8 for the kernel. Needs K % 64 == 0 and N % 8 == 0.
+    k and n are shaped like `flat`. Value 2i is the low nibble of byte i. It is AutoAWQ's unsigned value: the converter
+    subtracts 8 for the signed type and adds 8 for the kernel. Needs K % 64 == 0 and N % 8 == 0.
     """
     if interleaved:
         columns, rest = np.divmod(flat, _TILE_COLUMNS * inputs)

@@ -1,7 +1,7 @@
-"""What fits on which GPU, and how fast it can be at best. Arithmetic over the sizes of a Mixtral; nothing is read.
+"""What fits on which GPU, and how fast it can be at best: arithmetic over the sizes of a Mixtral.
 
-A token's KV cache and the weights share a GPU's memory with the runtime; each step reads every weight that its tokens
-use, so memory bandwidth bounds the tokens per second.
+Weights, KV cache and runtime share a GPU's memory. Each step reads every weight that its tokens use, so memory
+bandwidth bounds the tokens per second.
 """
 
 from collections.abc import Iterator
@@ -15,18 +15,22 @@ from .layout import split_problem
 GIB = 2**30
 TP_SIZES = (1, 2, 4, 8)
 CONCURRENCIES = (1, 8, 32, 128)
+"""Numbers of concurrent requests that the plan gives the longest sequence for."""
 BATCH_SIZES = (1, 8, 32, 128)
-# CUDA context, activations and the MoE workspace at max_num_tokens 8192 take about 3 GiB beside the weights.
+"""Numbers of concurrent requests that the plan gives the tokens per second for."""
 RUNTIME_BYTES = 3 * GIB
+"""CUDA context, activations and the MoE workspace at max_num_tokens 8192, beside the weights."""
 KV_CACHE_FRACTION = 0.9
-# Tokens of context per request that the bandwidth figures assume.
+"""Share of the remaining memory that the KV cache gets."""
 ROOFLINE_CONTEXT = 512
-TOKENS_PER_BLOCK = 32  # the default of trtllm-build
+"""Tokens of context per request that the bandwidth figures assume."""
+TOKENS_PER_BLOCK = 32
+"""Tokens in a block of the KV cache: the default of trtllm-build, which the build does not change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecommendedConfig:
-    """What the plan would put into config.pbtxt, by the names used there."""
+    """The values that the plan recommends for config.pbtxt, by the names used there."""
 
     max_batch_size: int
     max_num_tokens: int
@@ -37,7 +41,7 @@ class RecommendedConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One model on `tp_size` equal GPUs; bytes are per GPU. `recommended` is None where it does not fit."""
+    """One model on `tp_size` equal GPUs; bytes are per GPU. `recommended` is None if it does not fit."""
 
     tp_size: int
     weight_bytes: int
@@ -49,7 +53,7 @@ class Plan:
 
 
 def make_plan(config: MixtralConfig, gpu: Gpu, tp_size: int) -> Plan | str:
-    """The plan, or why the model cannot be split in that many."""
+    """The plan, or why the model cannot be split among `tp_size` GPUs."""
     if problem := split_problem(config, tp_size):
         return problem
     tokens = kv_tokens(config, gpu.memory_gib, tp_size)
@@ -76,19 +80,19 @@ def weight_bytes(config: MixtralConfig, tp_size: int) -> int:
 
 
 def kv_tokens(config: MixtralConfig, memory_gib: float, tp_size: int) -> int:
-    """Tokens of float16 KV cache that fit beside weights and runtime; whole blocks."""
+    """Tokens of float16 KV cache that fit beside weights and runtime, in whole blocks."""
     free = memory_gib * GIB - weight_bytes(config, tp_size) - RUNTIME_BYTES
     tokens = int(max(free, 0) * KV_CACHE_FRACTION / (config.kv_bytes_per_token / tp_size))
     return tokens // TOKENS_PER_BLOCK * TOKENS_PER_BLOCK
 
 
 def longest_sequence(config: MixtralConfig, kv_tokens: int, requests: int) -> int:
-    """Prompt plus answer that each of so many requests can have at the same time, without one being paused."""
+    """Prompt plus answer, in tokens, that each of `requests` concurrent requests can have without a pause."""
     return min(config.max_position_embeddings, kv_tokens // requests // TOKENS_PER_BLOCK * TOKENS_PER_BLOCK)
 
 
 def roofline(config: MixtralConfig, gpu: Gpu, tp_size: int, batch_size: int) -> float:
-    """Tokens per second that bandwidth and arithmetic allow, all requests together, communication not counted."""
+    """Tokens per second of all requests together that bandwidth and arithmetic allow, without communication."""
     by_memory = step_bytes(config, tp_size, batch_size) / (gpu.bandwidth_tb_s * 1e12)
     by_arithmetic = batch_size * _flop_per_token(config) / tp_size / (gpu.float16_tflops * 1e12)
     return batch_size / max(by_memory, by_arithmetic)
@@ -141,7 +145,7 @@ def _products(config: MixtralConfig, kinds: tuple[str, ...]) -> Iterator[int]:
 
 
 def _recommended_config(config: MixtralConfig, gpu: Gpu, tp_size: int, kv_tokens: int) -> RecommendedConfig | None:
-    """Batch and step sizes by memory: activations grow with max_num_tokens, slots with max_batch_size."""
+    """Batch and step sizes by memory: activations grow with max_num_tokens, the batch's state with max_batch_size."""
     if kv_tokens == 0:
         return None
     if gpu.memory_gib >= 70:

@@ -1,4 +1,4 @@
-"""Plans as text for a terminal. Pure."""
+"""Plans as text for a terminal."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What can stop a GPU build is found before anything costs time: in the config, in the checkpoint, on the host."""
+"""Check the config, the checkpoint and the host for what would stop a GPU build, before any step costs time."""
 
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import CheckpointError, HostError, RepositoryError
@@ -61,7 +61,7 @@ def _need(build: GpuBuild, disk_bytes: int) -> Need:
 
 
 def _step_bytes(build: GpuBuild) -> int:
-    """What converting writes, and building again: the weights of every rank."""
+    """Bytes that converting writes, and that building writes: the weights of every rank."""
     return build.tp_size * weight_bytes(build.checkpoint.config, build.tp_size)
 
 

@@ -1,7 +1,7 @@
-"""Start Triton on an engine before it is published, and have it generate: proof that it loads and answers.
+"""Start Triton on an engine before it is published, and have it generate.
 
-Refuses an engine whose tokens are out of range, whose log probabilities are not finite, or whose greedy answer changes
-by more than rounding can.
+The test fails if the engine does not load or answer, for tokens out of range, for log probabilities that are not
+finite, and if a greedy answer changes by more than rounding explains.
 """
 
 import json
@@ -30,18 +30,20 @@ from .tokenizer_info import XGRAMMAR_TOKENIZER_INFO
 _MODEL = "tensorrt_llm"
 _PROMPT = "[INST] What is a house? [/INST]"
 _NUM_TOKENS = 64
-# Reading 25 GB of engine from a slow disk takes minutes.
 _START_TIMEOUT_S = 1800.0
-# Of log probabilities of the same context. The second prompt comes from the KV cache: other kernels, which add float16
-# numbers in another order, so two tokens that are nearly as likely may change places. What is damaged is off by more.
+"""Reading an engine of 25 GB from a slow disk takes minutes."""
 _ROUNDING = 0.2
+"""Largest difference between two log probabilities of the same context that rounding explains.
+
+The second prompt comes from the KV cache. Other kernels then add float16 numbers in another order, so two tokens that
+are nearly as likely may change places. The values of a damaged engine differ by more."""
 _ANSWER_TIMEOUT_S = 120.0
 _POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class GreedyAnswer:
-    """What one request got; `log_probs` has one value per token, `seconds` lie between first and last token."""
+    """The answer to one request: `log_probs` has one value per token, `seconds` is from the first token to the last."""
 
     token_ids: list[int]
     log_probs: list[float]
@@ -54,7 +56,10 @@ class GreedyAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmokeTest:
-    """What to start: an engine directory (with tokenizer info), the config to serve it under, where to log."""
+    """What to start: an engine directory with tokenizer info, and the config to serve it with.
+
+    The log goes to `directory`. Triton inherits the descriptors `keep_open`.
+    """
 
     engine_dir: Path
     config: ServingConfig
@@ -66,9 +71,9 @@ class SmokeTest:
 
 
 def smoke(test: SmokeTest, tools: Toolchain) -> tuple[GreedyAnswer, int]:
-    """A greedy answer, and for how many tokens a second one was the same.
+    """The second of two greedy answers, and how many tokens they share from the start.
 
-    Raises ToolFailed when Triton ends, EngineError for what is not plausible.
+    Raises ToolFailed when Triton ends, EngineError for an answer that is not plausible.
     """
     repository = _write_repository(test)
     prompt_token_ids = Tokenizer.from_file(str(test.tokenizer_json)).encode(_PROMPT).ids
@@ -76,14 +81,15 @@ def smoke(test: SmokeTest, tools: Toolchain) -> tuple[GreedyAnswer, int]:
         first, second = (_generate(url, prompt_token_ids) for _ in range(2))
     for answer in (first, second):
         check_answer(answer, test.vocab_size)
-    # The second answer is the faster one: kernels are loaded, the prompt is in the cache.
+    # The second answer shows the speed: the kernels are loaded, the prompt is in the cache.
     return second, tokens_alike(first, second)
 
 
 def tokens_alike(first: GreedyAnswer, second: GreedyAnswer) -> int:
-    """Tokens until two answers part. Raises EngineError when their log probabilities say that it is not for rounding.
+    """How many tokens two greedy answers share. Raises EngineError if rounding does not explain where they differ.
 
-    Rounding that moves no log probability by more than so much moves the greatest by no more, whichever token has it.
+    Both answers take the token with the greatest log probability. If rounding moves each log probability by at most
+    _ROUNDING, the greatest moves by at most that, even where another token is then the greatest.
     """
     pairs = zip(first.token_ids, second.token_ids, first.log_probs, second.log_probs, strict=True)
     for position, (ours, theirs, log_prob, other) in enumerate(pairs):
@@ -98,8 +104,8 @@ def tokens_alike(first: GreedyAnswer, second: GreedyAnswer) -> int:
 
 
 def check_answer(answer: GreedyAnswer, vocab_size: int) -> None:
-    """Raises EngineError for a wrong number of tokens, one that the model does not have, or a log probability that is
-    no number or above zero."""
+    """Raises EngineError for a wrong number of tokens, a token outside the vocabulary, or a log probability that is not
+    finite or is above zero."""
     if len(answer.token_ids) != _NUM_TOKENS:
         raise EngineError(f"the engine generated {len(answer.token_ids)} tokens; accepted: the {_NUM_TOKENS} asked for")
     for token_id in answer.token_ids:
@@ -113,7 +119,7 @@ def check_answer(answer: GreedyAnswer, vocab_size: int) -> None:
 
 
 def _write_repository(test: SmokeTest) -> Path:
-    """A model repository whose config differs from the real one in where the engine is."""
+    """A model repository with the same config but for the engine's path."""
     engine_dir = test.engine_dir.absolute()
     paths = {
         "gpt_model_path": str(engine_dir),
@@ -188,7 +194,7 @@ def _generate(url: str, prompt_token_ids: list[int]) -> GreedyAnswer:
 
 
 def _read_answer(events: Iterator[bytes]) -> GreedyAnswer:
-    """Token ids come in parts; log probabilities are of all tokens so far each time. A list of one is a scalar."""
+    """Each event has the new token ids, and the log probabilities of all tokens so far. A list of one is a scalar."""
     token_ids: list[int] = []
     log_probs: list[float] = []
     first = last = time.monotonic()

@@ -1,4 +1,4 @@
-"""Run a program of NVIDIA's: its log shown and kept, its peak memory measured, ended with the build that started it."""
+"""Run one of NVIDIA's programs: show and keep its log, measure its peak memory, end it when the build is stopped."""
 
 import os
 import selectors
@@ -16,8 +16,9 @@ from build_engine.signals import uninterrupted
 from .known_failures import known_failure
 
 _SHOWN_LINES = 20
-# A server prints its options after the reason why it ends, a builder the tracebacks of its workers.
+"""Last lines of its log that are shown when a program fails."""
 _SEARCHED_LINES = 300
+"""Last lines that are searched for the reason. After it, Triton prints its options and the builder tracebacks."""
 _HEARTBEAT_S = 30.0
 _MEMORY_SAMPLE_S = 5.0
 _POLL_S = 1.0
@@ -26,7 +27,7 @@ _TERMINATION_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What to run. `say` shows a line; `gpu_memory_mib` samples the fullest GPU; `keep_open` outlives us in it."""
+    """A program to run; it inherits `keep_open`. `say` shows a line, `gpu_memory_mib` samples the fullest GPU."""
 
     what: str
     command: Sequence[str]
@@ -39,7 +40,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolUsage:
-    """What a finished run took; `host_mib` is of its largest process."""
+    """What a finished run took; `host_mib` is the peak of its largest process."""
 
     seconds: float
     host_mib: int
@@ -52,7 +53,7 @@ class ToolUsage:
 def run_tool(run: Run) -> ToolUsage:
     """Run to the end. Raises ToolFailed for any status but 0, HostError when the program cannot be started.
 
-    Whatever else interrupts the wait ends the program and its children too.
+    If anything else is raised meanwhile, such as BuildInterrupted, the program and its children are ended.
     """
     started = time.monotonic()
     with run.log.open("w") as log:
@@ -98,7 +99,7 @@ def _start(run: Run) -> "subprocess.Popen[bytes]":
 
 
 def _follow(run: Run, process: "subprocess.Popen[bytes]", write: Callable[[str], object]) -> int:
-    """Pass the output on until it ends; the most GPU memory seen, in MiB."""
+    """Show and log the output until it ends. Returns the most GPU memory seen, in MiB."""
     assert process.stdout is not None, "stdout is a pipe"
     watch = _Watch(run)
     rest = b""
@@ -111,7 +112,7 @@ def _follow(run: Run, process: "subprocess.Popen[bytes]", write: Callable[[str],
                 if not data and rest:
                     lines.append(rest)
                 for line in lines:
-                    # Of a progress bar that redraws itself, what it shows at last.
+                    # A progress bar redraws its line: keep its last state.
                     text = line.decode(errors="replace").rstrip().rpartition("\r")[2]
                     write(text + "\n")
                     run.say(f"{run.what} | {text}")
@@ -121,11 +122,11 @@ def _follow(run: Run, process: "subprocess.Popen[bytes]", write: Callable[[str],
 
 
 class _Watch:
-    """Measures memory now and then, and gives a sign of life while a tool is silent."""
+    """Samples the GPU memory every few seconds, and shows a heartbeat every half minute."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._started = self._last_sign = self._last_sample = time.monotonic()
+        self._started = self._last_heartbeat = self._last_sample = time.monotonic()
         self.gpu_mib = run.gpu_memory_mib()
 
     def look(self) -> None:
@@ -133,8 +134,8 @@ class _Watch:
         if now - self._last_sample > _MEMORY_SAMPLE_S:
             self._last_sample = now
             self.gpu_mib = max(self.gpu_mib, self._run.gpu_memory_mib())
-        if now - self._last_sign > _HEARTBEAT_S:
-            self._last_sign = now
+        if now - self._last_heartbeat > _HEARTBEAT_S:
+            self._last_heartbeat = now
             self._run.say(_heartbeat(self._run, now - self._started, self.gpu_mib))
 
 
@@ -144,14 +145,14 @@ def _heartbeat(run: Run, seconds: float, gpu_mib: int) -> str:
 
 
 def _reap(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
-    """The exit status, and the resident MiB of the largest process of the tool at its peak."""
+    """The exit status, and the peak resident MiB of the tool's largest process."""
     _, wait_status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(wait_status)
     return process.returncode, usage.ru_maxrss // 1024
 
 
 def failed(what: str, program: str, status: int, log: Path) -> ToolFailed:
-    """How a program ended, what is known about that, what to try, and the end of its log."""
+    """The error for a program that failed: how it ended, what is known about that, what to try, the end of its log."""
     ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     last_lines = log.read_text(errors="replace").splitlines()[-_SEARCHED_LINES:]
     message = f"{what}: {Path(program).name} {ended}"
@@ -161,6 +162,6 @@ def failed(what: str, program: str, status: int, log: Path) -> ToolFailed:
 
 
 def show(line: str) -> None:
-    """For a person who waits: a line on stderr."""
+    """Print a line on stderr at once."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The vocabulary as TensorRT-LLM's guided decoding wants it, beside the engine."""
+"""Write the vocabulary in the form that TensorRT-LLM's guided decoding reads, beside the engine."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ XGRAMMAR_TOKENIZER_INFO = "xgrammar_tokenizer_info.json"
 def write_tokenizer_info(checkpoint: Checkpoint, directory: Path) -> None:
     """Write xgrammar_tokenizer_info.json: encoded_vocab in the order of ids, tokenizer_str, stop_token_ids.
 
-    Source of the three keys: examples/generate_xgrammar_tokenizer_info.py of TensorRT-LLM 1.2. Raises CheckpointError
+    Source of these keys: examples/generate_xgrammar_tokenizer_info.py of TensorRT-LLM 1.2. Raises CheckpointError
     for ids with gaps, which would shift every later token's mask.
     """
     tokenizer = Tokenizer.from_file(str(checkpoint.path / "tokenizer.json"))
@@ -36,7 +36,7 @@ def write_tokenizer_info(checkpoint: Checkpoint, directory: Path) -> None:
 
 
 def _eos_token_id(checkpoint: Path, vocabulary: dict[str, int]) -> int:
-    """Of tokenizer_config.json's `eos_token`, which may be a string or an object."""
+    """The id of `eos_token` in tokenizer_config.json, which may be a string or an object."""
     eos = json.loads((checkpoint / "tokenizer_config.json").read_bytes()).get("eos_token")
     token = eos.get("content") if isinstance(eos, dict) else eos
     if token not in vocabulary:

@@ -1,7 +1,7 @@
-"""Open what NVIDIA's converter wrote, and check that it is this Mixtral, quantised, whole, and in the shapes asked for.
+"""Open what NVIDIA's converter wrote, and check that it is this Mixtral, quantised, complete, and of the right shapes.
 
 The converter only logs a warning when it cannot read the quantisation (then it writes float16 weights) and when a shape
-differs (then it pads with zeros), so nothing of it is believed.
+does not suit (then it pads with zeros), so everything is checked.
 """
 
 import json
@@ -55,11 +55,11 @@ class RankFile:
 
     @property
     def names(self) -> frozenset[str]:
-        """Of all tensors."""
+        """The names of all tensors."""
         return frozenset(self._tensors.keys())
 
     def check_tensors(self, weights: Mapping[str, TensorSpec], constants: Mapping[str, TensorSpec]) -> None:
-        """Raises ConversionError for a tensor that is missing, too many, or of another dtype or shape.
+        """Raises ConversionError for a tensor that is missing, unknown, or of another dtype or shape.
 
         `constants` may be missing.
         """
@@ -103,7 +103,7 @@ def _open(stack: ExitStack, file: Path, tp_size: int) -> RankFile:
 
 
 def check_config(directory: Path, config: MixtralConfig, tp_size: int) -> None:
-    """Raises ConversionError when the converter's config.json is not of this model, so quantised and so split."""
+    """Raises ConversionError when the converter's config.json is of another model, quantisation or split."""
     try:
         fields = json.loads((directory / CONFIG).read_bytes())
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""Prove that a converted checkpoint holds the source's weights: all tensors of all layers, experts and ranks.
+"""Verify that a converted checkpoint holds the source's weights: all tensors of all layers, experts and ranks.
 
-What is found wrong is explained where one of the known mistakes explains it: experts exchanged, gate and up exchanged,
-the layout of another GPU.
+If a known mistake explains a difference, the message names it: experts exchanged, gate and up exchanged, the layout of
+another GPU.
 """
 
 import zlib
@@ -23,14 +23,14 @@ from .layout import ROTARY_FREQUENCIES, ROTARY_TABLE, rotary_frequencies
 from .trtllm_checkpoint import PackedLinear, RankFile, check_config, open_ranks
 
 _GATE, _UP, _DOWN = "w1", "w3", "w2"
-# Of cosines and sines, whose angles in float32 are off by some thousandths at position 32767.
 _ROTARY_TOLERANCE = 0.01
+"""Absolute, for cosines and sines: float32 angles are off by some thousandths at position 32767."""
 
 
 def verify(checkpoint: Checkpoint, directory: Path, tp_size: int, sm: int, advance: Callable[[int], None]) -> None:
     """Raises ConversionError for the first tensor that is not the source's, as a GPU of architecture `sm` reads it.
 
-    `advance` is told of each layer.
+    `advance` is called with 1 after each layer.
     """
     check_config(directory, checkpoint.config, tp_size)
     with open_ranks(directory, checkpoint.config, tp_size) as ranks:
@@ -44,7 +44,7 @@ def verify(checkpoint: Checkpoint, directory: Path, tp_size: int, sm: int, advan
 
 
 class _Verifier:
-    """The source and the ranks' files side by side."""
+    """Compares the source with the files of all ranks."""
 
     def __init__(self, checkpoint: Checkpoint, ranks: list[RankFile], sm: int) -> None:
         self._checkpoint = checkpoint
@@ -60,7 +60,7 @@ class _Verifier:
                     _refuse(rank, name, "is not the source's " + source)
 
     def check_constants(self) -> None:
-        """Where there are any, attention rotates by them: a wrong base would show in long answers only."""
+        """Attention uses the file's rotary tables, if it has them. A wrong base would show only in long answers."""
         config = self._checkpoint.config
         frequencies = rotary_frequencies(config)
         angles = np.outer(np.arange(config.max_position_embeddings), frequencies)
@@ -105,7 +105,7 @@ class _Verifier:
             _refuse(rank, place, difference)
 
     def _attention_mistakes(self, source: AwqLinear) -> Candidates:
-        """Values in the order of the other kind of GPU."""
+        """The layout of the other kind of GPU."""
         interleaved = is_interleaved(self._sm, expert=False)
         other = "SM 90" if interleaved else "GPUs before SM 90"
         yield f"is laid out for {other}, not for this GPU's SM {self._sm}", source, not interleaved
@@ -145,7 +145,7 @@ def _plain_tensors(config: MixtralConfig) -> Iterator[tuple[str, str, type[np.fl
         source, target = f"model.layers.{layer}", f"transformer.layers.{layer}"
         yield f"{target}.input_layernorm.weight", f"{source}.input_layernorm.weight", np.float16
         yield f"{target}.post_layernorm.weight", f"{source}.post_attention_layernorm.weight", np.float16
-        # Routing is decided in float32, whatever the rest computes in.
+        # TensorRT-LLM routes in float32, while the rest is float16.
         yield f"{target}.mlp.router.weight", f"{source}.block_sparse_moe.gate.weight", np.float32
 
 

@@ -1,7 +1,7 @@
-"""Steps that need not be done twice: each has a directory, renamed into place with a stamp when it is finished.
+"""Steps that are not repeated: each has a directory, renamed into place with a stamp when the step is finished.
 
-A stamp holds what went into the step and the files that came out. A step whose stamp says the same as what would go in
-now is skipped; whatever else is found in its place is cleared. So a build goes on where it was killed, even by SIGKILL.
+A stamp holds the step's inputs and the sizes of its files. A step whose stamp has the present inputs is skipped;
+anything else in its place is removed. So a build continues where an earlier one was killed, even by SIGKILL.
 """
 
 import json
@@ -16,17 +16,18 @@ from build_engine.publish import file_sizes
 _STAMP = "stamp.json"
 
 Report = Mapping[str, Any]
+"""JSON: the inputs of a step, or the facts that it reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkDir:
-    """A directory of steps, which one build has to itself."""
+    """A directory of steps, for one build at a time. `say` shows a line."""
 
     path: Path
     say: Callable[[str], None]
 
     def step(self, name: str, inputs: Report, action: Callable[[Path], Report]) -> Path:
-        """The directory with what `action` wrote, from now or from before.
+        """The directory with what `action` wrote, now or in an earlier build.
 
         `action` gets an empty directory to write to, and returns facts to keep in the stamp.
         """
@@ -44,7 +45,7 @@ class WorkDir:
         return directory
 
     def is_done(self, name: str, inputs: Report) -> bool:
-        """Whether the step was finished with these inputs, and its files are all there."""
+        """Whether the step was finished with these inputs and all its files are there."""
         stamp = self.stamp(name)
         if stamp is None or stamp["inputs"] != json.loads(json.dumps(inputs)):
             return False
@@ -52,7 +53,7 @@ class WorkDir:
         return bool({file: size for file, size in sizes.items() if file != _STAMP} == stamp["files"])
 
     def stamp(self, name: str) -> dict[str, Any] | None:
-        """What is known of a finished step."""
+        """The stamp of a finished step, or None: its inputs, report and files."""
         try:
             stamp: dict[str, Any] = json.loads((self.path / name / _STAMP).read_bytes())
         except (OSError, ValueError):
@@ -60,7 +61,7 @@ class WorkDir:
         return stamp
 
     def forget(self, name: str) -> None:
-        """Have the step done again next time; what it wrote stays until then, to be looked at."""
+        """Have the next build repeat the step. Until then its files stay, for inspection."""
         (self.path / name / _STAMP).unlink(missing_ok=True)
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""What the doctor says of hosts that are described, and of one made of doubles."""
+"""What `doctor` reports about hosts given as facts, and about one made of doubles."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -74,11 +74,11 @@ def test_a_good_host_has_no_other_findings_than_ok() -> None:
         ({"gpus": ()}, {}, "failure", "GPUs", "0 seen; tensor_parallel_size is 1", "--gpus all"),
         ({}, {"tp_size": 4}, "failure", "GPUs", "2 seen; tensor_parallel_size is 4", "tensor_parallel_size"),
         ({"gpus": (gpu(sm=100),)}, {}, "failure", "GPU 0", "refuses 4-bit weights on Blackwell", "SM 80, 86, 89 or 90"),
-        ({"gpus": (gpu(sm=120),)}, {}, "failure", "GPU 0", "nobody has tested", "SM 80, 86, 89 or 90"),
+        ({"gpus": (gpu(sm=120),)}, {}, "failure", "GPU 0", "are untested on it", "SM 80, 86, 89 or 90"),
         ({"gpus": (gpu(sm=75),)}, {}, "failure", "GPU 0", "older than Ampere", "SM 80, 86, 89 or 90"),
         ({"gpus": (gpu(0), gpu(1, sm=80))}, {"tp_size": 2}, "failure", "GPUs", "different architectures", "equal GPUs"),
         ({"gpus": (gpu(free_gib=20),)}, {}, "failure", "GPU 0 memory", "20.0 of 79.6 GiB free", "stop what else uses"),
-        ({"gpus": (gpu(free_gib=28),)}, {}, "warning", "GPU 0 memory", "holds no longest request", "lower max_seq_len"),
+        ({"gpus": (gpu(free_gib=28),)}, {}, "warning", "GPU 0 memory", "is below max_seq_len", "lower max_seq_len"),
         ({"cuda": None}, {}, "failure", "driver", "nvidia-smi does not answer", "--gpus all"),
         ({"cuda": (12, 9)}, {}, "failure", "driver", "CUDA 12.9; accepted: CUDA 13", "install driver 590"),
         ({"cuda": (13, 0)}, {}, "warning", "driver", "was built with 13.1", "prefer driver 590"),
@@ -121,14 +121,14 @@ def test_a_good_host_has_no_other_findings_than_ok() -> None:
         ),
     ],
 )
-def test_each_trouble_has_its_line_and_its_remedy(
+def test_each_problem_has_its_line_and_its_remedy(
     facts: dict[str, Any], wanted: dict[str, Any], level: str, subject: str, text: str, remedy: str
 ) -> None:
     findings = examine(replace(GOOD, **facts), need(**wanted), TOOLS)
-    troubles = [finding for finding in findings if finding.level != "ok"]
-    assert [(finding.level, finding.subject) for finding in troubles] == [(level, subject)]
-    assert text in troubles[0].text
-    assert remedy in troubles[0].remedy
+    problems = [finding for finding in findings if finding.level != "ok"]
+    assert [(finding.level, finding.subject) for finding in problems] == [(level, subject)]
+    assert text in problems[0].text
+    assert remedy in problems[0].remedy
 
 
 def test_one_gpu_needs_neither_mpirun_nor_shared_memory() -> None:
