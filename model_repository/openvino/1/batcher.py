@@ -1,4 +1,4 @@
-"""The in-flight batch: one thread that adds requests, steps the engine, and hands out what each step brought.
+"""The in-flight batch: one thread that adds requests, steps the engine, and sends the tokens of each step.
 
 GenAI's `step` and `read` hold the GIL, and `read` on an empty handle never returns; hence one thread, `can_read` before
 every `read`, and a process (Triton's stub) that does nothing else.
@@ -22,15 +22,15 @@ from generation import GenerationRequest, prompt_tensor
 from openvino_genai.py_openvino_genai import GenerationHandle
 
 _SERVER_GONE_S = 10.0
-"""Talking to Triton takes microseconds."""
+"""Longest time for talking to Triton, which otherwise takes microseconds."""
 
 
 @contextmanager
 def _talking_to_triton() -> Iterator[None]:
-    """End this process if Triton does not come back from a call: it was killed while it held a lock in shared memory.
+    """End this process if a call to Triton does not return: Triton was killed while it held a lock in shared memory.
 
-    Such a call waits for ever, and the main thread, which would notice that the server is gone, waits with it. The
-    signal of a timer ends a process that holds its own GIL, and costs microseconds.
+    Such a call waits for ever and holds the GIL, so the main thread cannot notice that the server is gone. The signal
+    of a timer ends the process nevertheless, and costs microseconds.
     """
     signal.setitimer(signal.ITIMER_REAL, _SERVER_GONE_S)
     try:
@@ -41,7 +41,7 @@ def _talking_to_triton() -> Iterator[None]:
 
 @dataclass(slots=True)
 class Progress:
-    """What a request has got so far. Times in ns of the monotonic clock, 0 until they happen."""
+    """What was generated for a request so far. Times in ns of the monotonic clock, 0 until they happen."""
 
     token_ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
@@ -52,16 +52,16 @@ class Progress:
 
 
 class Client(Protocol):
-    """Whoever waits for a request."""
+    """The receiver of a request's tokens."""
 
     def is_cancelled(self) -> bool:
-        """Whether nobody waits any more."""
+        """Whether the request was cancelled."""
 
     def send(self, request: GenerationRequest, progress: Progress, final: bool) -> None:
-        """Take what is new in `progress`."""
+        """Send what is new in `progress`."""
 
     def fail(self, message: str) -> None:
-        """Take the reason why there will be nothing more. Ends the request."""
+        """End the request with an error."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,12 +81,12 @@ class Batcher:
         self._arrivals: queue.SimpleQueue[tuple[GenerationRequest, Client] | None] = queue.SimpleQueue()
         self._active: list[_Active] = []
         self._request_ids = count()
-        faulthandler.register(signal.SIGALRM, chain=True)  # say where it was, then end as by default
+        faulthandler.register(signal.SIGALRM, chain=True)  # print the stack, then end as by default
         self._thread = threading.Thread(target=self._run_or_die, name="batcher", daemon=True)
         self._thread.start()
 
     def submit(self, request: GenerationRequest, client: Client) -> None:
-        """Have a request join the batch before the next step."""
+        """Add a request to the batch before the next step."""
         self._arrivals.put((request, client))
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class Batcher:
         self._thread.join()
 
     def _run_or_die(self) -> None:
-        """Without this thread clients would wait for ever; without the process they are failed, and the server ends."""
+        """End the process if the thread fails. Triton then fails all requests, which would wait for ever otherwise."""
         try:
             self._run()
         except BaseException:
@@ -108,12 +108,12 @@ class Batcher:
                 self._drop_cancelled()
             self._step()
             self._on_step(len(self._active))
-            time.sleep(0)  # let `submit` in: a step does not
+            time.sleep(0)  # let `submit` run: a step holds the GIL
         for active in list(self._active):
             self._end(active, "the server is shutting down")
 
     def _admit(self) -> bool:
-        """Take in all arrivals, waiting for one when idle. False when closing."""
+        """Add all arrivals to the batch; wait for one when idle. False when closing."""
         while not self._arrivals.empty() or not self._active:
             arrival = self._arrivals.get()
             if arrival is None:
@@ -149,7 +149,7 @@ class Batcher:
                 self._collect(active)
 
     def _collect(self, active: _Active) -> None:
-        """Move what the step generated into the request's progress, and tell the client."""
+        """Add what the step generated to the request's progress, and send it to the client."""
         arrived = False
         while active.handle.can_read():
             for output in active.handle.read().values():

@@ -1,4 +1,4 @@
-"""TensorRT-LLM's gauges in Triton's /metrics, under its names: dashboards and scalers need not know the engine."""
+"""TensorRT-LLM's gauges in Triton's /metrics, under its names, so that dashboards and scalers fit both engines."""
 
 import time
 from typing import Any
@@ -8,6 +8,7 @@ import triton_python_backend_utils as pb_utils
 from settings import KV_BLOCK_TOKENS, EngineSettings
 
 METRICS_PERIOD_NS = 100_000_000
+"""Shortest time between two updates while requests run."""
 
 
 class Gauges:

@@ -1,4 +1,4 @@
-"""One request of the `tensorrt_llm` contract in OpenVINO GenAI's words. Pure: arrays in, a checked value out."""
+"""One request of the `tensorrt_llm` contract in OpenVINO GenAI's terms. Pure: arrays in, a checked value out."""
 
 import time
 from collections.abc import Mapping
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 Inputs = Mapping[str, NDArray[Any]]
 
-# What TensorRT-LLM calls a guide, and the field of StructuredOutputConfig that takes it.
 GUIDE_FIELDS = {"json": "json_schema", "json_schema": "json_schema", "regex": "regex", "ebnf_grammar": "grammar"}
+"""TensorRT-LLM's types of guides, and the field of GenAI's StructuredOutputConfig for each."""
 ANY_JSON = "{}"
+"""The JSON schema that everything satisfies."""
 
 
 class InvalidRequest(Exception):
@@ -32,7 +33,7 @@ class EngineLimits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GenerationRequest:
-    """A checked request. `end_id` is None when the end of sequence is to be ignored."""
+    """A checked request. `end_id` is None if the end of sequence is ignored."""
 
     prompt_token_ids: NDArray[np.int64]
     generation_config: genai.GenerationConfig
@@ -74,7 +75,7 @@ def _prompt_token_ids(inputs: Inputs, limits: EngineLimits) -> NDArray[np.int64]
     if ids.min() < 0 or ids.max() >= limits.vocab_size:
         raise InvalidRequest(f"input_ids holds {ids.min()} to {ids.max()}; accepted: 0 to {limits.vocab_size - 1}")
     if ids.size >= limits.max_seq_len:
-        # TensorRT-LLM's words, which a frontend may look for.
+        # TensorRT-LLM's message, which a client may match on.
         raise InvalidRequest(f"Prompt length ({ids.size}) exceeds maximum input length ({limits.max_seq_len - 1})")
     return ids.reshape(1, -1).astype(np.int64)
 
@@ -82,7 +83,7 @@ def _prompt_token_ids(inputs: Inputs, limits: EngineLimits) -> NDArray[np.int64]
 def _generation_config(inputs: Inputs, room: int, end_id: int) -> genai.GenerationConfig:
     config = genai.GenerationConfig()
     config.apply_chat_template = False
-    # Like TensorRT-LLM, cut silently to what the context has room for.
+    # Like TensorRT-LLM, cut to the room in the context without an error.
     config.max_new_tokens = min(_number(inputs, "request_output_len", 0, 1), room)
     config.min_new_tokens = min(_number(inputs, "min_tokens", 0, 0), config.max_new_tokens)
     config.ignore_eos = end_id == -1
@@ -126,7 +127,7 @@ def _set_guide(config: genai.GenerationConfig, inputs: Inputs) -> None:
 
 
 def prompt_tensor(request: GenerationRequest) -> ov.Tensor:
-    """int64 [1, N], as `add_request` wants it."""
+    """int64 [1, N], as `add_request` takes it."""
     return ov.Tensor(request.prompt_token_ids)
 
 

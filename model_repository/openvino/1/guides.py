@@ -1,8 +1,8 @@
-"""Compile a guide before the batch sees it.
+"""Compile a guide before its request joins the batch.
 
-GenAI compiles guides inside `step`, where an invalid one fails every request of the batch, and its Python API has no
-way to only compile one. So a second pipeline, over a model of one tiny layer with the same vocabulary, tries each guide
-first. The two share the tokenizer, and with it xgrammar's cache: the batch does not compile the guide again.
+GenAI compiles guides inside `step`, where an invalid one fails every request of the batch, and its Python API cannot
+only compile one. So each guide first runs on a second pipeline, with a model of one tiny layer and the same vocabulary.
+The two share the tokenizer, and with it xgrammar's cache: the batch does not compile the guide again.
 """
 
 import re
@@ -37,11 +37,11 @@ class GuideChecker:
             self._pipeline.step()
         except Exception as error:
             handle.cancel()
-            self._pipeline.step()  # lets go of the cancelled request
+            self._pipeline.step()  # releases the cancelled request
             raise InvalidRequest(f"guided_decoding_guide does not compile: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """xgrammar's sentence without the place in its source."""
+    """xgrammar's message without the position in its source code."""
     text = " ".join(str(error).split())
     return re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", text)[:500]

@@ -1,4 +1,4 @@
-"""Triton's side of the CPU engine: the tensors of `tensorrt_llm` in and out, for each request as its tokens come."""
+"""The CPU engine as a Triton model: the tensors of `tensorrt_llm` in and out, streamed for each request."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class TritonPythonModel:
     """Loaded by Triton's Python backend, which calls the three methods."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the engine; takes as long as compiling it does."""
+        """Load and compile the engine."""
         try:
             settings = read_settings(args)
         except MissingEngine as error:
@@ -27,7 +27,7 @@ class TritonPythonModel:
         self._batcher = Batcher(pipeline, Gauges(labels, settings, pipeline).update)
 
     def execute(self, requests: list[Any]) -> None:
-        """Hand new requests to the batch; their answers leave through their own senders."""
+        """Add the requests to the batch. Each is answered through its own response sender."""
         for request in requests:
             sender = request.get_response_sender()
             try:
@@ -44,7 +44,7 @@ class TritonPythonModel:
 
 
 class _Client:
-    """A request's response sender."""
+    """Sends a request's tokens through its response sender."""
 
     def __init__(self, sender: Any) -> None:
         self._sender = sender
@@ -64,7 +64,7 @@ class _Client:
 
 
 def to_outputs(request: GenerationRequest, progress: Progress) -> dict[str, np.ndarray[Any, Any]]:
-    """What is new, [batch 1, beams 1, ...]; log probs are cumulative, as TensorRT-LLM streams them."""
+    """The new tokens, [batch 1, beams 1, ...]; log probs are of all tokens so far, as TensorRT-LLM streams them."""
     token_ids = progress.token_ids[progress.num_sent :]
     if request.echo and not request.streaming:
         token_ids = [*request.prompt_token_ids[0].tolist(), *token_ids]

@@ -1,4 +1,4 @@
-"""What config.pbtxt and the engine's manifest say, and the pipeline that follows from it."""
+"""The settings in config.pbtxt and the engine's manifest, and the pipeline for them."""
 
 import json
 from dataclasses import dataclass
@@ -8,9 +8,10 @@ from typing import Any
 import openvino_genai as genai
 from generation import EngineLimits
 
-KV_BLOCK_TOKENS = 32  # of OpenVINO GenAI 2026.4 on CPU
-# Where it is not a matter of speed, exact: bfloat16 was not faster, and an 8-bit KV cache changes greedy answers.
+KV_BLOCK_TOKENS = 32
+"""Tokens in a block of the KV cache: that of OpenVINO GenAI 2026.4 on CPU."""
 DEVICE_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16"}
+"""Exact where that costs no speed: bfloat16 was not faster, and an 8-bit KV cache changes greedy answers."""
 
 
 class MissingEngine(Exception):
@@ -19,7 +20,7 @@ class MissingEngine(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """Requests, tokens and blocks, as the names say."""
+    """What the engine is started with, in requests, tokens and blocks."""
 
     engine_dir: Path
     max_batch_size: int
@@ -30,7 +31,7 @@ class EngineSettings:
 
 
 def read_settings(args: dict[str, str]) -> EngineSettings:
-    """From what Triton hands to `initialize`. Raises MissingEngine."""
+    """The settings, from the arguments of Triton's `initialize`. Raises MissingEngine."""
     config = json.loads(args["model_config"])
     parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
     engine_dir = Path(args["model_repository"], args["model_version"], "engine")
