@@ -1,7 +1,7 @@
 """Mixtral-8x7B-Instruct-v0.1's own tokenizer files, rebuilt from the SentencePiece model that mistral-common ships.
 
-The checkpoint's tokenizer.json is a BPE of these pieces with byte fallback and without a pre-tokenizer; its ids are
-pinned by tests against mistral-common and against a log of the server that this product replaces.
+The checkpoint's tokenizer.json is a BPE of these pieces with byte fallback and without a pre-tokenizer; tests
+compare its ids with mistral-common and with a log of the server that this product replaces.
 """
 
 import json
@@ -56,7 +56,7 @@ def _tokenizer_json() -> str:
 
 
 def _merges(pieces: SentencePieceProcessor, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """Every way to put a piece together from two, best piece first, as SentencePiece's scores rank them."""
+    """Every pair of pieces that forms a piece, the piece with the best SentencePiece score first."""
     merges = []
     for piece, token_id in vocabulary.items():
         halves = [(piece[:at], piece[at:]) for at in range(1, len(piece))]

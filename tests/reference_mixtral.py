@@ -1,8 +1,8 @@
-"""An independent Mixtral forward in numpy, written from the papers; the oracle for logits.
+"""An independent forward pass of Mixtral in numpy, written from the papers: the oracle for logits.
 
 Jiang et al. 2024 (Mixtral: top-k softmax over the router's logits), Su et al. 2021 (rotary positions, applied to the
 two halves of a head as Hugging Face stores it), Shazeer 2020 (SwiGLU), Zhang & Sennrich 2019 (RMSNorm). Every token is
-routed in a plain loop, weights are unpacked by a formula per element, and everything is float64: slow and obvious.
+routed in a plain loop, weights are unpacked by a formula per element, and everything is float64: slow and simple.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 def dequantized(tensors: Tensors, name: str, group_size: int) -> Floats:
-    """[in, out] of an AutoAWQ linear. Channel c is in word c // 8, in the nibble whose place in the order is c % 8."""
+    """[in, out] of an AutoAWQ linear. Channel c is in word c // 8, in the nibble at which the order has c % 8."""
     order = [0, 2, 4, 6, 1, 3, 5, 7]
 
     def unpacked(words: NDArray[np.int32]) -> Floats:

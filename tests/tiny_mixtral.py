@@ -1,6 +1,6 @@
 """A Mixtral of a few hundred kilobytes with random, different experts, written as AutoAWQ ships it.
 
-Only the writing is shared with the product's layout (`pack_int4`); what it computes is `tests/reference_mixtral.py`'s.
+Of the product it uses only `pack_int4`. `tests/reference_mixtral.py` computes what this model computes.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Fixtures of the build step's suites."""
+"""Fixtures for the tests of the build."""
 
 import shutil
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def repository(tmp_path: Path) -> Repository:
 
 @pytest.fixture
 def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
-    """Run a command that must end with status 2 and one line on stderr, and return what the line says."""
+    """Run a command that must end with status 2 and one line on stderr, and return its message."""
 
     def run(arguments: list[str]) -> str:
         capsys.readouterr()
@@ -64,7 +64,7 @@ def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
 
 @pytest.fixture
 def refused(refuse: Refuse, repository: Repository) -> Callable[[CheckpointDir], str]:
-    """What `inspect` and `build` both say of a checkpoint, after checking that the repository is as it was."""
+    """The message by which `inspect` and `build` both refuse a checkpoint. Checks that the repository is unchanged."""
     repository.hold_fake_engine()
 
     def run(checkpoint: CheckpointDir) -> str:

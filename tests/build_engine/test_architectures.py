@@ -53,7 +53,7 @@ def engine_logits(repository: Repository) -> NDArray[np.float32]:
 
 
 def error(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
-    """Relative, over all tokens."""
+    """The relative error over all tokens."""
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
@@ -74,8 +74,8 @@ def test_logits_equal_an_independent_forward_with(
     assert error(engine_logits(repository), ReferenceMixtral(config, tensors).logits(PROMPT)) < 1e-3
 
 
-def test_every_architecture_is_told_from_the_first() -> None:
-    """Had a field no effect on the reference, its test above would show nothing."""
+def test_the_reference_differs_for_each_of_these_architectures() -> None:
+    """If a field had no effect on the reference, its test above would prove nothing."""
     base = ReferenceMixtral(SMALL, tiny_tensors(SMALL)).logits(PROMPT)
     for fields in (
         {"tie_word_embeddings": True},
@@ -118,7 +118,7 @@ def test_shards_may_be_links_as_in_the_hugging_face_cache(
     assert succeed(repository.build(checkpoint)).startswith("published")
 
 
-def test_the_manifest_tells_what_serving_must_know(
+def test_the_manifest_holds_what_serving_needs(
     succeed: Callable[[list[str]], str], repository: Repository, checkpoint: CheckpointDir
 ) -> None:
     succeed(repository.build(checkpoint))

@@ -1,4 +1,4 @@
-"""The nibble order of AutoAWQ's gemm layout, by example and by law."""
+"""The nibble order of AutoAWQ's gemm layout, by examples and by properties."""
 
 import numpy as np
 from hypothesis import given

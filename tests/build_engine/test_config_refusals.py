@@ -1,4 +1,4 @@
-"""What `inspect` and `build` refuse of a checkpoint's small files, by its message."""
+"""The small files of a checkpoint that `inspect` and `build` refuse, each with its message."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -74,7 +74,7 @@ MODELS: dict[str, tuple[Damage, str]] = {
         lambda c: c.configure(rope_scaling="linear"),
         'config.json: rope_scaling is "linear"; accepted: an object, or none',
     ),
-    "tied embeddings told by a string": (
+    "tied embeddings given as a string": (
         lambda c: c.configure(tie_word_embeddings="false"),
         'config.json: tie_word_embeddings is "false"; accepted: true or false',
     ),

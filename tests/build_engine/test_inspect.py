@@ -1,4 +1,4 @@
-"""`inspect` says what a checkpoint is, how large, and what would be built, and leaves everything as it is."""
+"""`inspect` prints what a checkpoint is, how large it is and what would be built, and changes nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_inspect_says_what_it_is_its_sizes_and_what_would_be_built(succeed: Succ
 def test_inspect_reads_every_value_that_can_be_wrong_and_no_other(
     succeed: Succeed, checkpoint: CheckpointDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 24 GB, the packed weights are 23: any of their values is a weight."""
+    """Of 24 GB, packed weights are 23, and every value of theirs is valid."""
     read: list[str] = []
     tensor = Checkpoint.tensor
 
@@ -57,7 +57,7 @@ def test_inspect_writes_nothing(succeed: Succeed, checkpoint: CheckpointDir, tmp
 
 
 def test_inspect_needs_no_openvino(checkpoint: CheckpointDir) -> None:
-    """A host that builds for a GPU has none."""
+    """A host that builds for GPUs does not have it."""
     process = start(["-c", WITHOUT_OPENVINO, "inspect", str(checkpoint.path)])
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

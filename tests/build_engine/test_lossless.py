@@ -1,4 +1,4 @@
-"""The weights in a published engine are the checkpoint's, number for number. The oracle is a formula, not `awq`."""
+"""A published engine holds exactly the checkpoint's weights. The oracle is a formula of its own, not `awq`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ MOE = [f"model.layers.{n}.block_sparse_moe.experts.*.{kind}" for n in LAYERS for
 
 
 def nibble(words: NDArray[np.int32], row: int, channel: int) -> int:
-    """The 4-bit value of an output channel: eight to a word, the even ones of them before the odd ones."""
+    """The 4-bit value of an output channel: eight channels to a word, the even ones before the odd ones."""
     place = channel % 8
     shift = 4 * (place // 2 + 4 * (place % 2))
     return int(words[row, channel // 8]) >> shift & 15

@@ -1,4 +1,4 @@
-"""A build holds one tensor at a time: what it takes does not depend on how many layers there are."""
+"""A build holds one tensor at a time, so its memory does not grow with the number of layers."""
 
 import json
 import math
@@ -43,12 +43,12 @@ MIXTRAL_8X7B: dict[str, Any] = {
     "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"},
 }
 
-# The peak of this process alone: ru_maxrss would count the parent's, from before the exec.
 PEAK = """
 from pathlib import Path
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 print(int(status["VmHWM"].split()[0]) * 1024)
 """
+"""Prints the peak of this process alone: ru_maxrss would count the parent's, from before the exec."""
 BUILD = "import sys; from build_engine.__main__ import main; print(main(sys.argv[1:]))" + PEAK
 GRAPH = (
     "import json, sys; from build_engine.mixtral import to_mixtral_config;"
@@ -59,7 +59,7 @@ GRAPH = (
 
 
 def layers_apart(tensors: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One shard for what is outside the layers, and the only layer again and again under each of its names."""
+    """One shard for the tensors outside the layers, and one for each layer: the only layer under another name."""
     own = "model.layers.0."
     yield "rest.safetensors", {name: values for name, values in tensors.items() if not name.startswith(own)}
     layer = {name.removeprefix(own): values for name, values in tensors.items() if name.startswith(own)}
@@ -69,7 +69,7 @@ def layers_apart(tensors: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) -> Iterator[dict[int, CheckpointDir]]:
-    """Checkpoints of few and of many equal layers, on the same files; removed at the end for their size."""
+    """Checkpoints of few and of many equal layers, linked to the same files; removed at the end for their size."""
     path = tmp_path_factory.mktemp("large")
     weight_map: dict[str, str] = {}
     for shard, tensors in layers_apart(tiny_tensors(CONFIG | {"num_hidden_layers": 1})):
@@ -92,7 +92,7 @@ def _linked(path: Path, layers: int, weight_map: dict[str, str], tokenizer: Path
 
 
 def output(program: list[str]) -> list[int]:
-    """The last two lines that a program prints; the last is the one of PEAK."""
+    """The last two lines that a program prints, the second from PEAK."""
     process = start(["-c", *program])
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -109,7 +109,7 @@ def build_peak_bytes(tmp_path: Path, checkpoint: CheckpointDir) -> int:
 
 
 def experts_bytes(fields: dict[str, Any]) -> int:
-    """Bytes of the experts of one layer: as AutoAWQ stores them is as the engine does."""
+    """Bytes of one layer's experts, equal in the checkpoint and in the engine."""
     one_layer = to_mixtral_config(fields | {"num_hidden_layers": 1})
     specs = expected_tensors(one_layer)
     return sum(spec.engine_bytes for name, spec in specs.items() if ".experts." in name)
@@ -119,7 +119,7 @@ def test_peak_memory_stays_below_a_layer_and_does_not_grow_with_layers(
     checkpoints: dict[int, CheckpointDir], tmp_path: Path
 ) -> None:
     layer = experts_bytes(CONFIG)
-    assert layer > 30 * MIB, "a layer that would not be noticed proves nothing"
+    assert layer > 30 * MIB, "a small layer would prove nothing"
     few, many = (build_peak_bytes(tmp_path, checkpoints[layers]) for layers in (FEW, MANY))
     assert many < layer + 1024 * MIB
     assert many - few < layer

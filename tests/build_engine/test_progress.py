@@ -1,4 +1,4 @@
-"""How far a build is: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a build: a bar on a terminal, plain lines elsewhere."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ LINE = re.compile(r"weights: \d+ % of [\d.]+[kM]?B, [\d.]+[kMG]?B/s, \d+ s left"
 
 
 def read_all(terminal: int) -> Iterator[bytes]:
-    """What is written to a terminal until its last writer closes it, which Linux reports as an error."""
+    """What is written to a terminal until its last writer closes it; Linux reports that as an error."""
     while True:
         try:
             yield os.read(terminal, 4096)

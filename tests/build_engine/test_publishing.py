@@ -1,4 +1,4 @@
-"""An engine appears whole or not at all, however a build ends, and is built again only when something changed."""
+"""An engine appears whole or not at all, however a build ends, and is rebuilt only after a change."""
 
 import os
 import signal
@@ -15,7 +15,6 @@ from tests.build_engine.workplace import FAKE_ENGINE, CheckpointDir, Repository,
 Succeed = Callable[[list[str]], str]
 Refuse = Callable[[list[str]], str]
 
-# A build that says when it is in the middle of its weights, and stays there.
 PAUSED_BUILD = """
 import sys, time
 from build_engine.openvino import weights
@@ -32,10 +31,11 @@ def pause_at_the_norm(source, name):
 weights.encode_weight = pause_at_the_norm
 sys.exit(main(sys.argv[1:]))
 """
+"""A build that prints a line in the middle of its weights, and stops there for a minute."""
 
 
 def stop_in_the_middle(arguments: list[str], signum: signal.Signals) -> tuple[int, str]:
-    """Exit status and stderr of a build that is sent a signal while it writes weights."""
+    """Exit status and stderr of a build that gets a signal while it writes weights."""
     process = start(["-c", PAUSED_BUILD, *arguments])
     try:
         assert process.stdout is not None
@@ -48,7 +48,7 @@ def stop_in_the_middle(arguments: list[str], signum: signal.Signals) -> tuple[in
 
 
 def is_whole(repository: Repository) -> bool:
-    """Whether the version directory holds an engine as the manifest lists it, and no trace of building."""
+    """Whether the version directory holds the engine that the manifest describes, and nothing left of a build."""
     engine = repository.engine
     sizes = {str(file.relative_to(engine)): file.stat().st_size for file in engine.rglob("*") if file.is_file()}
     sizes.pop("manifest.json")
@@ -86,7 +86,7 @@ def test_an_interrupted_build_leaves_the_old_engine_and_the_next_one_works(
     assert is_whole(repository)
 
 
-def test_after_kill_9_the_old_engine_serves_and_the_next_build_clears_up(
+def test_after_kill_9_the_old_engine_stays_and_the_next_build_clears_up(
     succeed: Succeed, repository: Repository, checkpoint: CheckpointDir
 ) -> None:
     repository.hold_fake_engine()
@@ -111,13 +111,13 @@ def test_a_library_that_catches_exceptions_does_not_swallow_an_interrupt(
     assert refuse(repository.build(checkpoint)) == "interrupted by SIGINT; nothing was published"
 
 
-def test_the_handlers_of_the_caller_come_back(succeed: Succeed, checkpoint: CheckpointDir) -> None:
+def test_the_signal_handlers_of_the_caller_are_restored(succeed: Succeed, checkpoint: CheckpointDir) -> None:
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     succeed(["inspect", str(checkpoint.path)])
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_signal_between_the_two_renames_comes_too_late(
+def test_a_signal_between_the_two_renames_is_ignored(
     succeed: Succeed, repository: Repository, checkpoint: CheckpointDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository.hold_fake_engine()

@@ -1,4 +1,4 @@
-"""What `build` refuses of the model repository: its limits, its disk, its neighbours."""
+"""Why `build` refuses a model repository: its limits, its disk, another build."""
 
 import fcntl
 import json
@@ -20,7 +20,7 @@ TAKES = "accepted: a writable directory with enough room"
 
 LIMITS: dict[str, tuple[str, str, str]] = {
     "no max_seq_len": ("max_seq_len", "other", "parameter max_seq_len is ''; accepted: a positive integer"),
-    "max_seq_len in words": (
+    "max_seq_len that is no number": (
         'string_value: "8192"',
         'string_value: "many"',
         "parameter max_seq_len is 'many'; accepted: a positive integer",
@@ -42,7 +42,7 @@ LIMITS: dict[str, tuple[str, str, str]] = {
 
 @contextmanager
 def mounted(place: Path, *options: str) -> Iterator[None]:
-    """A mount for the time of a test; the test is skipped where that is not allowed."""
+    """A mount for the duration of a test, which is skipped where mounting is not allowed."""
     if subprocess.run(["mount", *options, str(place)], capture_output=True).returncode:
         pytest.skip("needs the right to mount")
     try:
@@ -53,7 +53,7 @@ def mounted(place: Path, *options: str) -> Iterator[None]:
 
 @contextmanager
 def file_size_limit(limit_bytes: int) -> Iterator[None]:
-    """Files may not grow further, as on a disk that is full. Python ignores the signal and gets the error."""
+    """Files cannot grow beyond the limit, as on a full disk. Python ignores the signal, so writing raises OSError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
     try:
@@ -64,7 +64,7 @@ def file_size_limit(limit_bytes: int) -> Iterator[None]:
 
 @pytest.fixture
 def unharmed(repository: Repository) -> Iterator[Repository]:
-    """A repository with an engine; after the test nothing in it may be different."""
+    """A repository with an engine. Checks after the test that nothing in it changed."""
     repository.hold_fake_engine()
     before = repository.contents()
     yield repository
@@ -140,10 +140,10 @@ def test_files_that_cannot_grow_are_refused(
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.8, 0.9, 0.97])
-def test_a_full_disk_is_refused_whenever_it_is_full(
+def test_a_disk_that_fills_at_any_time_is_refused(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, checkpoint: CheckpointDir, engine_bytes: int, share: float
 ) -> None:
-    """Whoever writes just then, this program or a library, nothing that is cut short is published."""
+    """A file that is cut short is never published, whether this program or a library writes it."""
     place = Repository(tmp_path / "disk")
     place.path.mkdir()
     with mounted(place.path, "-t", "tmpfs", "-o", f"size={int(share * engine_bytes) // 4096 * 4096 + 32768}", "none"):
@@ -158,7 +158,7 @@ def test_a_full_disk_is_refused_whenever_it_is_full(
 
 @pytest.fixture(scope="module")
 def engine_bytes(tmp_path_factory: pytest.TempPathFactory, pristine_checkpoint: Path) -> int:
-    """What an engine takes on a disk of 4 KiB blocks."""
+    """The size of an engine on a disk with blocks of 4 KiB."""
     built = Repository(tmp_path_factory.mktemp("whole") / "model_repository")
     built.create()
     assert main(built.build(CheckpointDir(pristine_checkpoint))) == 0
@@ -179,7 +179,7 @@ def test_two_builds_at_a_time_are_refused(refuse: Refuse, unharmed: Repository, 
 def test_a_tokenizer_that_openvino_does_not_know_is_refused(
     capsys: pytest.CaptureFixture[str], unharmed: Repository, checkpoint: CheckpointDir
 ) -> None:
-    """`inspect` cannot tell: only the conversion knows what it converts."""
+    """`inspect` does not find it: only the conversion shows what OpenVINO supports."""
     tokenizer = json.loads((checkpoint.path / "tokenizer.json").read_bytes())
     checkpoint.write("tokenizer.json", json.dumps({**tokenizer, "pre_tokenizer": {"type": "UnicodeScripts"}}))
     assert main(unharmed.build(checkpoint)) == 2

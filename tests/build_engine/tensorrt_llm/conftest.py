@@ -20,13 +20,13 @@ CONVERTER = DOUBLES / "convert_checkpoint.py"
 PROGRAMS = ("trtllm_build", "tritonserver", "mpirun", "nvidia_smi")
 H100 = "NVIDIA H100 80GB HBM3:9.0:81559:80994"
 A100 = "NVIDIA A100-SXM4-80GB:8.0:81920:81100"
-# Splits in two without padding: every size is a multiple of twice the group size.
 SPLITTABLE = {**TINY, "intermediate_size": 256}
+"""Splits among two GPUs without padding: every size is a multiple of twice the group size."""
 
 
 @dataclass
 class GpuHost:
-    """Where the doubles are, and the environment in which they are the ones that are found."""
+    """A directory with links to the doubles, and the environment in which a build finds them."""
 
     directory: Path
     checkpoint: Path

@@ -1,4 +1,4 @@
-"""The whole build through doubles of NVIDIA's programs: what is published, what stops it, and how it goes on."""
+"""The whole build with doubles of NVIDIA's programs: what is published, what stops it, and how it continues."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_the_engine_is_published_whole(host: GpuHost, tp_size: int) -> None:
 
 
 def test_config_pbtxt_is_read_once(host: GpuHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that no two steps of a build can see two versions of it."""
+    """So all steps of a build see the same version of it."""
     opened: list[Path] = []
     open_path = Path.open
 
@@ -120,7 +120,7 @@ def test_other_limits_convert_nothing_anew_but_build_again(
         ("not_repeatable", ["the engine answers a greedy request in two ways", "token 10", "-1.5 and -3.0"]),
     ],
 )
-def test_a_failure_says_what_it_is_and_publishes_nothing(
+def test_a_failure_is_explained_and_publishes_nothing(
     host: GpuHost,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -139,13 +139,13 @@ def test_a_failure_says_what_it_is_and_publishes_nothing(
 def test_greedy_answers_may_part_at_a_near_tie(
     host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second prompt comes from the KV cache, so other kernels run, which round otherwise."""
+    """The second prompt comes from the KV cache, so other kernels run, which round differently."""
     monkeypatch.setenv("DOUBLE_FAULT", "near_tie")
     assert host.build() == 0
     assert "smoke: 64 tokens, twice alike for 10, " in capsys.readouterr().err
 
 
-def test_the_last_lines_of_a_tool_stand_before_what_is_known(
+def test_the_last_lines_of_a_tool_are_printed_before_the_message(
     host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOUBLE_FAULT", "version_mismatch")
@@ -202,13 +202,13 @@ def test_preflight_stops_a_build_before_it_costs_time(
     assert "convert" not in said
 
 
-# What a build says when it is in the middle of a step, and the fault that keeps it there.
 MIDDLE = {
     "convert": ("convert | half-way", "converter_hangs"),
     "verify": ("verify: comparing", ""),
     "build": ("build | half-way", "builder_hangs"),
     "smoke": ("smoke: starting Triton", "server_hangs"),
 }
+"""The line that a build prints in the middle of each step, and the fault that keeps it there."""
 
 
 def start(host: GpuHost, fault: str = "") -> "subprocess.Popen[str]":
@@ -230,7 +230,7 @@ def wait_for(build: "subprocess.Popen[str]", marker: str) -> None:
 
 
 def end_tools(version_dir: Path) -> None:
-    """What a killed build leaves running holds the lock that it inherited; end exactly those."""
+    """End exactly the tools that a killed build left running: those that hold the lock they inherited."""
     lock = version_dir.resolve()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -275,7 +275,7 @@ def test_an_interrupted_build_takes_its_tools_with_it(host: GpuHost, step: str) 
     assert build.returncode == 2
     assert "interrupted by SIGINT; nothing was published" in said
     assert not host.engine_dir.exists()
-    # Nobody holds the lock any more: the next build goes through.
+    # The lock is free: the next build runs.
     assert host.build() == 0
 
 
@@ -290,7 +290,7 @@ def test_two_builds_at_once_are_refused(host: GpuHost, capsys: pytest.CaptureFix
 def test_a_disk_that_fills_while_publishing(
     host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A limit on the size of files stands for the full disk; only the publishing is left to do."""
+    """A limit on the size of files stands for the full disk; only publishing is left to do."""
     monkeypatch.setenv("DOUBLE_FAULT", "version_mismatch")
     assert host.build() == 2
     monkeypatch.delenv("DOUBLE_FAULT")

@@ -1,4 +1,4 @@
-"""The order of 4-bit weights, two independent ways, and the tensors of each rank."""
+"""The order of 4-bit weights, computed in two independent ways, and the tensors of each rank."""
 
 import hashlib
 
@@ -25,11 +25,11 @@ def closed_form(values: Uint8, *, interleaved: bool) -> Uint8:
     return pack(values[k, n])
 
 
-# sha256 of the bytes, from an implementation that is neither of these two. K = 256, N = 64, q = (7k + 5n + kn) mod 16.
 INTERLEAVED = "58e21605a856bba1ce6b977f91d0e948e1ad026d220716e1ce59ade7b59609da"
 PLAIN = "5f4425d4173f9b2ae958c70dcd59776437c642a4624b726ccee1ec9f03af454b"
-# K = 64, N = 8, q = (k + 3n) mod 16: one tile, so both layouts coincide.
+"""sha256 of the bytes of LARGE in both layouts, from a third implementation."""
 ONE_TILE = "5280b52884c49419d6bbfab53ac3aecb496c9a9c0db061440cff4cb90bb5f6d7"
+"""The same of SMALL, which is a single tile, so that both layouts are equal."""
 
 K, N = np.mgrid[:256, :64]
 LARGE = ((7 * K + 5 * N + K * N) % 16).astype(np.uint8)
@@ -61,7 +61,7 @@ def test_staged_and_closed_form_agree(tiles: int, octets: int, sm: int, expert: 
 
 
 @pytest.mark.parametrize("interleaved", [True, False])
-def test_every_value_is_somewhere_once(interleaved: bool) -> None:
+def test_every_value_occurs_once(interleaved: bool) -> None:
     k, n = source_positions(np.arange(128 * 24), 128, 24, interleaved=interleaved)
     assert np.array_equal(np.sort(k * 24 + n), np.arange(128 * 24))
 

@@ -1,4 +1,4 @@
-"""The planner's figures for Mixtral-8x7B, each with its derivation. No weights, no GPU."""
+"""The plan's figures for Mixtral-8x7B, each with its derivation."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""config.pbtxt of the GPU model: Triton's own schema, the same contract as the CPU model, complete and literal."""
+"""config.pbtxt of the GPU model: valid by Triton's schema, with the tensors of the CPU model, and without variables."""
 
 import re
 from dataclasses import replace
@@ -45,7 +45,7 @@ def test_offers_every_tensor_of_the_cpu_model_with_type_and_shape() -> None:
 
 def test_offers_every_tensor_that_the_frontend_sends() -> None:
     engine = read_engine(MessageToDict(parse("tensorrt_llm"), preserving_proto_field_name=True))
-    every_wish = SamplingParams(
+    all_parameters = SamplingParams(
         max_tokens=10,
         temperature=0.7,
         top_p=0.9,
@@ -57,7 +57,7 @@ def test_offers_every_tensor_that_the_frontend_sends() -> None:
         seed=42,
     )
     request = GenerationRequest(
-        prompt_token_ids=[1], sampling_params=every_wish, end_tokens=EndTokens(end_id=2, pad_id=2)
+        prompt_token_ids=[1], sampling_params=all_parameters, end_tokens=EndTokens(end_id=2, pad_id=2)
     )
     assert encode_request(request, engine).keys() <= engine.inputs
     assert (engine.max_batch_size, engine.max_seq_len) == (256, 32768)
@@ -83,7 +83,7 @@ def test_names_no_tensor_that_is_broken_upstream() -> None:
     assert not inputs & {"early_stopping", "runtime_top_p_min", "num_return_sequences"}
 
 
-def test_is_literal() -> None:
+def test_has_no_variables() -> None:
     assert "${" not in CONFIG_PBTXT.read_text()
 
 

@@ -1,4 +1,4 @@
-"""The commands that NVIDIA's tools get, what is known of their failures, and how Triton is started."""
+"""The commands for NVIDIA's tools, the explanations of their failures, and how Triton is started."""
 
 from pathlib import Path
 
@@ -82,8 +82,8 @@ def test_known_failures(output: str, status: int, known: str) -> None:
     assert failure.remedy
 
 
-def test_what_is_known_is_found_above_the_lines_that_are_shown(tmp_path: Path) -> None:
-    """Triton prints its options and the state of its models after the reason, the builder its workers' tracebacks."""
+def test_a_reason_is_found_above_the_lines_that_are_shown(tmp_path: Path) -> None:
+    """After the reason, Triton prints its options and the state of its models, the builder its workers' tracebacks."""
     log = tmp_path / "triton.log"
     reason = "[TensorRT-LLM][ERROR] Serialization assertion stdVersionRead == serializationVersion failed."
     log.write_text("\n".join([reason, *(f"| option {number} |" for number in range(100))]))

@@ -1,4 +1,4 @@
-"""What the verifier finds in a converted checkpoint that somebody spoiled, and in which words."""
+"""The mistakes that `verify` finds in a converted checkpoint, and their messages."""
 
 import json
 import os
@@ -26,7 +26,7 @@ LAYER = "transformer.layers.1"
 
 @pytest.fixture(scope="session")
 def convert(tmp_path_factory: pytest.TempPathFactory, source: Checkpoint) -> Callable[[str, int], Path]:
-    """Runs the double of the converter, on a GPU, for so many ranks; each combination once."""
+    """Runs the double of the converter for a GPU and a number of ranks, each combination once."""
     done: dict[tuple[str, int], Path] = {}
     programs = tmp_path_factory.mktemp("bin")
     (programs / "nvidia-smi").symlink_to(DOUBLES / "nvidia_smi.py")
