@@ -60,11 +60,14 @@ class Admission:
         self._waiting: FairQueue[Waiter] = FairQueue()
         self.num_running = 0
 
-    def check_fits(self, count: int) -> None:
-        """Raises InvalidRequest for so many generations in one request that an idle server would refuse them too."""
+    def check(self, count: int) -> None:
+        """Raises InvalidRequest for so many generations in one request that an idle server would refuse them too, and
+        QueueFull if there is no room for them now.
+        """
         capacity = self._max_running + self._max_waiting
         if count > capacity:
             raise InvalidRequest(f"{count} answers are asked for; this server takes {capacity} at a time.", param="n")
+        self._check_room(count)
 
     @property
     def num_waiting(self) -> int:
@@ -85,15 +88,18 @@ class Admission:
             reservation.give_up()
 
     def _queue_up(self, key: str, count: int) -> deque[Waiter]:
-        num_free = self._max_running - self.num_running
-        if self.num_waiting + count - num_free > self._max_waiting:
-            raise QueueFull(f"The server is busy: {self.num_waiting} generations are waiting. Please retry shortly.")
+        self._check_room(count)
         loop = asyncio.get_running_loop()
         waiters: deque[Waiter] = deque(loop.create_future() for _ in range(count))
         for waiter in waiters:
             self._waiting.append(key, waiter)
         self._fill()
         return waiters
+
+    def _check_room(self, count: int) -> None:
+        num_free = self._max_running - self.num_running
+        if self.num_waiting + count - num_free > self._max_waiting:
+            raise QueueFull(f"The server is busy: {self.num_waiting} generations are waiting. Please retry shortly.")
 
     def end(self, key: str, waiter: Waiter) -> None:
         """Pass the waiter's slot on, or take it out of the queue if it has none."""

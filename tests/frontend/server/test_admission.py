@@ -160,11 +160,11 @@ def test_a_request_is_taken_whole_or_not_at_all(count: int, fits: bool) -> None:
 def test_an_idle_server_takes_its_capacity_and_no_more() -> None:
     async def scenario() -> None:
         admission = Admission(2, 3)
-        admission.check_fits(5)
+        admission.check(5)
         with admission.reserve("a", 5):
             assert (admission.num_running, admission.num_waiting) == (2, 3)
         with pytest.raises(InvalidRequest, match=r"6 answers are asked for; this server takes 5 at a time"):
-            admission.check_fits(6)
+            admission.check(6)
         with pytest.raises(QueueFull), admission.reserve("a", 6):
             pass
 

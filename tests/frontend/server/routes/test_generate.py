@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from frontend.guided_decoding import Constraint, GuideCompiler
-from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, MODEL, body, error_of
+from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, MODEL, Running, body, error_of
 from tests.frontend.fake_triton import Events, FakeTriton
 
 COMPLETIONS, RESPONSES = "/v1/completions", "/v1/responses"
@@ -75,4 +75,12 @@ def test_a_body_that_is_refused_or_does_not_fit_never_compiles(
 ) -> None:
     error = error_of(http.post(path, json=fields), 400)
     assert error["param"] == param
+    assert compiled == []
+
+
+def test_a_full_queue_answers_before_anything_compiles(
+    frontend: Running, http: httpx.Client, compiled: list[Constraint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frontend.admission, "num_running", 1000)
+    assert error_of(http.post(CHAT, json=body(**FORMAT)), 429)["code"] == "rate_limit_exceeded"
     assert compiled == []
