@@ -107,7 +107,7 @@ def collect(events: Iterable[ToolEvent]) -> tuple[str, tuple[ToolCall, ...]]:
     return "".join(texts), tuple(calls)
 
 
-def finish_reason(
+def chat_finish_reason(
     choice: ToolChoice, reason: Literal["stop", "length"], *, all_calls_complete: bool
 ) -> Literal["stop", "length", "tool_calls"]:
     """OpenAI's `finish_reason`, given why generation ended.

@@ -12,7 +12,7 @@ from frontend.openai.job import Answer
 from frontend.openai.reply import Chunks, Reply, error_event, to_logprobs, usage_body
 from frontend.openai.tools.convert import to_delta, to_wire
 from frontend.text.tool_parser import ToolCallParser
-from frontend.text.tools import NO_TOOLS, ToolChoice, collect, finish_reason
+from frontend.text.tools import NO_TOOLS, ToolChoice, chat_finish_reason, collect
 
 from .types import AssistantMessage, ChatChoice, ChatCompletion, ChatLogprobs
 
@@ -94,7 +94,7 @@ class ChatWriter:
         if not self._parsers:
             return ending.finish_reason
         complete = self._parsers[index].all_calls_complete
-        return finish_reason(self._tool_choice, ending.finish_reason, all_calls_complete=complete)
+        return chat_finish_reason(self._tool_choice, ending.finish_reason, all_calls_complete=complete)
 
     # ---- stream ----------------------------------------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ from frontend.text.tools import (
     ToolChoice,
     ToolEvent,
     ToolUse,
+    chat_finish_reason,
     collect,
-    finish_reason,
     new_mistral_id,
     new_openai_id,
     to_mistral_id,
@@ -273,7 +273,7 @@ def test_events_are_openais_deltas() -> None:
     ],
 )
 def test_finish_reason_is_openais(mode: Any, reason: Any, complete: bool, expected: str) -> None:
-    assert finish_reason(ToolChoice(mode=mode), reason, all_calls_complete=complete) == expected
+    assert chat_finish_reason(ToolChoice(mode=mode), reason, all_calls_complete=complete) == expected
 
 
 def test_ids_have_the_forms_of_openai_and_mistral() -> None:
