@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# Start Triton with one model: `triton-entrypoint [OPTION OF TRITONSERVER...]`. The environment may set MODEL and
-# MODEL_REPOSITORY.
+# Start Triton with one model: `triton-entrypoint [OPTION OF TRITONSERVER...]`. The environment may set MODEL,
+# MODEL_REPOSITORY and NVIDIA_ENTRYPOINT.
 #
 # An engine of several GPUs is one tritonserver for each, in TensorRT-LLM's leader mode: this script starts itself again
 # under mpirun. Rank 0 serves. The other ranks do their share of each step inside the call that loads the model.
 set -euo pipefail
+
+# The entry point of NVIDIA's image checks the driver and the GPUs, sets the libraries of CUDA's compatibility mode, and
+# then runs the command that it is given: this script again.
+nvidia_entrypoint=${NVIDIA_ENTRYPOINT-/opt/nvidia/nvidia_entrypoint.sh}
+if [[ -x $nvidia_entrypoint ]]; then
+    NVIDIA_ENTRYPOINT='' exec "$nvidia_entrypoint" "$0" "$@"
+fi
 
 model=${MODEL:-tensorrt_llm}
 repository=${MODEL_REPOSITORY:-/model_repository}
@@ -24,14 +31,38 @@ tensor_parallel_size() {
     echo "${BASH_REMATCH[1]}"
 }
 
+# Run this script once for each GPU, and return when all have ended. On SIGTERM and SIGINT, mpirun kills its ranks after
+# one second, and running answers need longer. So mpirun gets no signal, only the tritonserver of rank 0 does; the other
+# ranks end with it. `setsid` keeps Ctrl-C of a terminal from mpirun.
+run_ranks() {
+    server_pid=$(mktemp)
+    trap stop_server TERM INT
+    # By default mpirun binds each of two ranks to one core, and Triton has many threads.
+    SERVER_PID=$server_pid setsid mpirun --bind-to none -n "$size" "$0" "$@" &
+    mpirun=$!
+    # A signal interrupts `wait`, so it is called until mpirun has ended.
+    while kill -0 "$mpirun" 2>/dev/null; do
+        wait "$mpirun" || true
+    done
+    rm -f "$server_pid"
+    wait "$mpirun"
+}
+
+# While rank 0 has not started there is no answer to wait for, and mpirun may kill the ranks.
+stop_server() {
+    local server
+    server=$(<"$server_pid")
+    kill -TERM "${server:-$mpirun}" || true
+}
+
 [[ -r $config ]] || fail "$config cannot be read"
 [[ -r $repository/$model/1/engine/manifest.json ]] || fail "$repository/$model holds no engine; build it first"
 size=$(tensor_parallel_size)
 rank=${OMPI_COMM_WORLD_RANK:-}
 
 if ((size > 1)) && [[ -z $rank ]]; then
-    # By default mpirun binds each of two ranks to one core, and Triton has many threads.
-    exec mpirun --bind-to none -n "$size" "$0" "$@"
+    run_ranks "$@"
+    exit
 fi
 
 # Load only this model of the repository, with its configuration as it is written.
@@ -47,6 +78,9 @@ arguments=(
 if ((${rank:-0} > 0)); then
     exec tritonserver "${arguments[@]}" --allow-http=false --allow-metrics=false
 fi
+
+# For stop_server: `exec` keeps the process id.
+[[ -z ${SERVER_PID:-} ]] || echo "$$" >"$SERVER_PID"
 
 # The APIs that change a running server or read its memory are closed to everybody: they require a header whose value is
 # a line break, which HTTP cannot send. So no secret is needed.

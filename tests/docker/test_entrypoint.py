@@ -1,7 +1,8 @@
-"""The Triton container's entry point, run with stand-ins for tritonserver and mpirun that record their arguments."""
+"""The Triton container's entry point, run with stand-ins for the image's programs that record their arguments."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,36 +11,54 @@ import pytest
 
 from frontend.local.tritonserver import ADMIN_APIS, UNSENDABLE_KEY, TritonSettings, triton_command
 from tests.docker.project import ROOT, read_compose
+from tests.doubles.mpirun import KILL_AFTER_S
 
 SCRIPT = ROOT / "docker" / "triton-entrypoint.sh"
 CONFIG = (ROOT / "model_repository" / "tensorrt_llm" / "config.pbtxt").read_text()
 TP_1 = 'key: "tensor_parallel_size", value: { string_value: "1" }'
 RECORD = """#!{python}
-import json, os, sys
+import json, os, signal, sys, time
 with open({calls!r}, "a") as calls:
     calls.write(json.dumps([os.environ.get("OMPI_COMM_WORLD_RANK"), *sys.argv]) + "\\n")
 """
 """A stand-in that records its rank and arguments."""
-RANKS = """
-import subprocess
-_, bind, policy, option, count, *program = sys.argv
-assert (bind, policy, option) == ("--bind-to", "none", "-n")
-for rank in range(int(count)):
-    subprocess.run(program, env=dict(os.environ, OMPI_COMM_WORLD_RANK=str(rank)), check=True)
+SERVER = f"""
+if os.environ.get("ANSWERING") and os.environ.get("OMPI_COMM_WORLD_RANK", "0") == "0":
+    def finish(*_):
+        time.sleep({2 * KILL_AFTER_S})
+        print("the answer is complete", flush=True)
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, finish)
+    print("rank 0 answers", flush=True)
+    time.sleep(60)
+if os.environ.get("ANSWERING"):
+    time.sleep(60)
+sys.exit(int(os.environ.get("SERVER_STATUS", "0")))
 """
-"""The rest of the stand-in for mpirun: starts its program once for each rank."""
+"""The rest of the stand-in for tritonserver. With ANSWERING, rank 0 needs longer for its answer than mpirun waits."""
+MPIRUN = f"""
+if os.environ.get("MPIRUN_STARTS_NOTHING"):
+    print("mpirun starts nothing", flush=True)
+    time.sleep(60)
+os.execv({sys.executable!r}, [{sys.executable!r}, {str(ROOT / "tests" / "doubles" / "mpirun.py")!r}, *sys.argv[1:]])
+"""
+"""The rest of the stand-in for mpirun: the one of the build step's tests."""
+NVIDIA = """
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""The rest of the stand-in for the entry point of NVIDIA's image, which runs the command that it is given."""
 
 
 class Container:
-    """A PATH with stand-ins for the two programs, and a model repository."""
+    """A PATH with stand-ins for the image's programs, and a model repository."""
 
     def __init__(self, directory: Path) -> None:
         self.repository = directory / "models"
         self._calls = directory / "calls"
-        self._bin = directory / "bin"
-        self._bin.mkdir()
-        for name, rest in (("tritonserver", ""), ("mpirun", RANKS)):
-            program = self._bin / name
+        self.bin = directory / "bin"
+        self.bin.mkdir()
+        for name, rest in (("tritonserver", SERVER), ("mpirun", MPIRUN), ("nvidia_entrypoint", NVIDIA)):
+            program = self.bin / name
             program.write_text(RECORD.format(python=sys.executable, calls=str(self._calls)) + rest)
             program.chmod(0o755)
         self.install("tensorrt_llm", CONFIG)
@@ -50,16 +69,29 @@ class Container:
         (engine / "manifest.json").write_text("{}")
         (engine.parents[1] / "config.pbtxt").write_text(config)
 
+    def variables(self, **more: str) -> dict[str, str]:
+        path = os.pathsep.join([str(self.bin), os.defpath])
+        return {"PATH": path, "MODEL_REPOSITORY": str(self.repository), **more}
+
     def start(self, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join([str(self._bin), os.defpath])
-        variables = {"PATH": path, "MODEL_REPOSITORY": str(self.repository), **environment}
+        variables = self.variables(**environment)
         return subprocess.run([SCRIPT, *options], env=variables, capture_output=True, text=True, check=False)
 
+    def signal(self, number: signal.Signals, after: str, **environment: str) -> tuple[int, str]:
+        """Send the script a signal when it has printed a line. Its exit status, and what it printed after that line."""
+        variables = self.variables(**environment)
+        with subprocess.Popen([SCRIPT], env=variables, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            assert after in iter(process.stdout.readline, "")
+            process.send_signal(number)
+            return process.wait(30), process.stdout.read()
+
     def calls(self) -> list[list[str | None]]:
-        """Rank, program and arguments of each call."""
+        """Rank, program and arguments of each call, those without a rank first."""
         if not self._calls.exists():
             return []
         calls = [json.loads(line) for line in self._calls.read_text().splitlines()]
+        calls.sort(key=lambda call: call[0] or "")
         return [[rank, Path(program).name, *arguments] for rank, program, *arguments in calls]
 
     def loading(self, model: str) -> list[str | None]:
@@ -112,6 +144,50 @@ def test_options_reach_the_server_last_and_no_other_rank(container: Container) -
     mpirun, server, rank_1 = container.calls()
     assert mpirun[-2:] == server[-2:] == ["--allow-grpc=true", "--log-info=false"]
     assert "--log-info=false" not in rank_1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_answer_of_two_gpus_is_completed_although_mpirun_would_kill_its_ranks(
+    container: Container, number: signal.Signals
+) -> None:
+    container.install("tensorrt_llm", CONFIG.replace(TP_1, TP_1.replace('"1"', '"2"')))
+    assert container.signal(number, "rank 0 answers\n", ANSWERING="yes") == (0, "the answer is complete\n")
+
+
+def test_an_answer_of_one_gpu_is_completed(container: Container) -> None:
+    assert container.signal(signal.SIGTERM, "rank 0 answers\n", ANSWERING="yes") == (0, "the answer is complete\n")
+
+
+def test_the_stand_in_for_mpirun_kills_its_ranks_as_open_mpi_does(container: Container) -> None:
+    command = [container.bin / "mpirun", "--bind-to", "none", "-n", "2", container.bin / "tritonserver"]
+    with subprocess.Popen(
+        command, env=container.variables(ANSWERING="yes"), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "rank 0 answers\n"
+        process.terminate()
+        assert (process.wait(30), process.stdout.read()) == (1, "")
+
+
+def test_a_signal_before_any_rank_has_started_ends_mpirun(container: Container) -> None:
+    container.install("tensorrt_llm", CONFIG.replace(TP_1, TP_1.replace('"1"', '"2"')))
+    status, printed = container.signal(signal.SIGTERM, "mpirun starts nothing\n", MPIRUN_STARTS_NOTHING="yes")
+    assert (status, printed) == (128 + signal.SIGTERM, "")
+
+
+def test_the_status_of_a_server_that_fails_is_that_of_the_container(container: Container) -> None:
+    assert container.start(SERVER_STATUS="3").returncode == 3
+    container.install("tensorrt_llm", CONFIG.replace(TP_1, TP_1.replace('"1"', '"2"')))
+    assert container.start(SERVER_STATUS="3").returncode == 3
+
+
+def test_the_entry_point_of_nvidias_image_is_run_once_and_first(container: Container) -> None:
+    container.install("tensorrt_llm", CONFIG.replace(TP_1, TP_1.replace('"1"', '"2"')))
+    nvidia = str(container.bin / "nvidia_entrypoint")
+    assert container.start("--log-info=false", NVIDIA_ENTRYPOINT=nvidia).returncode == 0
+    first, *rest = container.calls()
+    assert first == [None, "nvidia_entrypoint", str(SCRIPT), "--log-info=false"]
+    assert [call[1] for call in rest] == ["mpirun", "tritonserver", "tritonserver"]
 
 
 @pytest.mark.parametrize(
