@@ -1,6 +1,4 @@
-"""What every request body has in common: strict types, fields that are kept although no type declares them, and the
-known parameters that it refuses.
-"""
+"""The base of all request bodies: strict types, undeclared fields are kept, and a table of parameters to refuse."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -9,17 +7,17 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Unsupported(NamedTuple):
-    """Why a known parameter is refused, and the values (beside null) that ask for nothing and are accepted."""
+    """Why a known parameter is refused. `accepted` are the values beside null that change nothing, and so pass."""
 
     reason: str
     accepted: Sequence[Any] = ()
 
 
 class Body(BaseModel):
-    """A JSON object of a request. A wrong type is an error. Extra fields are kept in `model_extra`, because clients
-    send what other servers know; `openai/unsupported.py` refuses or reports them.
+    """A JSON object of a request. A value of the wrong type is an error.
 
-    `unsupported`: the known parameters that this body refuses, by name.
+    Undeclared fields are kept in `model_extra`, because clients also send parameters of other servers; unsupported.py
+    refuses or reports them. `unsupported`: the known parameters that this body refuses, by name.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)

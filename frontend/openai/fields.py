@@ -1,4 +1,4 @@
-"""What the bodies and answers of several endpoints share."""
+"""Fields and types that the bodies and replies of several endpoints share."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -20,16 +20,27 @@ from .body import Body, Unsupported
 from .unsupported import UNSUPPORTED
 
 _TOKEN_ID = re.compile("[0-9]{1,10}")
+
 MAX_STOP_STRINGS = 16
+"""OpenAI accepts 4, and vLLM any number."""
+
 MAX_STOP_LENGTH = 256
+"""Characters of a stop string."""
+
 MAX_STOP_TOKEN_IDS = 256
+
 MAX_N = 128
+"""OpenAI's limit."""
+
 MAX_LOGIT_BIAS = 1024
+"""Tokens with a bias."""
+
 MAX_CHOICES = 1024
+"""Answers in one reply: prompts times `n`."""
 
 
 def text_parts(kind: str) -> Callable[[Any], Any]:
-    """Reads content: a string is one part of that `kind`."""
+    """A validator of message content: a string becomes one part of the type `kind`."""
 
     def read(content: Any) -> Any:
         if isinstance(content, str):
@@ -42,12 +53,12 @@ def text_parts(kind: str) -> Callable[[Any], Any]:
 
 
 def _string_list(stop: Any) -> Any:
-    """A string is a list of one."""
+    """A single string becomes a list of one."""
     return [stop] if isinstance(stop, str) else stop
 
 
 def _biases(bias: Any) -> Any:
-    """Token ids are keys of a JSON object, so they come as strings."""
+    """Keys of a JSON object are strings; they become token ids."""
     if not isinstance(bias, dict):
         return bias
     if not all(_TOKEN_ID.fullmatch(str(token_id)) for token_id in bias):
@@ -56,7 +67,7 @@ def _biases(bias: Any) -> Any:
 
 
 def described(expected: str) -> WrapValidator:
-    """For a union: one sentence about all of it, where pydantic has one about each member, under that member's name."""
+    """One error for a union, `Input should be {expected}`, instead of pydantic's error for each of its members."""
 
     def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         try:
@@ -68,7 +79,7 @@ def described(expected: str) -> WrapValidator:
 
 
 class StreamOptions(Body):
-    """What a stream carries beside the text."""
+    """Token counts in a stream: at its end, or in every chunk."""
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
@@ -94,11 +105,11 @@ SchemaField = Annotated[
     dict[str, Any] | bool | str,
     described("a JSON Schema: an object, true, false, or one of these as a string"),
 ]
-"""Also as text, as with vLLM."""
+"""A JSON Schema, or its JSON text, as in vLLM."""
 
 
 class StructuredOutputs(Body):
-    """vLLM's newer names for guided decoding; one of them."""
+    """vLLM's newer names for guided decoding. A body sets one of them."""
 
     json_: SchemaField | None = Field(None, alias="json")
     regex: str | None = None
@@ -114,13 +125,13 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 class SamplingFields(Body):
     """The parameters that every generating endpoint shares. Ranges are OpenAI's; null means the default.
 
-    The descriptions are also those of docs/parameters.md.
+    `make table` copies the descriptions into docs/parameters.md.
     """
 
     unsupported: ClassVar[Mapping[str, Unsupported]] = UNSUPPORTED
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None, description="0 to 2, 0 is greedy; by default 0.7, and 1 for completions, as vLLM 0.4 has it"
+        None, description="0 to 2, 0 is greedy; default 0.7, for completions 1, as in vLLM 0.4"
     )
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="above 0, up to 1")
     stop: (
@@ -132,11 +143,11 @@ class SamplingFields(Body):
         | None
     ) = Field(
         None,
-        description=f"up to {MAX_STOP_STRINGS} strings of up to {MAX_STOP_LENGTH} characters; matched on text, never "
-        "leaked; `stop_reason` names the one",
+        description=f"up to {MAX_STOP_STRINGS} strings of up to {MAX_STOP_LENGTH} characters; the text ends before "
+        "the first match, which is the `stop_reason`",
     )
     stream: bool | None = Field(None, description="server-sent events in OpenAI's current shape")
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = Field(None, description="64 bits; by default random")
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = Field(None, description="64 bits; default random")
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(None, description="-2 to 2")
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = Field(None, description="-2 to 2")
     logit_bias: (
@@ -147,21 +158,21 @@ class SamplingFields(Body):
         ]
         | None
     ) = Field(None, description=f"-100 to 100 for each of up to {MAX_LOGIT_BIAS} token ids")
-    user: str | None = Field(None, description="by OpenAI's definition")
-    metadata: dict[str, Any] | None = Field(None, description="by OpenAI's definition; responses give it back")
+    user: str | None = Field(None, description="an identifier of the end user")
+    metadata: dict[str, Any] | None = Field(None, description="the client's own notes; `/v1/responses` returns them")
     # vLLM's extensions
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = Field(None, description="-1 and 0 turn it off")
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = Field(None, description="above 0, up to 2")
-    min_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="nothing ends the answer before")
+    min_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="the answer does not end before that many tokens")
     ignore_eos: bool | None = Field(None, description="the model's end tokens do not end the answer")
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS)] | None = Field(
-        None, description=f"up to {MAX_STOP_TOKEN_IDS} ids; `stop_reason` names the one"
+        None, description=f"up to {MAX_STOP_TOKEN_IDS} ids; the one that ends the answer is the `stop_reason`"
     )
     include_stop_str_in_output: bool | None = Field(None, description="the stop string stays in the text")
-    skip_special_tokens: bool | None = Field(None, description="`false` shows control tokens as text")
-    spaces_between_special_tokens: bool | None = Field(None, description="as with vLLM's fast tokenizers")
+    skip_special_tokens: bool | None = Field(None, description="`false` shows special tokens as text")
+    spaces_between_special_tokens: bool | None = Field(None, description="as in vLLM with a fast tokenizer")
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = Field(
-        None, description="only the prompt's last tokens; -1: those that fit beside the answer"
+        None, description="keeps the prompt's last tokens only; -1: as many as fit beside the answer"
     )
     guided_json: SchemaField | None = Field(None, description="vLLM 0.4's name for a JSON schema")
     guided_regex: str | None = Field(None, description="a regular expression")
@@ -171,14 +182,14 @@ class SamplingFields(Body):
 
 
 class CompletionFields(SamplingFields):
-    """What chat and completions, which know more than one answer, have beyond that."""
+    """The parameters that chat and completions share, and responses does not have."""
 
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="by default the answer may fill the context; 16 for completions"
+        None, description="default: what is left of the context; for completions 16"
     )
     n: Annotated[int, Field(ge=1, le=MAX_N)] | None = Field(
         None,
-        description=f"up to {MAX_N}; each takes a place in the queue and has its own seed: `seed`, `seed` + 1, ...",
+        description=f"up to {MAX_N} answers; each takes a slot and has its own seed: `seed`, `seed` + 1, ...",
     )
     stream_options: StreamOptions | None = Field(None, description="`include_usage`, `continuous_usage_stats`")
     response_format: ResponseFormat | None = Field(
@@ -188,13 +199,13 @@ class CompletionFields(SamplingFields):
 
 
 class PromptTokensDetails(BaseModel):
-    """How much of the prompt was in the KV cache."""
+    """How many tokens of the prompt were in the KV cache."""
 
     cached_tokens: int
 
 
 class UsageBody(BaseModel):
-    """Tokens, in the order that vLLM 0.4 names them; the details, where the operator wants them told, are newer."""
+    """Token counts, in vLLM 0.4's order. The details are newer, and absent unless the operator turned them on."""
 
     prompt_tokens: int
     total_tokens: int
@@ -212,7 +223,7 @@ class TokenLogprob(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, for people (`message`) and programs."""
+    """What went wrong: `message` is for people, the other fields are for programs."""
 
     message: str
     type: str
@@ -231,7 +242,7 @@ _MODEL_NOT_FOUND: JsonDict = {
 
 
 class ErrorBody(BaseModel):
-    """Every answer that is not a success."""
+    """The body of every response with an error status."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_MODEL_NOT_FOUND]})
 

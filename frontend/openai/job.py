@@ -14,7 +14,7 @@ from frontend.guided_decoding import Constraint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One finished generation. `tokens` are empty where the job does not ask for them."""
+    """One finished generation. `tokens` is empty unless the job is `with_tokens`."""
 
     text: str
     tokens: Sequence[Token]

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 
 class ModelCard(BaseModel):
-    """One served name; `max_model_len` is the context in tokens, as vLLM tells it."""
+    """One served name; `max_model_len` is the context in tokens, as in vLLM."""
 
     id: str
     object: Literal["model"] = "model"
@@ -17,7 +17,7 @@ class ModelCard(BaseModel):
 
 
 class ModelList(BaseModel):
-    """The answer of GET /v1/models."""
+    """The served names."""
 
     object: Literal["list"] = "list"
     data: Sequence[ModelCard]

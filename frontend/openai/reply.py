@@ -1,4 +1,4 @@
-"""What answers share: id, time and model, server-sent events, chunks, usage, log probabilities."""
+"""What the writers of replies share: id, time and model, server-sent events, chunks, usage, log probabilities."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from frontend.generation import Outcome, Token, Usage
 from .errors import to_error_body
 from .fields import PromptTokensDetails, StreamOptions, TokenLogprob, UsageBody
 
-DONE = b"data: [DONE]\n\n"
+_DONE = b"data: [DONE]\n\n"
 """OpenAI's last event of a stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """The fields that every part of one answer repeats. `created` is in seconds since 1970.
+    """The fields that all JSON objects of one reply have. `created` is in seconds since 1970.
 
-    `system_fingerprint` is None unless the operator has answers carry it.
+    `system_fingerprint` is None unless the operator turned it on.
     """
 
     id: str
@@ -30,18 +30,18 @@ class Reply:
 
     @property
     def extras(self) -> dict[str, str]:
-        """Optional fields, which come behind those that every answer has."""
+        """Optional fields, which come after those that every reply has."""
         return {} if self.system_fingerprint is None else {"system_fingerprint": self.system_fingerprint}
 
 
-def sse(data: bytes) -> bytes:
+def _sse(data: bytes) -> bytes:
     """One server-sent event."""
     return b"data: %b\n\n" % data
 
 
 def error_event(error: FrontendError) -> bytes:
     """The last event of a stream that failed; OpenAI's clients raise it as an exception."""
-    return sse(orjson.dumps(to_error_body(error)))
+    return _sse(orjson.dumps(to_error_body(error)))
 
 
 class Chunks:
@@ -58,23 +58,23 @@ class Chunks:
         self.tail = b'],"usage":null}' if options.include_usage else b"]}"
 
     def chunk(self, choice: Mapping[str, Any], usage: Usage, more: Mapping[str, Any] | None = None) -> bytes:
-        """One event. `usage` is written with `continuous_usage_stats`; `more` are fields in front of the choices."""
+        """One event. `usage` is written with `continuous_usage_stats`; `more` are fields before the choices."""
         head = self.head if not more else self._shared + b"," + orjson.dumps(more)[1:-1] + b',"choices":['
         tail = self._usage_tail(to_usage_body(usage)) if self._options.continuous_usage_stats else self.tail
-        return sse(head + orjson.dumps(choice) + tail)
+        return _sse(head + orjson.dumps(choice) + tail)
 
     def end(self, outcomes: Sequence[Outcome], num_prompts: int = 1) -> bytes:
         """The chunk without choices that `include_usage` asks for, and `[DONE]`."""
         if not self._options.include_usage:
-            return DONE
-        return sse(self.head + self._usage_tail(usage_body(outcomes, num_prompts))) + DONE
+            return _DONE
+        return _sse(self.head + self._usage_tail(usage_body(outcomes, num_prompts))) + _DONE
 
     def _usage_tail(self, usage: UsageBody) -> bytes:
         return b'],"usage":' + usage.model_dump_json().encode() + b"}"
 
 
 def usage_body(outcomes: Sequence[Outcome], num_prompts: int = 1) -> UsageBody:
-    """The tokens of a whole answer. A prompt with several answers counts once, as with vLLM."""
+    """Token counts of a complete reply. A prompt with several answers counts once, as in vLLM."""
     per_prompt = max(1, len(outcomes) // num_prompts)
     of_prompts = [outcome.usage for outcome in outcomes[::per_prompt]]
     cached = [usage.num_cached_tokens for usage in of_prompts if usage.num_cached_tokens is not None]

@@ -1,4 +1,4 @@
-"""What the endpoints share on the way from a body to a job: prompts to generation requests, and checks."""
+"""Steps from a body to a job that the endpoints share: checks, generation requests, parsers of tool calls."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,9 +25,10 @@ def to_requests(
     num_choices: int = 1,
     tool_use: ToolUse = NO_TOOLS,
 ) -> list[GenerationRequest]:
-    """`num_choices` generations for each prompt (token ids), next to one another. `seed` is for a body without one.
+    """`num_choices` generation requests for each prompt (token ids), prompt by prompt.
 
-    The answers to one prompt differ by their seeds: seed, seed + 1, ... Raises InvalidRequest naming the field.
+    Those of one prompt have the seeds seed, seed + 1, ...; `seed` is for a body without one. Raises InvalidRequest
+    naming the field.
     """
     if num_choices * len(prompts) > MAX_CHOICES:
         raise InvalidRequest(f"`n` answers to each prompt are more than {MAX_CHOICES} in all.", param="n")
@@ -74,9 +75,9 @@ def check_stream_options(body: CompletionFields) -> None:
 
 
 def check_alternatives(param: str, count: int | None) -> None:
-    """Raises UnsupportedParameter if log probabilities are asked for of tokens that were not chosen."""
+    """Raises UnsupportedParameter if a body asks for the log probabilities of `count` alternatives to each token."""
     if count:
         raise UnsupportedParameter(
-            f"`{param}` is {count}; accepted: 0. The engine tells the log probabilities of the chosen tokens only.",
+            f"`{param}` is {count}; accepted: 0. The engine reports the log probabilities of the chosen tokens only.",
             param=param,
         )

@@ -14,7 +14,12 @@ DEFAULT_TEMPERATURE = 0.7
 """vLLM 0.4's default for chat, which clients of a vLLM server rely on."""
 
 _GREEDY_BELOW = 1e-5
-"""vLLM's threshold: below this temperature it is greedy."""
+"""vLLM's threshold: a lower temperature is greedy."""
+
+ENGINE_DEPENDENT: Sequence[str] = (
+    "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty", "min_tokens", "logprobs", "logit_bias",
+)  # fmt: skip
+"""Fields of SamplingParams that an engine may have no input for; `guide` is checked in structured_output.py."""
 
 
 def to_sampling_params(
@@ -33,7 +38,7 @@ def to_sampling_params(
     Raises ContextLengthExceeded if prompt and answer do not fit the context, UnsupportedParameter for a parameter that
     the loaded engine has no input for, InvalidRequest for values that are out of range.
     """
-    max_tokens = fit_context(max_tokens, num_prompt_tokens=num_prompt_tokens, max_seq_len=engine.max_seq_len)
+    max_tokens = _fit_context(max_tokens, num_prompt_tokens=num_prompt_tokens, max_seq_len=engine.max_seq_len)
     if (body.min_tokens or 0) > max_tokens:
         raise InvalidRequest(
             f"`min_tokens` must not exceed the {max_tokens} tokens of `max_tokens`.", param="min_tokens"
@@ -62,7 +67,7 @@ def to_sampling_params(
     return params
 
 
-def fit_context(max_tokens: int | None, *, num_prompt_tokens: int, max_seq_len: int) -> int:
+def _fit_context(max_tokens: int | None, *, num_prompt_tokens: int, max_seq_len: int) -> int:
     """Number of tokens to generate: `max_tokens`, or all that fit. The messages are vLLM 0.4's: clients parse them."""
     context = f"This model's maximum context length is {max_seq_len} tokens. However, you requested"
     if max_tokens is None:
@@ -113,9 +118,3 @@ def _check_honoured(params: SamplingParams, engine: Engine) -> None:
             raise UnsupportedParameter(
                 f"The loaded engine cannot honour `{field}`: it has no input for it.", param=field
             )
-
-
-ENGINE_DEPENDENT: Sequence[str] = (
-    "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty", "min_tokens", "logprobs", "logit_bias",
-)  # fmt: skip
-"""Fields of SamplingParams that an engine may lack the input for; `guide` is checked in structured_output.py."""

@@ -1,4 +1,4 @@
-"""The constraint on the answers of a body: OpenAI's formats, vLLM's `guided_*` fields, tools. Pure."""
+"""A body to the constraint on its answers: OpenAI's formats, vLLM's `guided_*` fields, tools. Pure."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,5 +1,6 @@
 """Parameters that no wire type declares: known ones are refused by name, all others are reported as ignored."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,36 +31,36 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
     "min_p": Unsupported(_NO_INPUT, (0.0,)),
     "bad_words": Unsupported(_NO_TWO_DIMENSIONS, ([],)),
     "allowed_token_ids": Unsupported(_NO_INPUT, ([],)),
-    "prompt_logprobs": Unsupported("neither engine tells them", (0,)),
+    "prompt_logprobs": Unsupported("neither engine returns them", (0,)),
     "echo": Unsupported("it belongs to /v1/completions", (False,)),
     "documents": Unsupported("put them into a message", ([],)),
     "add_special_tokens": Unsupported("the chat template writes the token that begins a text", (False,)),
     "priority": Unsupported(_NO_INPUT, (0,)),
     "cache_salt": Unsupported(_NO_INPUT),
-    "structural_tag": Unsupported("TensorRT-LLM's backend does not know it"),
+    "structural_tag": Unsupported("TensorRT-LLM's backend does not accept it"),
 }
 """Known parameters that every generating endpoint refuses, unless its body declares them."""
 
 
 def check_supported(body: Body) -> None:
-    """Raises UnsupportedParameter for a known parameter that asks for something that is not built."""
+    """Raises UnsupportedParameter for a known parameter, unless its value changes nothing."""
     for path, name, value in _undeclared(body):
-        known = body.unsupported.get(name)
-        if known is not None and not _asks_for_nothing(known, value):
-            accepted = "".join(f" or {as_json(neutral)}" for neutral in known.accepted)
+        refused = body.unsupported.get(name)
+        if refused is not None and not _changes_nothing(value, refused):
+            accepted = "".join(f" or {json.dumps(neutral)}" for neutral in refused.accepted)
             raise UnsupportedParameter(
-                f"`{path}` is not supported: {known.reason}. Leave it out or send null{accepted}.", param=path
+                f"`{path}` is not supported: {refused.reason}. Leave it out or send null{accepted}.", param=path
             )
 
 
 def ignored_params(body: Body) -> list[str]:
-    """The fields of a body that this server does not know, by path, each once. They have no effect."""
+    """The paths of fields that this server does not know, each once. They have no effect."""
     names = [path for path, name, value in _undeclared(body) if name not in body.unsupported and value is not None]
     return list(dict.fromkeys(names))
 
 
 def _undeclared(body: BaseModel, path: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(path, name, value) of every field that no wire type declares, at any depth. Places in lists are left out."""
+    """(path, name, value) of every field that no wire type declares, at any depth. Paths have no list indices."""
     for name, value in (body.model_extra or {}).items():
         yield path + name, name, value
     given = body.model_fields_set
@@ -70,13 +71,8 @@ def _undeclared(body: BaseModel, path: str = "") -> Iterator[tuple[str, str, Any
                 yield from _undeclared(child, f"{path}{name}.")
 
 
-def _asks_for_nothing(known: Unsupported, value: Any) -> bool:
-    """JSON's true is not 1, though Python's is."""
+def _changes_nothing(value: Any, refused: Unsupported) -> bool:
+    """Whether the value is null or accepted. True is not 1 in JSON, though it is in Python."""
     return value is None or any(
-        value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in known.accepted
+        value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in refused.accepted
     )
-
-
-def as_json(value: Any) -> str:
-    """A neutral value as a client writes it."""
-    return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')

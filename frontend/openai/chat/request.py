@@ -109,11 +109,12 @@ def _template(source: str | None, model: ServedModel) -> ChatTemplate:
         raise UnsupportedParameter(
             "`chat_template` is not allowed by this server's operator (--allow-chat-template).", param="chat_template"
         )
-    return _other_template(model.template, source)
+    return _template_of(source, model.template)
 
 
 @lru_cache(maxsize=8)
-def _other_template(template: ChatTemplate, source: str) -> ChatTemplate:
+def _template_of(source: str, template: ChatTemplate) -> ChatTemplate:
+    """A request's own template. Cached, because a new template renders its probes first."""
     return template.with_source(source)
 
 

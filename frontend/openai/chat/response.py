@@ -1,4 +1,4 @@
-"""OpenAI's chat answers: one JSON body, or the chunks of a stream."""
+"""OpenAI's chat replies: one JSON body, or the chunks of a stream."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -18,11 +18,11 @@ from .types import AssistantMessage, ChatChoice, ChatCompletion, ChatLogprobs
 
 
 class ChatWriter:
-    """The JSON body has exactly vLLM 0.4's fields in its order, and further ones only where the request asks for them.
+    """Writes `chat.completion` objects: vLLM 0.4's fields in its order, and more only if the request asks for them.
 
     The bytes that all chunks share are rendered once: a chunk of plain text costs little more than escaping its text.
-    `prompt_token_ids` are set where the request asks for token ids; `parsers`, one for each choice, where the answer
-    may call functions.
+    `prompt_token_ids` is None unless the request asks for token ids. `parsers` has one for each choice, or none if the
+    answers cannot call functions.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ChatWriter:
     # ---- one JSON body -----------------------------------------------------------------------------------------------
 
     def complete(self, answers: Sequence[Answer]) -> bytes:
-        """The answer as one JSON body."""
+        """The reply as one JSON body."""
         completion = (
             ChatCompletion(
                 id=self._reply.id,

@@ -19,7 +19,7 @@ class TextPart(Body):
 
 
 class ChatMessage(ToolMessageFields):
-    """One message; `developer` is OpenAI's newer word for `system`."""
+    """One message; `developer` is OpenAI's newer name of `system`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: (
@@ -29,19 +29,19 @@ class ChatMessage(ToolMessageFields):
 
 
 class PromptFields(Body):
-    """What a prompt is made with, beside the messages."""
+    """The fields that a prompt is made of, beside the messages."""
 
     tools: ToolList | None = Field(
         None, description="functions; `strict` or not, arguments fit their schema where the answer must call"
     )
     tool_choice: ToolChoiceField | None = Field(None, description="`none`, `auto`, `required`, or a function by name")
     parallel_tool_calls: bool | None = Field(None, description="`false`: one call in an answer")
-    add_generation_prompt: bool | None = Field(None, description="handed to the chat template")
+    add_generation_prompt: bool | None = Field(None, description="passed to the chat template")
     continue_final_message: bool | None = Field(
-        None, description="the answer goes on with the last message; needs `add_generation_prompt` to be `false`"
+        None, description="the answer continues the last message; needs `add_generation_prompt` to be `false`"
     )
     chat_template: str | None = Field(None, description="if the operator allows it (`--allow-chat-template`)")
-    chat_template_kwargs: dict[str, Any] | None = Field(None, description="handed to the chat template")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="variables for the chat template")
 
 
 class ChatCompletionRequest(CompletionFields, PromptFields):
@@ -56,7 +56,7 @@ class ChatCompletionRequest(CompletionFields, PromptFields):
     )
     logprobs: bool | None = Field(None, description="of the chosen tokens")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
-        None, description="0; neither engine tells the alternatives"
+        None, description="0; neither engine returns alternatives"
     )
 
 
@@ -68,7 +68,7 @@ class ChatLogprobs(BaseModel):
 
 
 class AssistantMessage(BaseModel):
-    """What the model said, leading space included."""
+    """What the model wrote. A leading space is kept."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
@@ -86,7 +86,7 @@ class ChatChoice(BaseModel):
 
 
 class ChatCompletion(BaseModel):
-    """A whole answer: exactly vLLM 0.4's fields in its order."""
+    """A complete reply, with vLLM 0.4's fields in its order."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"

@@ -1,1 +1,1 @@
-"""POST /v1/completions: its types, its body to a job, its answer to bytes."""
+"""POST /v1/completions: its types, its body to a job, its reply to bytes."""

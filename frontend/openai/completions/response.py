@@ -15,7 +15,7 @@ from .types import Completion, CompletionChoice, CompletionLogprobs, CompletionR
 
 
 class CompletionWriter:
-    """`text_completion` objects. `echoes`: the prompt's text for each choice, where the request asks for it."""
+    """Writes `text_completion` objects. `echoes` is the prompt's text for each choice, if the request asks for it."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class CompletionWriter:
         self._chunks = Chunks(reply, "text_completion", body.stream_options or StreamOptions())
 
     def complete(self, answers: Sequence[Answer]) -> bytes:
-        """The answer as one JSON body."""
+        """The reply as one JSON body."""
         completion = (
             Completion(
                 id=self._reply.id,
@@ -62,7 +62,7 @@ class CompletionWriter:
         )
 
     def start(self) -> bytes:
-        """The prompts, with `echo`; otherwise nothing comes before the text."""
+        """The prompts, if the request has `echo`."""
         return b"".join([self._chunk(index, text, 0) for index, text in enumerate(self._echoes or ())])
 
     def delta(self, index: int, delta: Delta) -> bytes:

@@ -26,9 +26,9 @@ class CompletionRequest(CompletionFields):
         ),
     ] = Field(description="a string, a list of strings, token ids, or a list of lists of token ids")
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
-        None, description="0: of the chosen tokens; neither engine tells the alternatives"
+        None, description="0: of the chosen tokens; neither engine returns alternatives"
     )
-    echo: bool | None = Field(None, description="the prompt in front of the text; not with `logprobs`")
+    echo: bool | None = Field(None, description="the text begins with the prompt; not with `logprobs`")
     add_special_tokens: bool | None = Field(None, description="`false` leaves out the token that begins a text")
 
 
@@ -42,7 +42,7 @@ class CompletionLogprobs(BaseModel):
 
 
 class CompletionChoice(BaseModel):
-    """One continued prompt."""
+    """One answer: the continuation of a prompt."""
 
     index: int
     text: str
@@ -52,7 +52,7 @@ class CompletionChoice(BaseModel):
 
 
 class Completion(BaseModel):
-    """A whole answer, in vLLM 0.4's order."""
+    """A complete reply, with vLLM 0.4's fields in its order."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"

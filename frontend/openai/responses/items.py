@@ -17,7 +17,7 @@ from .types import ItemStatus, OutputFunctionCall, OutputMessage, OutputText
 
 
 class Events:
-    """Writes server-sent events, each with its name in two places and a number that counts from 0."""
+    """Writes server-sent events. Each has its name twice, as `event` and as `type`, and a number that counts from 0."""
 
     def __init__(self) -> None:
         self._next_number = 0
@@ -40,19 +40,19 @@ class MessageEvents:
     def __init__(self, item_id: str, output_index: int, events: Events) -> None:
         self._id = item_id
         self._events = events
-        self._place = {"output_index": output_index}
-        self._part = {"item_id": item_id, "output_index": output_index, "content_index": 0}
+        self._of_item = {"output_index": output_index}
+        self._of_part = {"item_id": item_id, "output_index": output_index, "content_index": 0}
         self._texts: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         name = b"response.output_text.delta"
         self._before_number = b'event: %b\ndata: {"type":"%b","sequence_number":' % (name, name)
-        self._before_text = b"," + orjson.dumps(self._part)[1:-1] + b',"delta":'
+        self._before_text = b"," + orjson.dumps(self._of_part)[1:-1] + b',"delta":'
 
     def start(self) -> bytes:
         """The item is added, then its one part."""
         item = OutputMessage(id=self._id, status="in_progress", content=[]).model_dump()
-        return self._events.write("response.output_item.added", **self._place, item=item) + self._events.write(
-            "response.content_part.added", **self._part, part=OutputText(text="").model_dump()
+        return self._events.write("response.output_item.added", **self._of_item, item=item) + self._events.write(
+            "response.content_part.added", **self._of_part, part=OutputText(text="").model_dump()
         )
 
     def delta(self, text: str, tokens: Sequence[Token]) -> bytes:
@@ -71,9 +71,9 @@ class MessageEvents:
         logprobs = [logprob.model_dump() for logprob in part.logprobs]
         return b"".join(
             [
-                self._events.write("response.output_text.done", **self._part, text=part.text, logprobs=logprobs),
-                self._events.write("response.content_part.done", **self._part, part=part.model_dump()),
-                self._events.write("response.output_item.done", **self._place, item=self.body(status).model_dump()),
+                self._events.write("response.output_text.done", **self._of_part, text=part.text, logprobs=logprobs),
+                self._events.write("response.content_part.done", **self._of_part, part=part.model_dump()),
+                self._events.write("response.output_item.done", **self._of_item, item=self.body(status).model_dump()),
             ]
         )
 
@@ -92,27 +92,27 @@ class FunctionCallEvents:
         self._id = item_id
         self._events = events
         self._opened = opened
-        self._place = {"output_index": output_index}
-        self._part = {"item_id": item_id, "output_index": output_index}
+        self._of_item = {"output_index": output_index}
+        self._of_part = {"item_id": item_id, "output_index": output_index}
         self._arguments: list[str] = []
 
     def start(self) -> bytes:
         """The item is added, without arguments."""
         item = self.body("in_progress").model_dump()
-        return self._events.write("response.output_item.added", **self._place, item=item)
+        return self._events.write("response.output_item.added", **self._of_item, item=item)
 
     def delta(self, arguments: str) -> bytes:
         """More of the arguments."""
         self._arguments.append(arguments)
-        return self._events.write("response.function_call_arguments.delta", **self._part, delta=arguments)
+        return self._events.write("response.function_call_arguments.delta", **self._of_part, delta=arguments)
 
     def finish(self, status: ItemStatus) -> bytes:
         """The complete arguments and item."""
         item = self.body(status).model_dump()
         arguments = item["arguments"]
         return self._events.write(
-            "response.function_call_arguments.done", **self._part, name=self._opened.name, arguments=arguments
-        ) + self._events.write("response.output_item.done", **self._place, item=item)
+            "response.function_call_arguments.done", **self._of_part, name=self._opened.name, arguments=arguments
+        ) + self._events.write("response.output_item.done", **self._of_item, item=item)
 
     def body(self, status: ItemStatus) -> OutputFunctionCall:
         """The item so far."""

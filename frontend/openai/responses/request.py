@@ -1,6 +1,6 @@
 """A body of OpenAI's Responses API to a job of one generation: check, prompt, tokens, sampling parameters. Pure.
 
-Not here: whatever needs memory between requests (earlier responses, stored prompts, conversations).
+Not here: what needs memory between requests (earlier responses, stored prompts, conversations).
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,15 +32,18 @@ from .types import (
     ToolChoiceFunction,
 )
 
-LOGPROBS = "message.output_text.logprobs"
+_LOGPROBS = "message.output_text.logprobs"
 """The one value that `include` accepts."""
+
+_OWN_NAMES = {"messages": "input", "prompt": "input", "logprobs": "include"}
+"""Chat's names of fields, and the fields of this API that have the same content."""
 
 
 def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *, seed: int) -> Job:
     """The job of a checked body. `seed` is for a body without one. Raises InvalidRequest naming the field."""
     check_supported(body)
     check_alternatives("top_logprobs", body.top_logprobs)
-    tool_use = responses_tool_use(body)
+    tool_use = _tool_use_of(body)
     logprobs = _logprobs(body.include or (), tool_use)
     constraint = to_constraint(body, _text_format_constraint(body), model, tool_use)
     with _own_names():
@@ -56,43 +59,38 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
             seed=seed,
             tool_use=tool_use,
         )
-    parser = next(iter(to_parsers(tool_use, model, 1)), None)
+    parsers = to_parsers(tool_use, model, 1)
     return Job(
         id=reply.id,
         requests=requests,
-        writer=ResponsesWriter(_to_response(body, reply), parser),
+        writer=ResponsesWriter(_to_response(body, reply), parsers[0] if parsers else None),
         stream=bool(body.stream),
         with_tokens=logprobs,
         constraint=constraint,
     )
 
 
-def responses_tool_use(body: ResponsesRequest) -> ToolUse:
-    """The tools of a body and how the answer may call them. Raises InvalidRequest."""
+def _tool_use_of(body: ResponsesRequest) -> ToolUse:
     functions = {f"tools[{index}]": tool for index, tool in enumerate(body.tools or ())}
     return to_tool_use(functions, body.tool_choice, body.parallel_tool_calls)
 
 
 def _text_format_constraint(body: ResponsesRequest) -> Constraint | None:
-    """That of `text.format`, which has the fields of `response_format` without the nesting."""
+    """The constraint of `text.format`, which has the fields of `response_format` without the nesting."""
     if body.text is None or (given := body.text.format) is None:
         return None
     return format_constraint(given.type, None if given.name is None else given.schema_, "text.format", "text.format")
 
 
 def _logprobs(include: Sequence[str], tool_use: ToolUse) -> bool:
-    """Whether `include` asks for log probabilities, the one value that it accepts."""
-    if others := [name for name in include if name != LOGPROBS]:
-        raise UnsupportedParameter(f"`include` has `{others[0][:100]}`; accepted: `{LOGPROBS}`.", param="include")
+    """Whether `include` asks for log probabilities."""
+    if others := [name for name in include if name != _LOGPROBS]:
+        raise UnsupportedParameter(f"`include` has `{others[0][:100]}`; accepted: `{_LOGPROBS}`.", param="include")
     if include and tool_use.tools:
         raise UnsupportedParameter(
-            f"`{LOGPROBS}` does not go with functions that may be called: calls have none.", param="include"
+            f"`{_LOGPROBS}` does not go with functions that may be called: calls have none.", param="include"
         )
     return bool(include)
-
-
-_OWN_NAMES = {"messages": "input", "prompt": "input", "logprobs": "include"}
-"""Chat's names of fields, and the fields of this API that have the same content."""
 
 
 @contextmanager
@@ -112,7 +110,7 @@ def _to_messages(body: ResponsesRequest, model: ServedModel) -> list[Message]:
     input_indices: list[int] = []
     for index, item in enumerate(body.input):
         message = _to_message(item, f"input[{index}]", escape)
-        if messages and _is_one_turn(messages[-1], message):
+        if messages and _is_one_message(messages[-1], message):
             message = _joined(messages.pop(), message)
             input_indices.pop()
         messages.append(message)
@@ -137,8 +135,8 @@ def _text_of(parts: Sequence[ItemText]) -> str:
     return join_texts(part.text for part in parts)
 
 
-def _is_one_turn(last: Message, message: Message) -> bool:
-    """Texts alone are left apart: the template's rules join them."""
+def _is_one_message(last: Message, message: Message) -> bool:
+    """Whether text and calls of the assistant belong together. Two texts do not: the template's rules join them."""
     return last.role == message.role == "assistant" and bool(last.tool_calls or message.tool_calls)
 
 

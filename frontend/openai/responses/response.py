@@ -19,11 +19,11 @@ from .types import IncompleteDetails, InputTokensDetails, ItemStatus, ResponseEr
 
 
 class ResponsesWriter:
-    """`response` is the ResponseObject before there is output; `parser` is set if the answer may call functions.
+    """`response` is the ResponseObject before there is output; `parser` is None if the answer cannot call functions.
 
-    Items are written one after the other: a message when there is text, a call when there is one. The next item
-    finishes the one before. An answer of neither is a message without text. Log probabilities belong to text, so a job
-    that wants them has no parser.
+    Items are written one after the other: text starts a message, and each call is an item. The next item finishes the
+    one before. An answer without text and calls is an empty message. Log probabilities belong to text, so a job with
+    them has no parser.
     """
 
     def __init__(self, response: Mapping[str, Any], parser: ToolCallParser | None) -> None:
@@ -34,7 +34,7 @@ class ResponsesWriter:
         self._item: MessageEvents | FunctionCallEvents | None = None
 
     def complete(self, answers: Sequence[Answer]) -> bytes:
-        """The answer as one JSON body."""
+        """The reply as one JSON body."""
         [answer] = answers
         self.delta(0, Delta(answer.text, answer.tokens))
         self.finish(0, answer.outcome)
@@ -49,12 +49,12 @@ class ResponsesWriter:
     def delta(self, index: int, delta: Delta) -> bytes:
         """More text, or more of calls."""
         if self._parser is not None:
-            return self._write(self._parser.feed(delta.text))
-        return self._say(delta.text, delta.tokens) if delta.text or delta.tokens else b""
+            return self._write_events(self._parser.feed(delta.text))
+        return self._write_text(delta.text, delta.tokens) if delta.text or delta.tokens else b""
 
     def finish(self, index: int, outcome: Outcome) -> bytes:
         """Text that was held back, and the end of the last item."""
-        body = b"" if self._parser is None else self._write(self._parser.finish())
+        body = b"" if self._parser is None else self._write_events(self._parser.finish())
         if self._item is None:
             body = self._start_message()
         return body + self._finish_item(self._last_status(outcome))
@@ -74,18 +74,18 @@ class ResponsesWriter:
 
     # ---- items -----------------------------------------------------------------------------------------------------
 
-    def _write(self, events: Sequence[ToolEvent]) -> bytes:
-        return b"".join([self._write_one(event) for event in events])
+    def _write_events(self, events: Sequence[ToolEvent]) -> bytes:
+        return b"".join([self._write_event(event) for event in events])
 
-    def _write_one(self, event: ToolEvent) -> bytes:
+    def _write_event(self, event: ToolEvent) -> bytes:
         if isinstance(event, TextDelta):
-            return self._say(event.text)
+            return self._write_text(event.text)
         if isinstance(event, ToolCallOpened):
             return self._start_item(FunctionCallEvents(self._new_id("fc"), self._next_index, self._events, event))
         assert isinstance(self._item, FunctionCallEvents)  # a parser opens a call before it returns arguments of it
         return self._item.delta(event.arguments)
 
-    def _say(self, text: str, tokens: Sequence[Token] = ()) -> bytes:
+    def _write_text(self, text: str, tokens: Sequence[Token] = ()) -> bytes:
         started = b"" if isinstance(self._item, MessageEvents) else self._start_message()
         assert isinstance(self._item, MessageEvents)
         return started + self._item.delta(text, tokens)
@@ -115,7 +115,7 @@ class ResponsesWriter:
         return len(self._finished_items) + (self._item is not None)
 
     def _last_status(self, outcome: Outcome) -> ItemStatus:
-        """A call that was cut is incomplete, whether by `max_tokens` or by a stop string."""
+        """The status of the last item. A call that was cut is incomplete, by `max_tokens` or by a stop string."""
         if isinstance(self._item, FunctionCallEvents) and self._parser is not None:
             return "completed" if self._parser.all_calls_complete else "incomplete"
         return "incomplete" if outcome.ending.finish_reason == "length" else "completed"

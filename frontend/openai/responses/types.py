@@ -1,4 +1,4 @@
-"""POST /v1/responses, OpenAI's newer API, as far as it needs no memory: nothing is kept between requests."""
+"""POST /v1/responses, OpenAI's newer API, without the parts that need memory between requests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -30,12 +30,12 @@ CallId = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class ItemText(Body):
-    """Text that a client wrote (`input_text`), or an answer that is given back (`output_text`)."""
+    """The client's own text (`input_text`), or text of an earlier answer (`output_text`)."""
 
     type: Literal["input_text", "output_text"]
     text: str
-    annotations: list[Any] | None = Field(None, description="of an answer; without effect")
-    logprobs: list[Any] | None = Field(None, description="of an answer; without effect")
+    annotations: list[Any] | None = Field(None, description="of an earlier answer; no effect")
+    logprobs: list[Any] | None = Field(None, description="of an earlier answer; no effect")
 
 
 _Text = Annotated[
@@ -44,30 +44,30 @@ _Text = Annotated[
 
 
 class Item(Body):
-    """What items of answers have that are given back; by their nature without effect."""
+    """The fields that an item of an earlier answer has. They have no effect."""
 
     id: str | None = None
     status: ItemStatus | None = None
 
 
 class MessageItem(Item):
-    """One message; `developer` is OpenAI's newer word for `system`."""
+    """One message; `developer` is OpenAI's newer name of `system`."""
 
     type: Literal["message"] | None = None
     role: Literal["system", "developer", "user", "assistant"]
     content: _Text
-    phase: str | None = Field(None, description="of an answer; without effect")
+    phase: str | None = Field(None, description="of an earlier answer; no effect")
 
 
 class FunctionCallItem(Item, FunctionCall):
-    """What the assistant called; `arguments` is JSON text."""
+    """A call of the assistant; `arguments` is JSON text."""
 
     type: Literal["function_call"]
     call_id: CallId
 
 
 class FunctionCallOutputItem(Item):
-    """What the function returned."""
+    """The result of a call."""
 
     type: Literal["function_call_output"]
     call_id: CallId
@@ -78,7 +78,7 @@ _ITEMS = ("message", "function_call", "function_call_output")
 
 
 def _type_of(item: Mapping[str, Any]) -> Any:
-    """Messages and references may go without; only these have nothing but an id."""
+    """The type of an item. Messages and references may leave it out; a reference has an id and no role."""
     return item.get("type") or ("item_reference" if "id" in item and "role" not in item else "message")
 
 
@@ -105,7 +105,7 @@ InputItem = Annotated[
 
 
 def _items(given: Any) -> Any:
-    """A string is what the user says."""
+    """A string becomes a message of the user."""
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
     if not isinstance(given, list):
@@ -114,7 +114,7 @@ def _items(given: Any) -> Any:
 
 
 class ResponseTool(FunctionDefinition, FunctionTyped):
-    """A function, flat."""
+    """A function, without chat's nesting."""
 
 
 class ToolChoiceFunction(Body):
@@ -132,7 +132,7 @@ def _tool_choice(value: Any) -> ToolChoice:
 
 
 class TextFormat(Body):
-    """`text`, any JSON object, or JSON that a schema describes, flat."""
+    """`text`, any JSON object, or JSON that a schema describes, without chat's nesting."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] | None = None
@@ -142,13 +142,13 @@ class TextFormat(Body):
 
 
 class TextOptions(Body):
-    """What the text of the answer looks like."""
+    """The form of the answer."""
 
     format: TextFormat | None = None
 
 
 class NoOptions(Body):
-    """An object that may be there, while what it could hold is refused or reported by name."""
+    """An object without supported fields: known ones are refused, all others are reported as ignored."""
 
 
 class ResponsesRequest(SamplingFields):
@@ -180,20 +180,20 @@ class ResponsesRequest(SamplingFields):
         None, description="`format`: `text`, `json_object`, `json_schema`; guaranteed by guided decoding"
     )
     max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="by default the answer may fill the context"
+        None, description="default: what is left of the context"
     )
     max_tool_calls: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="of built-in tools, and there are none"
+        None, description="limits built-in tools, and there are none"
     )
     metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA)] | None = Field(
-        None, description="given back in the answer"
+        None, description="returned in the response"
     )
     include: list[str] | None = Field(None, description="`message.output_text.logprobs`")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
-        None, description="0; neither engine tells the alternatives"
+        None, description="0; neither engine returns alternatives"
     )
-    stream_options: NoOptions | None = Field(None, description="nothing that could be set")
-    reasoning: NoOptions | None = Field(None, description="the model does not: nothing that could be set")
+    stream_options: NoOptions | None = Field(None, description="no supported fields")
+    reasoning: NoOptions | None = Field(None, description="the model does not reason; no supported fields")
 
 
 class OutputText(BaseModel):
@@ -206,7 +206,7 @@ class OutputText(BaseModel):
 
 
 class OutputMessage(BaseModel):
-    """What the model said."""
+    """Text that the model wrote."""
 
     id: str
     type: Literal["message"] = "message"
@@ -216,7 +216,7 @@ class OutputMessage(BaseModel):
 
 
 class OutputFunctionCall(BaseModel):
-    """What the model called; `arguments` is the text that it wrote."""
+    """A call that the model made; `arguments` is the text that it wrote."""
 
     id: str
     type: Literal["function_call"] = "function_call"
@@ -230,20 +230,20 @@ OutputItem = OutputMessage | OutputFunctionCall
 
 
 class InputTokensDetails(BaseModel):
-    """`cached_tokens` is 0 where the operator does not have the engine tell."""
+    """`cached_tokens` is 0 unless the operator turned the report on."""
 
     cached_tokens: int = 0
     cache_write_tokens: int = 0
 
 
 class OutputTokensDetails(BaseModel):
-    """The model does not reason."""
+    """Always 0, because the model does not reason."""
 
     reasoning_tokens: int = 0
 
 
 class ResponseUsage(BaseModel):
-    """Tokens."""
+    """Token counts."""
 
     input_tokens: int
     input_tokens_details: InputTokensDetails = InputTokensDetails()
@@ -253,7 +253,7 @@ class ResponseUsage(BaseModel):
 
 
 class ResponseError(BaseModel):
-    """Why a stream broke off."""
+    """Why a stream failed."""
 
     code: Literal["server_error"] = "server_error"
     message: str
@@ -266,14 +266,14 @@ class IncompleteDetails(BaseModel):
 
 
 class Reasoning(BaseModel):
-    """There is none."""
+    """The fields are always null, because the model does not reason."""
 
     effort: None = None
     summary: None = None
 
 
 class ResponseObject(BaseModel):
-    """An answer, and beside it what was asked for, defaults filled in."""
+    """A response: the fields of the request with their defaults filled in, and the output."""
 
     id: str
     object: Literal["response"] = "response"

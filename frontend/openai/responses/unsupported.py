@@ -1,4 +1,4 @@
-"""What /v1/responses knows and refuses: whatever needs memory between requests, and other endpoints' names."""
+"""Known parameters that /v1/responses refuses: they need memory between requests, or have another name here."""
 
 from collections.abc import Mapping
 
@@ -12,11 +12,11 @@ UNSUPPORTED_BY_RESPONSES: Mapping[str, Unsupported] = {
     "prompt": Unsupported("nothing is kept here; write it out in `instructions` and `input`"),
     "truncation": Unsupported("nothing of a conversation is left out", ("disabled",)),
     "context_management": Unsupported("nothing of a conversation is left out", ([],)),
-    "moderation": Unsupported("there is none"),
+    "moderation": Unsupported("there is no moderation"),
     "effort": Unsupported("the model does not reason", ("none",)),
     "summary": Unsupported("the model does not reason"),
     "generate_summary": Unsupported("the model does not reason"),
-    "verbosity": Unsupported("the model knows no degrees of it", ("medium",)),
+    "verbosity": Unsupported("the model has no levels of it", ("medium",)),
     "include_obfuscation": Unsupported("streams are not padded", (False,)),
     "messages": Unsupported("it belongs to /v1/chat/completions; use `input`"),
     "max_tokens": Unsupported("use `max_output_tokens`"),
@@ -24,6 +24,6 @@ UNSUPPORTED_BY_RESPONSES: Mapping[str, Unsupported] = {
     "response_format": Unsupported("use `text.format`", ({"type": "text"},)),
     "logprobs": Unsupported("use `include`", (False,)),
     "n": Unsupported("a response is one answer", (1,)),
-    "return_token_ids": Unsupported("a response has no place for them", (False,)),
+    "return_token_ids": Unsupported("a response has no field for them", (False,)),
 }
-"""Known parameters that /v1/responses refuses beside those of all endpoints: they need memory, or another name."""
+"""These come on top of the parameters that every endpoint refuses."""

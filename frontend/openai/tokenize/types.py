@@ -13,7 +13,7 @@ from frontend.openai.unsupported import UNSUPPORTED
 
 
 class TokenizeRequest(PromptFields):
-    """A text, or a conversation as in a chat body; one of the two."""
+    """Either a text, or a conversation as in a chat body."""
 
     unsupported: ClassVar[Mapping[str, Unsupported]] = UNSUPPORTED
 
@@ -29,8 +29,8 @@ class TokenizeRequest(PromptFields):
         return self
 
 
-class TokenizeAnswer(BaseModel):
-    """`max_model_len` is the context in tokens."""
+class TokenizeResponse(BaseModel):
+    """The token ids. `max_model_len` is the context in tokens."""
 
     count: int
     max_model_len: int
@@ -44,14 +44,14 @@ class DetokenizeRequest(Body):
     tokens: Annotated[list[TokenId], Field(min_length=0)]
 
 
-class DetokenizeAnswer(BaseModel):
-    """Control tokens are written out."""
+class DetokenizeResponse(BaseModel):
+    """The text, with special tokens written out."""
 
     prompt: str
 
 
-class RenderAnswer(BaseModel):
-    """What a chat request would be given to the engine as."""
+class RenderResponse(BaseModel):
+    """The prompt that the engine would get for a chat body."""
 
     prompt: str
     prompt_token_ids: list[int]

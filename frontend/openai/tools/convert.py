@@ -19,7 +19,7 @@ from frontend.text.tools import NO_TOOLS, TextDelta, Tool, ToolCall, ToolCallOpe
 from .types import NAME, FunctionCall, FunctionDefinition, FunctionToolCall, ToolMessageFields
 
 MAX_TOOLS_BYTES = 256 * 1024
-"""Limit on the JSON of all tools of a request. No context that this product serves holds more."""
+"""Limit on the JSON of all tools of a request: more than any context of this product holds."""
 
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 
@@ -36,12 +36,12 @@ def to_tool_use(
     if not functions and choice.mode in ("required", "named"):
         raise InvalidRequest("`tool_choice` demands a call, but there are no `tools`.", param="tool_choice")
     names = [function.name for function in functions.values()]
-    if taken := [name for name, times in Counter(names).items() if times > 1]:
-        raise InvalidRequest(f"Two functions are named `{taken[0]}`; names must differ.", param="tools")
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+        raise InvalidRequest(f"Two functions are named `{repeated[0]}`; names must differ.", param="tools")
     if choice.mode == "named" and choice.name not in names:
-        there = ", ".join(f"`{name}`" for name in names)
+        available = ", ".join(f"`{name}`" for name in names)
         raise InvalidRequest(
-            f"`tool_choice` names a function that is not in `tools`, which has {there}.", param="tool_choice"
+            f"`tool_choice` names a function that is not in `tools`, which has {available}.", param="tool_choice"
         )
     _check_size(functions)
     if not functions or choice.mode == "none":
@@ -76,7 +76,7 @@ def to_tool_calls(
 def to_tool_call(call_id: str, call: FunctionCall, *, escape: EscapeSpecialTokens, param: str) -> ToolCall:
     """A call, escaped for a prompt. `param` is the path of the object with its name and arguments.
 
-    The arguments are parsed and written anew before they are escaped, because a JSON escape may spell a control token.
+    The arguments are parsed and rewritten before they are escaped, because a JSON escape may spell a special token.
     """
     if not NAME.fullmatch(call.name):
         raise InvalidRequest(f"No function can have this name; they match {NAME.pattern}.", param=f"{param}.name")
@@ -87,12 +87,12 @@ def to_tool_call(call_id: str, call: FunctionCall, *, escape: EscapeSpecialToken
 
 
 def to_result(call_id: str, text: str, *, escape: EscapeSpecialTokens) -> Message:
-    """The result of a call as a message of the role `tool`, escaped. JSON is written anew, as in `to_tool_call`."""
+    """The result of a call as a message of the role `tool`, escaped. JSON is rewritten, as in `to_tool_call`."""
     return Message("tool", escape(canonical_json(text) or text), tool_call_id=call_id)
 
 
 def check_results(messages: Sequence[Message]) -> None:
-    """Raises InvalidRequest for a result that answers no call of the assistant message in front of it."""
+    """Raises InvalidRequest for a result that answers no call of the assistant message before it."""
     if (index := stray_result(messages)) is not None:
         raise InvalidRequest(
             "A message of the role `tool` must follow the assistant's message with the call of its `tool_call_id`.",
@@ -101,7 +101,7 @@ def check_results(messages: Sequence[Message]) -> None:
 
 
 def stray_result(messages: Sequence[Message]) -> int | None:
-    """Index of the first result that answers no call of the assistant message in front of it; None if all do."""
+    """Index of the first result that answers no call of the assistant message before it, or None."""
     call_ids: set[str | None] = set()
     for index, message in enumerate(messages):
         if message.role != "tool":
@@ -122,7 +122,7 @@ def to_delta(event: ToolEvent) -> dict[str, Any]:
 
 
 def to_wire(call: ToolCall) -> FunctionToolCall:
-    """A call as an answer that is not streamed has it."""
+    """A call in a reply that is not streamed."""
     return FunctionToolCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments))
 
 

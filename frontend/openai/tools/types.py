@@ -12,7 +12,6 @@ from frontend.text.tools import ToolChoice
 MAX_TOOLS = 128
 """OpenAI's limit."""
 
-
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """OpenAI's rule for the names of functions."""
 
@@ -33,7 +32,7 @@ def _tool_choice(value: Any) -> ToolChoice:
 
 
 def unnamed_tool_choice(value: Any, expected: str) -> ToolChoice:
-    """`none`, `auto` or `required`; `expected` is the other form that the endpoint accepts, for the error."""
+    """`none`, `auto` or `required`; `expected` is the endpoint's other form of a choice, for the error message."""
     if value in ("none", "auto", "required"):
         return ToolChoice(mode=value)
     raise PydanticCustomError(
@@ -58,7 +57,7 @@ class FunctionDefinition(Body):
 
 
 class FunctionTyped(Body):
-    """An object whose `type` must be `function`. The field comes first, so that other types are refused by it."""
+    """An object whose `type` must be `function`. The field is checked first, so the error of another type names it."""
 
     type: FunctionType
 
@@ -70,7 +69,7 @@ class FunctionTool(FunctionTyped):
 
 
 class FunctionName(Body):
-    """The function of a choice."""
+    """The name of the chosen function."""
 
     name: str
 
@@ -108,7 +107,7 @@ ToolChoiceField = Annotated[
 
 
 class ToolMessageFields(Body):
-    """What calls add to a message: the assistant's `tool_calls`, and the call that a `tool` message answers."""
+    """Fields of messages about calls: the assistant's `tool_calls`, and the call that a `tool` message answers."""
 
     tool_calls: list[FunctionToolCall] | None = None
     tool_call_id: str | None = None

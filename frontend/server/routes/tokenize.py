@@ -6,11 +6,11 @@ from frontend.openai.chat.request import render_prompt, tool_use_of
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.sampling import check_token_ids
 from frontend.openai.tokenize.types import (
-    DetokenizeAnswer,
     DetokenizeRequest,
-    RenderAnswer,
-    TokenizeAnswer,
+    DetokenizeResponse,
+    RenderResponse,
     TokenizeRequest,
+    TokenizeResponse,
 )
 from frontend.openai.unsupported import check_supported
 
@@ -22,7 +22,7 @@ router = APIRouter(responses=TAKES_A_BODY)
 
 
 @router.post("/tokenize", openapi_extra=documented(TokenizeRequest, {"prompt": "Ein Haus"}))
-async def tokenize(http: Request, service: ServiceOf) -> TokenizeAnswer:
+async def tokenize(http: Request, service: ServiceOf) -> TokenizeResponse:
     """The token ids of a text, or of a conversation as the engine would get it."""
     body, body_bytes = await read_body(http, TokenizeRequest, service.max_body_bytes)
     if body.model is not None:
@@ -38,34 +38,34 @@ async def tokenize(http: Request, service: ServiceOf) -> TokenizeAnswer:
         return model.tokenizer.encode(render_prompt(body.messages, body, tool_use_of(body), model))
 
     token_ids = await off_loop(body_bytes, encode)
-    return TokenizeAnswer(count=len(token_ids), max_model_len=model.engine.max_seq_len, tokens=token_ids)
+    return TokenizeResponse(count=len(token_ids), max_model_len=model.engine.max_seq_len, tokens=token_ids)
 
 
 @router.post("/detokenize", openapi_extra=documented(DetokenizeRequest, {"tokens": [1, 733]}))
-async def detokenize(http: Request, service: ServiceOf) -> DetokenizeAnswer:
+async def detokenize(http: Request, service: ServiceOf) -> DetokenizeResponse:
     """The text of token ids, control tokens written out."""
     body, body_bytes = await read_body(http, DetokenizeRequest, service.max_body_bytes)
     if body.model is not None:
         check_model(body.model, service)
     check_token_ids("tokens", body.tokens, service.served_model.vocab_size)
     text = await off_loop(body_bytes, lambda: service.served_model.tokenizer.decode(body.tokens))
-    return DetokenizeAnswer(prompt=text)
+    return DetokenizeResponse(prompt=text)
 
 
 @router.post(
     "/v1/chat/completions/render",
     openapi_extra=documented(ChatCompletionRequest, {"messages": [{"role": "user", "content": "Was ist ein Haus?"}]}),
 )
-async def render_chat_completion(http: Request, service: ServiceOf) -> RenderAnswer:
+async def render_chat_completion(http: Request, service: ServiceOf) -> RenderResponse:
     """The exact prompt that the engine would get for a chat body, as text and as token ids."""
     body, body_bytes = await read_body(http, ChatCompletionRequest, service.max_body_bytes)
     check_model(body.model, service)
     check_supported(body)
     model = service.served_model
 
-    def render() -> RenderAnswer:
+    def render() -> RenderResponse:
         prompt = render_prompt(body.messages, body, tool_use_of(body), model)
-        return RenderAnswer(
+        return RenderResponse(
             prompt=model.tokenizer.unescape_special_tokens(prompt), prompt_token_ids=model.tokenizer.encode(prompt)
         )
 
