@@ -1,1 +1,1 @@
-"""HTTP: routes, middleware, the queue, and answers that generate while they are sent."""
+"""HTTP: routes, middleware, the queue, and responses that generate while they are sent."""

@@ -1,4 +1,4 @@
-"""A bounded queue in front of Triton: fair between keys, in order within each key, and QueueFull when it is full."""
+"""The bounded queue in front of Triton: fair between callers, in order for each caller, QueueFull when it is full."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -10,11 +10,11 @@ from frontend.errors import InvalidRequest, QueueFull
 
 Item = TypeVar("Item")
 Waiter = asyncio.Future[None]
-"""A generation that waits for a slot. Done when it has one; cancelled when its client has disconnected."""
+"""A generation that waits for a slot. Done when it has a slot; cancelled when its client has disconnected."""
 
 
 class FairQueue(Generic[Item]):
-    """A queue for each key. The queues are served in turn; that of a key which starts to wait comes last."""
+    """A queue for each caller, served round robin. A caller that starts to wait comes last."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[str, deque[Item]] = OrderedDict()
@@ -23,35 +23,35 @@ class FairQueue(Generic[Item]):
     def __len__(self) -> int:
         return self._len
 
-    def append(self, key: str, item: Item) -> None:
-        """To the end of the key's queue."""
-        self._queues.setdefault(key, deque()).append(item)
+    def append(self, caller: str, item: Item) -> None:
+        """To the end of the caller's queue."""
+        self._queues.setdefault(caller, deque()).append(item)
         self._len += 1
 
     def popleft(self) -> Item:
-        """The first item of the next key in turn. The queue must not be empty."""
-        key, queue = next(iter(self._queues.items()))
+        """Take the first item of the next caller. There must be one."""
+        caller, queue = next(iter(self._queues.items()))
         item = queue.popleft()
-        self._queues.move_to_end(key)
-        self._shrink(key)
+        self._queues.move_to_end(caller)
+        self._shrink(caller)
         return item
 
-    def discard(self, key: str, item: Item) -> None:
-        """Take the item out of the key's queue if it is still there; the others keep their order."""
-        if item in self._queues.get(key, ()):
-            self._queues[key].remove(item)
-            self._shrink(key)
+    def discard(self, caller: str, item: Item) -> None:
+        """Take the item out of the caller's queue if it is still there; the others keep their order."""
+        if item in self._queues.get(caller, ()):
+            self._queues[caller].remove(item)
+            self._shrink(caller)
 
-    def _shrink(self, key: str) -> None:
+    def _shrink(self, caller: str) -> None:
         self._len -= 1
-        if not self._queues[key]:
-            del self._queues[key]
+        if not self._queues[caller]:
+            del self._queues[caller]
 
 
 class Admission:
     """At most `max_running` generations at once, and at most `max_waiting` that wait. For one event loop.
 
-    While one waits, every slot is taken: a slot that becomes free goes to the next waiter in the same step of the loop.
+    While a generation waits, all slots are taken: a free slot goes to the next waiter in the same step of the loop.
     """
 
     def __init__(self, max_running: int, max_waiting: int) -> None:
@@ -61,9 +61,7 @@ class Admission:
         self.num_running = 0
 
     def check(self, count: int) -> None:
-        """Raises InvalidRequest for so many generations in one request that an idle server would refuse them too, and
-        QueueFull if there is no room for them now.
-        """
+        """Raises InvalidRequest if an idle server could not take `count` generations, QueueFull if this one cannot."""
         capacity = self._max_running + self._max_waiting
         if count > capacity:
             raise InvalidRequest(f"{count} answers are asked for; this server takes {capacity} at a time.", param="n")
@@ -75,24 +73,24 @@ class Admission:
         return len(self._waiting)
 
     @contextmanager
-    def reserve(self, key: str, count: int = 1) -> "Iterator[Reservation]":
+    def reserve(self, caller: str, count: int = 1) -> "Iterator[Reservation]":
         """Reserve for the `count` generations of one request, all or none: raises QueueFull at once if they do not fit.
 
-        As many as there are free slots may run now. The others wait in the queue of `key`, and start one by one as
-        slots become free and it is the key's turn. Leaving the `with` block gives up what was not taken with `slot()`.
+        As many as there are free slots may run now. The others wait in the queue of `caller`, and start one by one as
+        slots become free. Leaving the `with` block gives up what was not taken with `slot()`.
         """
-        reservation = Reservation(self, key, self._queue_up(key, count))
+        reservation = Reservation(self, caller, self._queue_up(caller, count))
         try:
             yield reservation
         finally:
             reservation.give_up()
 
-    def _queue_up(self, key: str, count: int) -> deque[Waiter]:
+    def _queue_up(self, caller: str, count: int) -> deque[Waiter]:
         self._check_room(count)
         loop = asyncio.get_running_loop()
         waiters: deque[Waiter] = deque(loop.create_future() for _ in range(count))
         for waiter in waiters:
-            self._waiting.append(key, waiter)
+            self._waiting.append(caller, waiter)
         self._fill()
         return waiters
 
@@ -101,13 +99,13 @@ class Admission:
         if self.num_waiting + count - num_free > self._max_waiting:
             raise QueueFull(f"The server is busy: {self.num_waiting} generations are waiting. Please retry shortly.")
 
-    def end(self, key: str, waiter: Waiter) -> None:
+    def end(self, caller: str, waiter: Waiter) -> None:
         """Pass the waiter's slot on, or take it out of the queue if it has none."""
         if waiter.done() and not waiter.cancelled():
             self.num_running -= 1
             self._fill()
         else:
-            self._waiting.discard(key, waiter)
+            self._waiting.discard(caller, waiter)
 
     def _fill(self) -> None:
         while self.num_running < self._max_running and self._waiting:
@@ -120,9 +118,9 @@ class Admission:
 class Reservation:
     """The slots of one request, taken or waited for; `Admission.reserve` makes it."""
 
-    def __init__(self, admission: Admission, key: str, waiters: deque[Waiter]) -> None:
+    def __init__(self, admission: Admission, caller: str, waiters: deque[Waiter]) -> None:
         self._admission = admission
-        self._key = key
+        self._caller = caller
         self._waiters = waiters
 
     @asynccontextmanager
@@ -133,9 +131,9 @@ class Reservation:
             await waiter
             yield
         finally:
-            self._admission.end(self._key, waiter)
+            self._admission.end(self._caller, waiter)
 
     def give_up(self) -> None:
-        """Give up the slots that were not taken, the last first: so none goes to a waiter that is given up next."""
+        """Give up the slots that were not taken. Last first, so that none passes to a waiter that is given up next."""
         while self._waiters:
-            self._admission.end(self._key, self._waiters.pop())
+            self._admission.end(self._caller, self._waiters.pop())

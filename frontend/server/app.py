@@ -22,10 +22,11 @@ _REF = "#/components/schemas/{model}"
 _DOCUMENTED: Sequence[type[BaseModel]] = (
     ChatCompletionRequest, CompletionRequest, ResponsesRequest, TokenizeRequest, DetokenizeRequest,
 )  # fmt: skip
+"""The types of bodies that routes read by themselves, so that FastAPI does not see them."""
 
 router = APIRouter()
-for part in (generate, models, health, tokenize):
-    router.include_router(part.router)
+for module in (generate, models, health, tokenize):
+    router.include_router(module.router)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -39,10 +40,10 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's OpenAPI description, without status 422, which no route answers, and with what FastAPI cannot find out.
+    """FastAPI's OpenAPI description, corrected.
 
-    That is the types of bodies, which routes read by themselves to keep the size limit; the API keys, which
-    middleware/auth.py checks; and the model's names.
+    Added is what FastAPI does not see: the types of bodies, which routes read by themselves to keep the size limit; the
+    API keys, which middleware/auth.py checks; and the served names. Removed is status 422, which no route returns.
     """
     if app.openapi_schema is None:
         description = get_openapi(title=app.title, version=app.version, routes=app.routes)

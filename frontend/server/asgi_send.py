@@ -15,24 +15,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class DirectSend:
-    """Middleware that keeps the server's own `send` for streams: each wrapper around it costs a coroutine per token."""
+    """Middleware that keeps the server's own `send` for bodies: each wrapper around it costs a coroutine per token."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, with `send` in the scope."""
+        """Pass the request on, with `send` in the scope."""
         await self._app({**scope, "direct_send": send}, receive, send)
 
 
 def shortest_send(scope: Scope, send: Send) -> Send:
-    """The start of a response goes through all middleware, which may add headers; its body goes past them."""
+    """A `send` for a whole response: its start through all middleware, which may add headers; its body directly."""
     direct: Send = scope.get("direct_send", send)
     return lambda message: (direct if message["type"] == "http.response.body" else send)(message)
 
 
 class Sender:
-    """Messages leave in order. Errors of `send` come out of `drain`."""
+    """Sends messages in order. `drain` raises the errors of `send`."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -40,7 +40,7 @@ class Sender:
         self._stalled: asyncio.Task[None] | None = None
 
     def send(self, message: Message) -> None:
-        """Send now, or once the client has read what is in front."""
+        """Send now, or when the client has read the messages before this one."""
         if self._stalled is not None:
             self._waiting.append(message)
             return
@@ -68,7 +68,7 @@ class Sender:
 
 @types.coroutine
 def _go_on(coroutine: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
-    """The rest of a coroutine whose first step was made by hand and gave `awaited`."""
+    """The rest of a coroutine whose first step was made by hand and returned `awaited`."""
     while True:
         try:
             value = yield awaited

@@ -13,13 +13,13 @@ Result = TypeVar("Result")
 
 
 class ClientDisconnected(Exception):
-    """The client closed the connection, so there is no one to answer."""
+    """The client has closed the connection."""
 
 
 async def cancel_on_disconnect(work: Coroutine[Any, Any, Result], receive: Receive, deadline: float) -> Result:
-    """The result of `work`. `deadline` is by the monotonic clock; `receive` must have delivered the whole body already.
+    """The result of `work`. `deadline` is by the monotonic clock. `receive` must have returned all of the body before.
 
-    Raises ClientDisconnected, DeadlineExceeded and whatever `work` raises. `work` has ended in each case.
+    Raises ClientDisconnected, DeadlineExceeded and what `work` raises. `work` has ended in each case.
     """
     working, disconnecting = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
     try:

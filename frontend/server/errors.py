@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 def to_frontend_error(exc: Exception) -> FrontendError:
-    """`exc` if a client may see it. Anything else is a bug here, and its answer says no more than that."""
+    """`exc` if a client may see it. Any other exception is a bug here, and becomes an error without details."""
     return exc if isinstance(exc, FrontendError) else FrontendError("The server had an error. It has been logged.")
 
 
@@ -27,7 +27,7 @@ def error_response(error: FrontendError) -> Response:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Have every exception of a route answered here."""
+    """Register the handlers of this module for all exceptions of routes."""
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(ClientDisconnect, _log_disconnect)
     app.add_exception_handler(ClientDisconnected, _log_disconnect)
@@ -36,7 +36,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 async def _answer_error(http: Request, exc: Exception) -> Response:
-    """An exception that is no FrontendError is a bug; Starlette logs it after this."""
+    """An exception that is not a FrontendError is a bug; Starlette logs it after this."""
     return error_response(to_frontend_error(exc))
 
 

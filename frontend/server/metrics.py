@@ -67,7 +67,7 @@ class Metrics:
             "time_per_output_token_seconds", "From token to token.", _NEXT_TOKEN_BUCKETS_S
         )
         self.e2e_request_latency = self._histogram(
-            "e2e_request_latency_seconds", "Of whole answers.", _ANSWER_BUCKETS_S
+            "e2e_request_latency_seconds", "Of complete answers.", _ANSWER_BUCKETS_S
         )
         self.request_success = Counter(
             "vllm:request_success", "Complete answers.", ("finished_reason", *self.labels), registry=self.registry
@@ -87,12 +87,12 @@ class Metrics:
 
     @property
     def num_generation_tokens(self) -> int:
-        """Tokens of all answers so far. Running answers are asked for theirs now, instead of counting every token."""
+        """Tokens of all answers so far. Those of running answers are summed here, not counted as they come."""
         return self._num_generation_tokens + sum(clock.num_completion_tokens for clock in self._running)
 
-    def clock(self, decoder: AnswerDecoder, begin: float) -> "GenerationClock":
-        """A clock for one generation, whose request arrived at `begin` by the monotonic clock."""
-        return GenerationClock(self, decoder, begin)
+    def clock(self, decoder: AnswerDecoder, arrived_at: float) -> "GenerationClock":
+        """A clock for one generation, whose request arrived at `arrived_at` by the monotonic clock."""
+        return GenerationClock(self, decoder, arrived_at)
 
     @contextmanager
     def count(self, clocks: Sequence["GenerationClock"]) -> Iterator[None]:
@@ -109,24 +109,24 @@ class Metrics:
 class GenerationClock:
     """The times of one generation. `first_token_at` is None until there is a token."""
 
-    def __init__(self, metrics: Metrics, decoder: AnswerDecoder, begin: float) -> None:
+    def __init__(self, metrics: Metrics, decoder: AnswerDecoder, arrived_at: float) -> None:
         self._metrics = metrics
         self._decoder = decoder
-        self._begin = begin
+        self._arrived_at = arrived_at
         self.first_token_at: float | None = None
 
     def grew_to(self, num_tokens: int) -> None:
-        """The answer has that many tokens. Need not be called again once there is one."""
+        """The answer has `num_tokens` tokens. Need not be called again after the first token."""
         if num_tokens:
             self.first_token_at = time.monotonic()
-            self._metrics.time_to_first_token.observe(self.first_token_at - self._begin)
+            self._metrics.time_to_first_token.observe(self.first_token_at - self._arrived_at)
 
     def finish(self) -> None:
         """The answer is complete. Not called for one that failed or was cancelled."""
         now, metrics = time.monotonic(), self._metrics
         finish_reason = self._decoder.outcome.ending.finish_reason
         metrics.request_success.labels(finished_reason=finish_reason, **metrics.labels).inc()
-        metrics.e2e_request_latency.observe(now - self._begin)
+        metrics.e2e_request_latency.observe(now - self._arrived_at)
         following = self.num_completion_tokens - 1
         if self.first_token_at is not None and following:
             metrics.time_per_output_token.observe_times((now - self.first_token_at) / following, following)
@@ -148,7 +148,7 @@ def to_text(metrics: Metrics, admission: Admission, kv_cache: KvCache | None) ->
 
 
 class _CurrentValues(Collector):
-    """What is read at the time of a scrape: queue, tokens, KV cache."""
+    """The values that are read when Prometheus scrapes: queue, tokens, KV cache."""
 
     def __init__(self, metrics: Metrics, admission: Admission, kv_cache: KvCache | None) -> None:
         self._metrics, self._admission, self._kv_cache = metrics, admission, kv_cache

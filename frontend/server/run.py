@@ -1,4 +1,4 @@
-"""Queue, engine and decoder of some generations as one coroutine, which answers, streams and the health check share."""
+"""Run generations: queue, engine and decoder as one coroutine, for JSON bodies, streams and the health check."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -14,29 +14,29 @@ from .service import Service
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One generation: what to ask the engine for, and the decoder of what it sends."""
+    """One generation: the request to the engine, and the decoder of its tokens."""
 
     request: GenerationRequest
     decoder: AnswerDecoder
 
 
 class Listener(Protocol):
-    """Called in the event loop while generations run; must not wait. `index` is the place of a generation."""
+    """Called in the event loop while generations run, so it must not block. `index` counts the generations from 0."""
 
     def on_deltas(self, index: int, deltas: Sequence[Delta]) -> None:
-        """A generation has grown. The first call for any of them means that the engine has begun to answer."""
+        """A generation has grown. The first call for any generation means that the engine has begun to answer."""
 
     def on_finish(self, index: int) -> None:
         """A generation is complete; its decoder has the outcome."""
 
 
-async def run(service: Service, generations: Sequence[Generation], listener: Listener, key: str) -> None:
-    """Run the generations side by side, each as soon as `key` gets a slot for it.
+async def run(service: Service, generations: Sequence[Generation], listener: Listener, caller: str) -> None:
+    """Run the generations side by side, each as soon as `caller` gets a slot for it.
 
     Cancelling this cancels the engine's work and frees the slots. Raises QueueFull at once if they do not fit into the
     queue, EngineUnavailable, EngineFailed, ContextLengthExceeded, and what the listener raises.
     """
-    with service.admission.reserve(key, len(generations)) as reservation:
+    with service.admission.reserve(caller, len(generations)) as reservation:
         await all_of(
             [
                 _run_one(service, generation, index, listener, reservation)

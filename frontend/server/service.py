@@ -1,4 +1,4 @@
-"""The parts that routes work with, put together once at start (`frontend/__main__.py`) and handed down."""
+"""The parts that routes work with, put together once at start by `frontend/__main__.py`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,7 @@ from .metrics import Metrics
 class Service:
     """One served model. `started` is in seconds since 1970; `engine_versions` maps packages to versions.
 
-    `triton_metrics_url` is empty where Triton's metrics are out of reach. `system_fingerprint` is None unless answers
-    carry it.
+    `triton_metrics_url` is empty if Triton's metrics are not read. `system_fingerprint` is None unless replies have it.
     """
 
     model_names: tuple[str, ...]

@@ -24,25 +24,25 @@ from .service import Service
 _log = logging.getLogger(__name__)
 
 
-def respond(service: Service, job: Job, headers: dict[str, str], begin: float) -> Response:
-    """The response that runs the job. The request arrived at `begin`, by the monotonic clock, when its time began."""
-    kind = EventStreamResponse if job.stream else JsonResponse
-    return kind(service, job, headers, begin)
+def respond(service: Service, job: Job, headers: dict[str, str], arrived_at: float) -> Response:
+    """The response that runs the job. Its time limit counts from `arrived_at`, by the monotonic clock."""
+    response_type = EventStreamResponse if job.stream else JsonResponse
+    return response_type(service, job, headers, arrived_at)
 
 
 class JobResponse(Response):
     """Runs a job when it is sent; cancels it when the client disconnects or the time is up."""
 
-    def __init__(self, service: Service, job: Job, headers: dict[str, str], begin: float) -> None:
-        # As Starlette's StreamingResponse: without a body yet, there is no content-length.
+    def __init__(self, service: Service, job: Job, headers: dict[str, str], arrived_at: float) -> None:
+        # As in Starlette's StreamingResponse: without a body there is no content-length yet.
         self.status_code = 200
         self.background = None
         self.init_headers(headers)
         self._service = service
         self._job = job
         self._decoders = [self._decoder(index) for index in range(len(job.requests))]
-        self._clocks = [service.metrics.clock(decoder, begin) for decoder in self._decoders]
-        self._begin = begin
+        self._clocks = [service.metrics.clock(decoder, arrived_at) for decoder in self._decoders]
+        self._arrived_at = arrived_at
         self._started = False
         self._shortest_send: Send
 
@@ -56,11 +56,11 @@ class JobResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._shortest_send = shortest_send(scope, send)
-        key = scope.get("state", {}).get("caller", "")
+        caller = scope.get("state", {}).get("caller", "")
         ended = "failed"
         try:
-            deadline = self._begin + self._service.request_timeout_s
-            await cancel_on_disconnect(self._answer(send, key), receive, deadline)
+            deadline = self._arrived_at + self._service.request_timeout_s
+            await cancel_on_disconnect(self._answer(send, caller), receive, deadline)
             ended = ", ".join({outcome.ending.finish_reason for outcome in self._outcomes})
         except ClientDisconnected:
             ended = "499 client left"
@@ -73,15 +73,15 @@ class JobResponse(Response):
                 _log.exception("%s", self._job.id)
             await self._shortest_send({"type": "http.response.body", "body": self._job.writer.error(error)})
         finally:
-            self._report(ended, time.monotonic() - self._begin)
+            self._report(ended, time.monotonic() - self._arrived_at)
 
-    async def _answer(self, send: Send, key: str) -> None:
+    async def _answer(self, send: Send, caller: str) -> None:
         raise NotImplementedError
 
-    async def _run(self, key: str) -> None:
+    async def _run(self, caller: str) -> None:
         generations = list(map(Generation, self._job.requests, self._decoders))
         with self._service.metrics.count(self._clocks):
-            await run(self._service, generations, self, key)
+            await run(self._service, generations, self, caller)
 
     def on_deltas(self, index: int, deltas: Sequence[Delta]) -> None:
         """See `run.Listener`."""
@@ -114,9 +114,9 @@ class JobResponse(Response):
 class JsonResponse(JobResponse):
     """One JSON body when all generations are complete."""
 
-    async def _answer(self, send: Send, key: str) -> None:
+    async def _answer(self, send: Send, caller: str) -> None:
         self._deltas: list[list[Delta]] = [[] for _ in self._job.requests]
-        await self._run(key)
+        await self._run(caller)
         body = self._job.writer.complete(list(map(_to_answer, self._deltas, self._outcomes)))
         self._started = True
         headers = [*self.raw_headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -133,11 +133,11 @@ def _to_answer(deltas: Sequence[Delta], outcome: Outcome) -> Answer:
 
 
 class EventStreamResponse(JobResponse):
-    """Server-sent events; what arrived from the engine together is sent together."""
+    """Server-sent events. Tokens that arrive from the engine together are sent together."""
 
-    async def _answer(self, send: Send, key: str) -> None:
+    async def _answer(self, send: Send, caller: str) -> None:
         self._sender = Sender(self._shortest_send)
-        await self._run(key)
+        await self._run(caller)
         await self._sender.drain()
         await self._shortest_send({"type": "http.response.body", "body": self._job.writer.end(self._outcomes)})
 
@@ -151,7 +151,7 @@ class EventStreamResponse(JobResponse):
         self._send_body(body)
 
     def _send_headers(self) -> None:
-        """The engine has begun to answer: from here on an error is an event, and no status."""
+        """Sent when the engine begins to answer. After that an error is an event, because the status has been sent."""
         self._started = True
         headers = [
             *self.raw_headers,

@@ -11,7 +11,7 @@ from frontend.settings import Settings
 
 
 class Server(uvicorn.Server):
-    """uvicorn checks ten times a second whether to end, which costs an idle process more CPU than everything else."""
+    """uvicorn's server checks ten times a second whether to end. That is most of the CPU time of an idle process."""
 
     async def main_loop(self) -> None:
         """Check once a second. `on_tick` renews the Date header when its counter is a multiple of 10, so it gets 0."""
@@ -20,7 +20,7 @@ class Server(uvicorn.Server):
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """None without a certificate. Raises StartupError with what is wrong with the files."""
+    """None without a certificate. Raises StartupError with the files and the reason."""
     if settings.ssl_certfile is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

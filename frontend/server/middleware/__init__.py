@@ -1,1 +1,1 @@
-"""What every request passes before it reaches a route: request id, CORS, API key and rate limit."""
+"""The steps of every request before its route: request id, CORS, API key and rate limit."""

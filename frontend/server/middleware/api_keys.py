@@ -1,7 +1,7 @@
 """API keys: read at start, kept as SHA-256 digests, compared in constant time.
 
-Refuses to hold or to log a key, and to be lenient with its file: a line that is not understood would lock somebody out,
-or let everybody in.
+Keys are neither kept nor logged. A line of the file that is not understood stops the start, as skipping it could lock
+a client out, or open the server to all.
 """
 
 import hmac
@@ -19,9 +19,9 @@ _BEARER = re.compile(rb"bearer +(?P<key>\S+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """One key. A key without a name is called by the beginning of its digest.
+    """One key. A key without a name is named by the beginning of its digest.
 
-    Keys of one name are one caller, with one line in the queue and one set of limits: so a client can change its key.
+    Keys of one name are one caller, with one queue and one set of limits, so that a client can change its key.
     """
 
     digest: bytes
@@ -29,10 +29,10 @@ class ApiKey:
 
 
 def read_api_keys(file: Path | None, plain: Sequence[str]) -> tuple[ApiKey, ...]:
-    """Keys of a file and plain ones together; none of either means that everybody may call.
+    """Keys of a file and plain ones together. Without any, requests need no key.
 
-    A line of the file is `sha256:<64 hex digits>`, optionally with a name of printable ASCII behind it; empty lines and
-    lines that begin with # do not count. Raises StartupError with the number of a bad line, never with what it says.
+    A line of the file is `sha256:<64 hex digits>`, and behind it optionally a name of printable ASCII. Empty lines and
+    lines that begin with # are skipped. Raises StartupError with the number of a bad line, never with its content.
 
         printf 'sha256:%s alice\\n' "$(printf %s "$KEY" | sha256sum | cut -d ' ' -f 1)" >> keys
     """
@@ -60,7 +60,7 @@ def _read_file(path: Path) -> tuple[ApiKey, ...]:
 def _read_line(line: str, where: str) -> ApiKey:
     found = _LINE.fullmatch(line)
     if found is None:
-        # Not what it says: it may be a key that somebody forgot to hash.
+        # Without the line itself: it may be a key that somebody forgot to hash.
         raise StartupError(f"{where} is not an API key; accepted: sha256:<64 hex digits>, and a name behind it")
     return _api_key(bytes.fromhex(found["digest"]), found["name"])
 
@@ -70,7 +70,7 @@ def _api_key(digest: bytes, name: str | None) -> ApiKey:
 
 
 def authenticate(keys: Sequence[ApiKey], authorization: bytes | None) -> str:
-    """The name of the key in an Authorization header. Compares all keys, so that time tells nothing.
+    """The name of the key in an Authorization header. Compares all keys, so that the time taken reveals nothing.
 
     Raises InvalidApiKey.
     """

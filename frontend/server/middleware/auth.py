@@ -34,8 +34,8 @@ class CallerLimits:
     writes into X-Forwarded-For. All clients behind a proxy on another host count as one caller, unless uvicorn's
     variable FORWARDED_ALLOW_IPS names that proxy.
 
-    `rate_limit` counts requests as they arrive, over a sliding window, also those that turn out to be invalid, as
-    OpenAI does. `max_requests` counts those that wait or run; one with `n` answers counts once.
+    `rate_limit` counts requests as they arrive, over a sliding window, invalid ones too, as OpenAI does. `max_requests`
+    counts those that wait or run; one with `n` answers counts once.
     """
 
     def __init__(self, rate_limit: RateLimitItem | None = None, max_requests: int | None = None) -> None:
@@ -79,7 +79,7 @@ class Auth:
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, or answer 401 or 429."""
+        """Pass the request on, or answer 401 or 429."""
         if scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return

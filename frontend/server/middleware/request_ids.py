@@ -22,13 +22,13 @@ _ACCEPTED = re.compile(rb"[ -~]{1,128}")
 
 
 class RequestIds:
-    """Middleware around everything that answers. An id that is not accepted is replaced, not refused."""
+    """The outermost middleware, so that every response has an id. An id that is not accepted is replaced."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, with REQUEST_ID set for the rest of this task: the server runs a task for each request."""
+        """Pass the request on, with REQUEST_ID set for the rest of its task: the server runs one for each request."""
         given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
         request_id = given if _ACCEPTED.fullmatch(given) else b"req_%b" % secrets.token_hex(16).encode()
         REQUEST_ID.set(request_id.decode())

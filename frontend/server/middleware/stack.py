@@ -1,4 +1,4 @@
-"""The middleware around the routes, in order. The bodies of streams go past it: see DirectSend."""
+"""The middleware around the routes, in order. Bodies of generated responses bypass it: see DirectSend."""
 
 from collections.abc import Sequence
 

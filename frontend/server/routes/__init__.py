@@ -1,1 +1,1 @@
-"""The routes, one module for each group. Errors are raised, and answered in server/errors.py."""
+"""The routes, one module for each group. They raise errors, and server/errors.py makes responses of them."""

@@ -1,4 +1,4 @@
-"""Request bodies: read within the size limit, checked against their type, ignored fields reported."""
+"""Request bodies: read within the size limit, check against the type, report ignored fields."""
 
 import asyncio
 import logging
@@ -47,15 +47,15 @@ async def read_body(http: Request, body: type[AnyBody], max_bytes: int) -> tuple
 
 
 def _path(error: ErrorDetails, body: Any) -> str:
-    """The path of an error in the body. Pydantic's `loc` also holds names of types, where a value may have several."""
-    path, value, places = "", body, error["loc"]
-    for number, place in enumerate(places, 1):
-        if isinstance(place, int):
-            path += f"[{place}]"
-            value = value[place] if isinstance(value, list) else None
-        elif isinstance(value, dict) and (place in value or (number == len(places) and error["type"] == "missing")):
-            path += f".{place}"
-            value = value.get(place)
+    """The path of an error in the body. Pydantic's `loc` also has names of types, where a value may be of several."""
+    path, value, steps = "", body, error["loc"]
+    for number, step in enumerate(steps, 1):
+        if isinstance(step, int):
+            path += f"[{step}]"
+            value = value[step] if isinstance(value, list) else None
+        elif isinstance(value, dict) and (step in value or (number == len(steps) and error["type"] == "missing")):
+            path += f".{step}"
+            value = value.get(step)
     return path.removeprefix(".")
 
 
@@ -73,7 +73,7 @@ async def _read(http: Request, max_bytes: int) -> bytes:
 
 
 def new_reply(model: str, service: Service, prefix: str = "cmpl-") -> Reply:
-    """A new id and the time, for an answer by `model`. Raises ModelNotFound."""
+    """A reply by `model`, with a new id and the current time. Raises ModelNotFound."""
     check_model(model, service)
     return Reply(
         id=f"{prefix}{secrets.token_hex(16)}",
@@ -97,7 +97,7 @@ async def off_loop(body_bytes: int, work: Callable[[], Result]) -> Result:
 def report_ignored(body: Body, reply: Reply, service: Service) -> dict[str, str]:
     """The header that lists the fields without effect. Names are percent-encoded: a client chose them.
 
-    Raises UnsupportedParameter if the operator has unknown fields refused.
+    Raises UnsupportedParameter if the operator chose to refuse unknown fields.
     """
     ignored = ignored_params(body)
     if not ignored:

@@ -71,8 +71,8 @@ async def _answer(
     to_job: Callable[..., Job],
     prefix: str = "cmpl-",
 ) -> Response:
-    """The steps that all three routes share; `to_job` is the endpoint's own translation."""
-    begin = time.monotonic()
+    """The steps that the three routes share. `to_job` translates the endpoint's body."""
+    arrived_at = time.monotonic()
     body, body_bytes = await read_body(http, body_type, service.max_body_bytes)
     reply = new_reply(body.model, service, prefix)
     headers = report_ignored(body, reply, service)
@@ -81,6 +81,6 @@ async def _answer(
     service.admission.check(len(job.requests))
     if job.constraint is not None:
         compiling = service.guides.compile(job.constraint)
-        guide = await cancel_on_disconnect(compiling, http.receive, begin + service.request_timeout_s)
+        guide = await cancel_on_disconnect(compiling, http.receive, arrived_at + service.request_timeout_s)
         job = job.with_guide(guide)
-    return respond(service, job, headers, begin)
+    return respond(service, job, headers, arrived_at)

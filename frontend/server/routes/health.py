@@ -95,7 +95,7 @@ async def _generates(service: Service) -> bool:
 
 
 async def _ask_for_a_token(service: Service) -> None:
-    """Return when the token has come or will not come; which token it is does not matter."""
+    """Generate one token; which one does not matter. Returns when it has come, or when that has failed."""
     end_tokens = service.served_model.end_tokens
     params = SamplingParams(max_tokens=1, temperature=0, top_p=1, seed=0, ignore_eos=True)
     request = GenerationRequest(prompt_token_ids=(end_tokens.end_id,), sampling_params=params, end_tokens=end_tokens)
@@ -105,7 +105,7 @@ async def _ask_for_a_token(service: Service) -> None:
         try:
             await run(service, [generation], _Discard(), "/health/generate")
         except QueueFull:
-            await asyncio.sleep(_GENERATE_TIMEOUT_S)  # then a token of another request has to show it
+            await asyncio.sleep(_GENERATE_TIMEOUT_S)  # meanwhile a token of another request may come
 
     try:
         await asyncio.wait_for(ask(), _GENERATE_TIMEOUT_S)
@@ -114,7 +114,7 @@ async def _ask_for_a_token(service: Service) -> None:
 
 
 class _Discard:
-    """A listener that does nothing with the token; Triton's client remembers when it came."""
+    """A listener that ignores the token; Triton's client records when it came."""
 
     def on_deltas(self, index: int, deltas: Sequence[Delta]) -> None:
         """See `run.Listener`."""

@@ -1,4 +1,4 @@
-"""GET /v1/models, whole and by name."""
+"""GET /v1/models: the list, and each model by its name."""
 
 from fastapi import APIRouter
 
@@ -20,7 +20,7 @@ async def list_models(service: ServiceOf) -> ModelList:
 
 @router.get("/v1/models/{model:path}", responses=READS | failures(ModelNotFound))
 async def retrieve_model(model: str, service: ServiceOf) -> ModelCard:
-    """One served name, which may hold slashes."""
+    """One served name, which may contain slashes."""
     for name in service.model_names:
         # Clients and proxies that normalise URLs drop the slash that a name begins with.
         if model in (name, name.removeprefix("/")):

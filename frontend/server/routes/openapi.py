@@ -1,6 +1,6 @@
-"""Parts of the OpenAPI description that FastAPI cannot find out: bodies that routes read themselves, streams, errors.
+"""Parts of the OpenAPI description that FastAPI does not see: bodies that routes read themselves, streams, errors.
 
-404 and 405 for a path that is no route belong to no route, so they are not listed.
+404 and 405 of an unknown path or method belong to no route, so they are not listed.
 """
 
 from collections.abc import Mapping
@@ -67,6 +67,7 @@ UP_OR_DOWN: Responses = {
     200: {"description": "Yes. No body."},
     503: {"description": "No. No body."},
 }
+
 READS: Responses = failures(InvalidApiKey, FrontendError)
 """The errors of every route except the health checks that need no key."""
 
@@ -74,6 +75,7 @@ TAKES_A_BODY: Responses = failures(
     InvalidRequest, UnsupportedParameter, InvalidApiKey, ModelNotFound, BodyTooLarge, UnsupportedMediaType,
     RateLimitExceeded, FrontendError,
 )  # fmt: skip
+"""The errors of every route that reads a body."""
 
 _FAILURES_OF_GENERATING = TAKES_A_BODY | failures(
     InvalidRequest, UnsupportedParameter, ContextLengthExceeded, RateLimitExceeded, QueueFull, FrontendError,

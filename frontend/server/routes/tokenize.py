@@ -43,7 +43,7 @@ async def tokenize(http: Request, service: ServiceOf) -> TokenizeResponse:
 
 @router.post("/detokenize", openapi_extra=documented(DetokenizeRequest, {"tokens": [1, 733]}))
 async def detokenize(http: Request, service: ServiceOf) -> DetokenizeResponse:
-    """The text of token ids, control tokens written out."""
+    """The text of token ids, special tokens written out."""
     body, body_bytes = await read_body(http, DetokenizeRequest, service.max_body_bytes)
     if body.model is not None:
         check_model(body.model, service)

@@ -168,7 +168,7 @@ def test_the_tokens_after_the_first_share_the_time_they_took(monkeypatch: pytest
     clock = iter([0.0, 0.0, 10.5, 11.5])
     monkeypatch.setattr("frontend.server.metrics.time", SimpleNamespace(monotonic=lambda: next(clock)))
     metrics, decoder = Metrics(MODEL), answer_of(num_prompt_tokens=7)
-    generation = metrics.clock(decoder, begin=10.0)
+    generation = metrics.clock(decoder, arrived_at=10.0)
     with metrics.count([generation]):
         generation.grew_to(decoder.feed(TokenChunk([1])).num_completion_tokens)
         decoder.feed(TokenChunk([2, 3, 4, 5]))
@@ -182,7 +182,7 @@ def test_the_tokens_after_the_first_share_the_time_they_took(monkeypatch: pytest
 
 def test_tokens_count_while_they_come_and_after_a_failure() -> None:
     metrics, decoder = Metrics(MODEL), answer_of(num_prompt_tokens=7)
-    generation = metrics.clock(decoder, begin=10.0)
+    generation = metrics.clock(decoder, arrived_at=10.0)
     with contextlib.suppress(ConnectionError), metrics.count([generation]):
         assert (metrics.num_prompt_tokens, metrics.num_generation_tokens) == (0, 0)
         generation.grew_to(decoder.feed(TokenChunk([1, 2])).num_completion_tokens)
