@@ -1,7 +1,7 @@
 """`python -m frontend.local`: Triton and the frontend on this machine, started and stopped together.
 
-When either process ends, the other one is stopped; also when a process that Triton started ends, as Triton reports a
-model as ready whose backend process is gone. Not here: restarting, which is left to the caller (a terminal, systemd).
+When either process ends, the other one is stopped. Both are stopped when a process that Triton started ends, because
+Triton still reports the model as ready then. Not here: restarting, which is left to the caller (a terminal, systemd).
 """
 
 import argparse
@@ -30,11 +30,15 @@ from .tritonserver import TritonSettings, TritonUnavailable, start_triton
 
 SCRIPT = "mixtral-local"
 """The command that an installed wheel has for `python -m frontend.local`."""
+
 _POLL_INTERVAL_S = 0.1
-_LAST_WORDS_S = 2.0
+
+_ERROR_PERIOD_S = 2.0
 """How long the frontend still runs when Triton has ended: clients get their errors, and /health answers 503."""
+
 _TERMINATION_S = 15.0
 """How long a process may take to stop before it is killed; longer than Triton's --exit-timeout-secs."""
+
 _START_TIMEOUT_S = 300.0
 _LOG_TAIL_LINES = 15
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -77,15 +81,15 @@ class Local:
 
     def start(self) -> None:
         """Start both and wait until they are ready. Raises StartupError with the reason and the end of Triton's log."""
-        given = self._arguments
-        _check_port_free(given.host, given.port, "--port")
-        _check_port_free("127.0.0.1", given.triton_port, "--triton-port")
-        _check_port_free("127.0.0.1", given.metrics_port, "--metrics-port")
+        arguments = self._arguments
+        _check_port_free(arguments.host, arguments.port, "--port")
+        _check_port_free("127.0.0.1", arguments.triton_port, "--triton-port")
+        _check_port_free("127.0.0.1", arguments.metrics_port, "--metrics-port")
         if not (self._engine_dir / "manifest.json").exists():
             raise StartupError(
                 f"{self._engine_dir} holds no engine;"
-                f" build it with: python -m build_engine build --target {given.model}"
-                f" --model-repository {given.model_repository} CHECKPOINT"
+                f" build it with: python -m build_engine build --target {arguments.model}"
+                f" --model-repository {arguments.model_repository} CHECKPOINT"
             )
         self._start_triton()
         self._start_frontend()  # which waits for Triton, and loads its tokenizer meanwhile
@@ -93,34 +97,35 @@ class Local:
 
     def banner(self) -> str:
         """Instructions how to call the API."""
-        given, checkpoint_path = self._settings.served_model_name, read_engine_dir(self._engine_dir).checkpoint_path
+        checkpoint_path = read_engine_dir(self._engine_dir).checkpoint_path
+        model = served_names(self._settings.served_model_name, checkpoint_path)[0]
         needs_key = bool(self._settings.api_keys or self._settings.api_key_file)
-        return _banner(self.url, served_names(given, checkpoint_path)[0], needs_key=needs_key)
+        return _banner(self.url, model, needs_key=needs_key)
 
     def watch(self) -> str:
-        """Wait until one of the processes ends; returns a sentence that names it and its exit status."""
+        """Wait until a process ends; returns a sentence with its name, its exit status and the end of Triton's log."""
         backends = [os.pidfd_open(pid) for pid in children_of(self._processes["triton"].pid)]
         while True:
             backend_ended, _, _ = select.select(backends, [], [], _POLL_INTERVAL_S)
             for name, process in self._processes.items():
                 if process.poll() is not None:
                     if name == "triton":
-                        time.sleep(_LAST_WORDS_S)
+                        time.sleep(_ERROR_PERIOD_S)
                     return f"{name} ended with status {process.returncode}{self._last_lines(name)}"
             if backend_ended:
                 self._processes["triton"].kill()  # it would answer each request with an error, after a second
-                time.sleep(_LAST_WORDS_S)
+                time.sleep(_ERROR_PERIOD_S)
                 return f"triton's backend process ended{self._last_lines('triton')}"
 
     def _start_triton(self) -> None:
-        given = self._arguments
+        arguments = self._arguments
         self._log.parent.mkdir(parents=True, exist_ok=True)
         settings = TritonSettings(
-            model_repository=given.model_repository,
-            model=given.model,
-            http_port=given.triton_port,
-            metrics_port=given.metrics_port,
-            runtime_dir=given.runtime_dir,
+            model_repository=arguments.model_repository,
+            model=arguments.model,
+            http_port=arguments.triton_port,
+            metrics_port=arguments.metrics_port,
+            runtime_dir=arguments.runtime_dir,
         )
         try:
             with self._log.open("wb") as log:
@@ -144,7 +149,7 @@ class Local:
             time.sleep(_POLL_INTERVAL_S)
 
     def _last_lines(self, name: str) -> str:
-        """The end of Triton's log; the frontend writes to the terminal itself."""
+        """The end of Triton's log. Empty for the frontend, which writes to the terminal itself."""
         if name != "triton":
             return ""
         lines = self._log.read_text(errors="replace").splitlines()
@@ -152,15 +157,15 @@ class Local:
         return f"; the end of {self._log}:\n{tail}"
 
 
-def _frontend_argv(given: argparse.Namespace, engine_dir: Path) -> list[str]:
+def _frontend_argv(arguments: argparse.Namespace, engine_dir: Path) -> list[str]:
     options = {
         "--engine-dir": engine_dir,
-        "--model": given.model,
-        "--triton-url": f"http://127.0.0.1:{given.triton_port}",
-        "--triton-metrics-url": f"http://127.0.0.1:{given.metrics_port}/metrics",
-        "--host": given.host,
-        "--port": given.port,
-        "--shutdown-timeout-s": given.shutdown_timeout_s,
+        "--model": arguments.model,
+        "--triton-url": f"http://127.0.0.1:{arguments.triton_port}",
+        "--triton-metrics-url": f"http://127.0.0.1:{arguments.metrics_port}/metrics",
+        "--host": arguments.host,
+        "--port": arguments.port,
+        "--shutdown-timeout-s": arguments.shutdown_timeout_s,
         "--startup-timeout-s": _START_TIMEOUT_S,
     }
     return [str(part) for option in options.items() for part in option]
@@ -241,19 +246,19 @@ def main() -> int:
     try:
         with Local(arguments, frontend_options) as local:
             if create_default(arguments.model_repository):
-                _say(f"local: created {arguments.model_repository}; each config.pbtxt there is yours to edit")
+                _print(f"local: created {arguments.model_repository}; each config.pbtxt there is yours to edit")
             local.start()
-            _say(local.banner())
-            _say(f"local: {local.watch()}")
+            _print(local.banner())
+            _print(f"local: {local.watch()}")
             return 1
     except Stop:
         return 0
     except (StartupError, RepositoryError) as exc:
-        _say(f"local: {exc}")
+        _print(f"local: {exc}")
         return 1
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 _PR_SET_PDEATHSIG = 1
 """Of <linux/prctl.h>: the signal to send to this process when its parent ends."""
+
 _LIBC = ctypes.CDLL(None)
 
 

@@ -18,6 +18,7 @@ from .child_process import start_child
 
 ADMIN_APIS = "model-repository,shared-memory,trace,logging"
 """Triton's APIs that change a running server or read its memory; closed, as the frontend does not use them."""
+
 UNSENDABLE_KEY = "closed=\n"
 """The header that a request to them needs. It cannot be sent, because a header value cannot contain a newline."""
 
@@ -76,7 +77,7 @@ def _installation(runtime_dir: Path) -> tuple[Path, dict[str, object], dict[str,
 
 
 def _wheel() -> Path:
-    """Where nvidia-pytriton has Triton. Its builds for other processors have none."""
+    """Triton's directory in nvidia-pytriton. Raises TritonUnavailable; builds for other processors have none."""
     spec = importlib.util.find_spec("pytriton")
     wheel = Path(spec.origin).parent / "tritonserver" if spec is not None and spec.origin is not None else None
     if wheel is None or not (wheel / "bin" / "tritonserver").exists():
@@ -88,9 +89,9 @@ def _wheel() -> Path:
 
 
 def _link_backends(wheel: Path, backends: Path) -> Path:
-    """The backend and the stub for this Python, linked into one directory, where the backend looks for the stub.
+    """The backend and the stub for this Python, linked into one directory, as the backend looks for the stub there.
 
-    In the wheel they lie apart.
+    In the wheel they are in different directories.
     """
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = wheel / "python_backend_stubs" / python / "triton_python_backend_stub"
