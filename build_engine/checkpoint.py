@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from .end_tokens import EndTokens, read_end_tokens
 from .errors import CheckpointError
 from .mixtral import PACKED, MixtralConfig, TensorSpec, expected_tensors, to_mixtral_config
 
@@ -38,6 +39,7 @@ class Checkpoint:
     path: Path
     config: MixtralConfig
     shards: Mapping[str, str]
+    end_tokens: EndTokens
 
     def tensor(self, name: str) -> NDArray[Any]:
         """One tensor: packed int32 as stored, any other as float16.
@@ -98,10 +100,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
     config = to_mixtral_config(_read_json(path / CONFIG))
     for name in REQUIRED_TOKENIZER_FILES:
         _read_json(path / name)
-    _check_tokenizer(path / TOKENIZER)
+    end_tokens = read_end_tokens(path, _open_tokenizer(path / TOKENIZER), config.vocab_size)
     shards = _find_shards(path)
     _check_tensors(path, shards, expected_tensors(config))
-    return Checkpoint(path, config, shards)
+    return Checkpoint(path, config, shards, end_tokens)
 
 
 def read_config(path: Path) -> MixtralConfig:
@@ -123,9 +125,9 @@ def _read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def _check_tokenizer(file: Path) -> None:
+def _open_tokenizer(file: Path) -> Tokenizer:
     try:
-        Tokenizer.from_file(str(file))
+        return Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises nothing narrower
         raise CheckpointError(f"{file.name}: does not load ({error}); accepted: a fast tokenizer") from error
 

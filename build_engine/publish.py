@@ -22,7 +22,7 @@ from .signals import uninterrupted
 ENGINE = Path("1", "engine")
 """Where a Triton model has its engine: in the directory of its version 1."""
 MANIFEST = "manifest.json"
-_FORMAT = 2
+_FORMAT = 3
 
 
 def make_manifest(target: str, checkpoint: Checkpoint, limits: Limits, versions: Mapping[str, str]) -> dict[str, Any]:
@@ -35,6 +35,7 @@ def make_manifest(target: str, checkpoint: Checkpoint, limits: Limits, versions:
         "model": {
             "vocab_size": checkpoint.config.vocab_size,
             "kv_bytes_per_token": checkpoint.config.kv_bytes_per_token,
+            "end_tokens": checkpoint.end_tokens.to_json(),
         },
         "limits": limits.to_json(),
     }

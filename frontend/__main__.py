@@ -1,6 +1,6 @@
 """`python -m frontend`: read the settings, put the parts together, serve until a signal.
 
-Without its tokenizer or its engine it does not start: one line says what is missing.
+It does not start without its tokenizer or its engine: one line on stderr says what is missing.
 """
 
 import gc
@@ -33,7 +33,7 @@ from .settings import Settings
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; running answers get `shutdown_timeout_s` to finish. Raises StartupError."""
+    """Serve until SIGTERM or SIGINT; running generations get `shutdown_timeout_s` to finish. Raises StartupError."""
     api_keys, tls = read_api_keys(settings.api_key_file, settings.api_keys), tls_context(settings)
     files = read_engine_dir(settings.engine_dir)
     tokenizer = Tokenizer(files.tokenizer_json)
@@ -47,7 +47,7 @@ async def serve(settings: Settings) -> None:
         served_model = ServedModel(
             template=template,
             tokenizer=tokenizer,
-            end_tokens=tokenizer.end_tokens(files.special_tokens, files.eos_token_ids),
+            end_tokens=files.end_tokens,
             engine=triton.engine,
             vocab_size=files.vocab_size,
             allow_chat_template=settings.allow_chat_template,

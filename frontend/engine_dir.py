@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from .errors import StartupError
+from .generation import EndTokens
 
 _SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -27,7 +28,7 @@ class EngineDir:
     tokenizer_json: bytes
     special_tokens: dict[str, str]  # by the names that templates use: bos_token, eos_token, ...
     chat_template: str
-    eos_token_ids: tuple[int, ...]  # of generation_config.json; empty if it names none
+    end_tokens: EndTokens
 
 
 def read_engine_dir(path: Path) -> EngineDir:
@@ -36,9 +37,11 @@ def read_engine_dir(path: Path) -> EngineDir:
     manifest = _read_json(path / "manifest.json")
     try:
         checkpoint_path, vocab_size = str(manifest["checkpoint"]["path"]), int(manifest["model"]["vocab_size"])
+        end_tokens = _end_tokens(manifest["model"]["end_tokens"])
     except (KeyError, TypeError, ValueError):
         raise StartupError(
-            f"{path / 'manifest.json'} lacks checkpoint.path or model.vocab_size; build the engine again"
+            f"{path / 'manifest.json'} lacks checkpoint.path, model.vocab_size or model.end_tokens;"
+            " build the engine again"
         ) from None
     return EngineDir(
         checkpoint_path=checkpoint_path,
@@ -48,7 +51,7 @@ def read_engine_dir(path: Path) -> EngineDir:
         tokenizer_json=_read(path / "tokenizer.json"),
         special_tokens=_special_tokens(tokenizer_config),
         chat_template=_chat_template(path, tokenizer_config),
-        eos_token_ids=_eos_token_ids(path),
+        end_tokens=end_tokens,
     )
 
 
@@ -101,10 +104,10 @@ def _chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str:
     return template
 
 
-def _eos_token_ids(path: Path) -> tuple[int, ...]:
-    """Empty if the checkpoint has no generation_config.json, or it names no end token."""
-    config_path = path / "generation_config.json"
-    if not config_path.exists():
-        return ()
-    eos = _read_json(config_path).get("eos_token_id")
-    return tuple(eos) if isinstance(eos, list) else () if eos is None else (int(eos),)
+def _end_tokens(given: dict[str, Any]) -> EndTokens:
+    """As build_engine/end_tokens.py wrote them."""
+    return EndTokens(
+        end_id=int(given["end_id"]),
+        pad_id=int(given["pad_id"]),
+        other_end_ids=frozenset(map(int, given["other_end_ids"])),
+    )

@@ -30,9 +30,12 @@ def write_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
 
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint.path)
+        end_tokens = checkpoint.end_tokens
+        # GenAI's grammars end with the tokenizer's eos_token, so it must be the end_id that requests send.
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end_tokens.end_id)
         encoder, decoder = convert_tokenizer(tokenizer, with_detokenizer=True)
-        controls = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
-        _spell_out(decoder, controls)
+        special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        _spell_out(decoder, {*special, end_tokens.end_id, *end_tokens.other_end_ids})
     except Exception as error:  # neither library documents what it raises
         raise CheckpointError(
             f"{TOKENIZER}: cannot be converted ({error}); accepted: a tokenizer that OpenVINO knows"
@@ -41,15 +44,15 @@ def write_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
     save_model(decoder, directory / "openvino_detokenizer.xml")
 
 
-def _spell_out(detokenizer: Model, controls: Set[int]) -> None:
-    """Replace each vocabulary entry by its token's bytes: SentencePiece has pieces there, control tokens their names.
+def _spell_out(detokenizer: Model, never_text: Set[int]) -> None:
+    """Replace each vocabulary entry by its token's bytes: SentencePiece has pieces there, special tokens their names.
 
-    Byte-level vocabularies are bytes already. Guided decoding never generates a token without bytes.
+    Byte-level vocabularies are bytes already. Tokens of `never_text` get no bytes, so no grammar generates them.
     """
     (vocabulary,) = (node for node in detokenizer.get_ordered_ops() if node.get_type_name() == "VocabDecoder")
     has_pieces = any(node.get_type_name() == "ByteFallback" for node in detokenizer.get_ordered_ops())
     tokens = [
-        b"" if token_id in controls else _piece_bytes(token) if has_pieces else token
+        b"" if token_id in never_text else _piece_bytes(token) if has_pieces else token
         for token_id, token in enumerate(_tokens(vocabulary))
     ]
     ends = np.cumsum([len(token) for token in tokens], dtype=np.int32)

@@ -16,9 +16,11 @@ class Vocabulary:
 
 
 def vocabulary_of(model: "ServedModel") -> Vocabulary:
-    """The vocabulary of the served model, without its special tokens: an answer contains none."""
+    """The vocabulary of the served model, as its engine has it: without special tokens, and with one end token."""
     end_tokens = model.end_tokens
+    never_text = {end_tokens.end_id, *end_tokens.other_end_ids}
+    token_bytes = model.tokenizer.bytes_of(skip_special_tokens=True)
     return Vocabulary(
-        token_bytes=dict(model.tokenizer.bytes_of(skip_special_tokens=True)),
-        stop_token_ids=(end_tokens.end_id, *sorted(end_tokens.other_end_ids)),
+        token_bytes={token_id: text for token_id, text in token_bytes.items() if token_id not in never_text},
+        stop_token_ids=(end_tokens.end_id,),
     )

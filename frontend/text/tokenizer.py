@@ -12,7 +12,6 @@ import orjson
 from tokenizers import Tokenizer as HfTokenizer
 
 from frontend.errors import StartupError
-from frontend.generation import EndTokens
 
 _ESCAPED = re.compile("\ufdd0([0-9]+)\ufdd1")
 """An escaped special token, by its number. Unicode reserves the two code points for a program's internal use."""
@@ -87,21 +86,6 @@ class Tokenizer:
             return self._all_token_bytes
         shown = {token_id: self._all_token_bytes[token_id] for token_id in shown_token_ids}
         return self._token_bytes | shown if shown else self._token_bytes
-
-    def end_tokens(self, special_tokens: Mapping[str, str], eos_token_ids: Sequence[int]) -> EndTokens:
-        """The checkpoint's end tokens: first those of generation_config.json, then the tokenizer's own."""
-        end_ids = list(eos_token_ids)
-        own = self._tokenizer.token_to_id(special_tokens.get("eos_token", ""))
-        if own is not None and own not in end_ids:
-            end_ids.append(own)
-        if not end_ids:
-            raise StartupError("the checkpoint names no end token (eos_token in tokenizer_config.json)")
-        pad_id = self._tokenizer.token_to_id(special_tokens.get("pad_token", ""))
-        return EndTokens(
-            end_id=end_ids[0],
-            pad_id=end_ids[0] if pad_id is None else pad_id,
-            other_end_ids=frozenset(end_ids[1:]),
-        )
 
 
 def _token_bytes(tokenizer: HfTokenizer, description: dict[str, Any], special_ids: Any) -> dict[int, bytes]:

@@ -109,7 +109,7 @@ def load_chat_model(directory: Path) -> ServedModel:
     return ServedModel(
         template=ChatTemplate(files.chat_template, files.special_tokens),
         tokenizer=tokenizer,
-        end_tokens=tokenizer.end_tokens(files.special_tokens, files.eos_token_ids),
+        end_tokens=files.end_tokens,
         engine=read_engine(FakeTriton().config()),
         vocab_size=files.vocab_size,
         allow_chat_template=False,

@@ -10,7 +10,7 @@ def write_manifest(directory: Path, checkpoint: str) -> None:
         "format": 1,
         "target": "openvino",
         "checkpoint": {"path": checkpoint, "fingerprint": "sha256:0"},
-        "model": {"vocab_size": 32000},
+        "model": {"vocab_size": 32000, "end_tokens": {"end_id": 2, "other_end_ids": [], "pad_id": 2}},
         "versions": {"openvino": "2026.1"},
     }
     (directory / "manifest.json").write_text(json.dumps(manifest))

@@ -142,17 +142,6 @@ def test_template_that_renders_nothing_is_refused_at_start() -> None:
         ChatTemplate("{{ raise_exception('never') }}", {})
 
 
-def test_end_tokens_are_first_those_of_generation_config_then_the_tokenizers(
-    chatml: ServedModel, mixtral: ServedModel
-) -> None:
-    assert (chatml.end_tokens.end_id, chatml.end_tokens.other_end_ids) == (2, frozenset([0]))
-    assert (mixtral.end_tokens.end_id, mixtral.end_tokens.other_end_ids, mixtral.end_tokens.pad_id) == (
-        2,
-        frozenset(),
-        2,
-    )
-
-
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "manifest.json"])
 def test_missing_file_of_the_engine_directory_is_named(engine_dir: Path, tmp_path: Path, name: str) -> None:
     for file in engine_dir.iterdir():
