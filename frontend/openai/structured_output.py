@@ -20,7 +20,8 @@ def to_constraint(
 ) -> Constraint | None:
     """The constraint to compile; None if there is none. `response_format` is the constraint of OpenAI's field.
 
-    Raises InvalidRequest for two constraints at once, UnsupportedParameter if the engine has no guided decoding.
+    Raises InvalidRequest for two constraints at once or one that must not end, UnsupportedParameter if the engine has
+    no guided decoding.
     """
     constraints = [*([] if response_format is None else [response_format]), *_vllm_constraints(body)]
     if len(constraints) > 1:
@@ -31,10 +32,27 @@ def to_constraint(
     constraint = constraints[0] if constraints else None
     if tool_use.tools:
         constraint = tool_use_constraint(tool_use, answer=constraint, can_guide_marker=can_guide and marker_is_text)
-    if constraint is not None and not can_guide:
+    if constraint is None:
+        return None
+    if not can_guide:
         param = param_of(constraint)
         raise UnsupportedParameter(f"The loaded engine cannot honour `{param}`: it has no input for it.", param=param)
+    _check_end(body, constraint)
     return constraint
+
+
+def _check_end(body: SamplingFields, constraint: Constraint) -> None:
+    """Raises InvalidRequest for parameters that forbid the end where the grammar allows nothing else.
+
+    With `ignore_eos` the engine would ask the grammar for more after its end, with `min_tokens` no token would be
+    allowed there. TensorRT-LLM ends all active requests in both cases.
+    """
+    for param, forbids_end in (("ignore_eos", body.ignore_eos), ("min_tokens", body.min_tokens)):
+        if forbids_end:
+            raise InvalidRequest(
+                f"`{param}` does not go with `{param_of(constraint)}`, which decides where the answer ends.",
+                param=param,
+            )
 
 
 def response_format_constraint(body: CompletionFields) -> Constraint | None:

@@ -14,7 +14,7 @@ from frontend.openai.chat.request import to_chat_job
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.reply import Reply
 from frontend.text.served_model import ServedModel
-from tests.frontend.conftest import CHAT, body, error_of
+from tests.frontend.conftest import CHAT, MODEL, body, error_of
 from tests.frontend.fake_triton import Events, FakeTriton
 
 SCHEMA = {"type": "object", "properties": {"a": {"enum": ["x"]}}, "required": ["a"], "additionalProperties": False}
@@ -46,7 +46,7 @@ def constraint_of(model: ServedModel, **fields: Any) -> Constraint | None:
         ({"tools": [TOOL], "tool_choice": "none", "guided_regex": "a"}, Regex(pattern="a", param="guided_regex")),
     ],
 )
-def test_a_constraint_keeps_the_field_it_came_in(
+def test_constraint_names_the_field_that_it_came_from(
     mixtral: ServedModel, fields: dict[str, Any], constraint: Constraint | None
 ) -> None:
     assert constraint_of(mixtral, **fields) == constraint
@@ -64,7 +64,7 @@ def test_a_constraint_keeps_the_field_it_came_in(
         ({"tools": [TOOL], "guided_grammar": 'root ::= "a"'}, "guided_grammar"),
     ],
 )
-def test_constraints_that_are_wrong_or_two_are_refused_by_their_field(
+def test_wrong_or_second_constraint_is_refused_by_field(
     mixtral: ServedModel, fields: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -72,12 +72,41 @@ def test_constraints_that_are_wrong_or_two_are_refused_by_their_field(
     assert caught.value.param == param
 
 
-def test_an_engine_that_follows_no_guides_refuses_them_and_leaves_free_calls_free(mixtral: ServedModel) -> None:
+def test_without_guided_decoding_constraints_are_refused_and_auto_calls_are_not(mixtral: ServedModel) -> None:
     unguided = replace(mixtral, engine=replace(mixtral.engine, honours=mixtral.engine.honours - {"guide"}))
     assert constraint_of(unguided, tools=[TOOL]) is None
     for fields in ({"guided_regex": "a"}, {"tools": [TOOL], "tool_choice": "required"}):
         with pytest.raises(UnsupportedParameter):
             constraint_of(unguided, **fields)
+
+
+GUIDED: list[tuple[str, dict[str, Any]]] = [
+    (CHAT, body(response_format={"type": "json_object"})),
+    (CHAT, body(guided_choice=["a"])),
+    (CHAT, body(tools=[TOOL])),
+    (CHAT, body(tools=[TOOL], tool_choice="required")),
+    ("/v1/completions", {"model": MODEL, "prompt": "Hi", "guided_regex": "a+"}),
+    ("/v1/responses", {"model": MODEL, "input": "Hi", "text": {"format": {"type": "json_object"}}}),
+]
+"""A guided request of each route, tools that guide included."""
+
+
+@pytest.mark.parametrize(("path", "fields"), GUIDED)
+@pytest.mark.parametrize("forbids_end", [{"ignore_eos": True}, {"min_tokens": 8}])
+def test_what_forbids_the_end_of_a_grammar_is_refused(
+    http: httpx.Client, triton: FakeTriton, path: str, fields: dict[str, Any], forbids_end: dict[str, Any]
+) -> None:
+    """TensorRT-LLM would end all active requests where the grammar has ended and the answer goes on."""
+    (param,) = forbids_end
+    error = error_of(http.post(path, json=fields | forbids_end), 400)
+    assert error["param"] == param
+    assert "decides where the answer ends" in error["message"]
+    assert triton.requests == []
+
+
+def test_a_free_answer_may_ignore_its_end(http: httpx.Client, triton: FakeTriton) -> None:
+    triton.script = [Events([[6004]])]
+    assert http.post(CHAT, json=body(ignore_eos=True, min_tokens=1, max_tokens=1)).status_code == 200
 
 
 def test_the_engine_gets_the_grammar_that_was_compiled(http: httpx.Client, triton: FakeTriton) -> None:
@@ -95,14 +124,14 @@ def test_the_engine_gets_the_grammar_that_was_compiled(http: httpx.Client, trito
         ({"tools": [{**TOOL, "function": {"name": "f", "parameters": {"type": "object", "not": {}}}}]}, "tools[0]"),
     ],
 )
-def test_a_guide_that_cannot_be_had_never_reaches_the_engine(
+def test_constraint_that_cannot_be_compiled_never_reaches_the_engine(
     http: httpx.Client, triton: FakeTriton, fields: dict[str, Any], param: str
 ) -> None:
     assert str(error_of(http.post(CHAT, json=body(**fields)), 400)["param"]).startswith(param)
     assert triton.requests == []
 
 
-def test_calls_come_out_as_openais_client_expects_them(client: openai.OpenAI, triton: FakeTriton) -> None:
+def test_openais_client_reads_the_calls(client: openai.OpenAI, triton: FakeTriton) -> None:
     text = ' [{"name": "f", "arguments": {"a": "x"}}]'
     pieces = text.encode()
     triton.script = [Events([[3 + byte] for byte in pieces])]  # byte tokens: every cut there is
