@@ -123,7 +123,8 @@ class Engine:
     """What the loaded engine declares: its limits in requests and tokens, and the names of its inputs.
 
     `honours` are the fields of SamplingParams that it has an input for. `tokens_per_block` is the block size of its KV
-    cache if responses are to report the cached blocks of their prompt, else None.
+    cache if responses are to report the cached blocks of their prompt, else None. `default_max_tokens` is the limit of
+    requests without `max_tokens`; None if their answers may fill the context.
     """
 
     max_batch_size: int
@@ -131,6 +132,7 @@ class Engine:
     inputs: frozenset[str]
     honours: frozenset[str]
     tokens_per_block: int | None = None
+    default_max_tokens: int | None = None
 
 
 def finish_reason(*, stop_matched: bool, num_completion_tokens: int, max_tokens: int) -> FinishReason:

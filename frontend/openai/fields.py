@@ -163,7 +163,9 @@ class SamplingFields(Body):
     # vLLM's extensions
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = Field(None, description="-1 and 0 turn it off")
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = Field(None, description="above 0, up to 2")
-    min_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="the answer does not end before that many tokens")
+    min_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="the answer does not end before that many tokens"
+    )
     ignore_eos: bool | None = Field(None, description="the model's end tokens do not end the answer")
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS)] | None = Field(
         None, description=f"up to {MAX_STOP_TOKEN_IDS} ids; the one that ends the answer is the `stop_reason`"
@@ -185,7 +187,9 @@ class CompletionFields(SamplingFields):
     """The parameters that chat and completions share, and responses does not have."""
 
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="default: what is left of the context; for completions 16"
+        None,
+        description="default: what is left of the context, or `default_max_tokens` of `config.pbtxt` if there is one "
+        "(GPU: 2048); for completions 16",
     )
     n: Annotated[int, Field(ge=1, le=MAX_N)] | None = Field(
         None,

@@ -38,7 +38,10 @@ def to_sampling_params(
     Raises ContextLengthExceeded if prompt and answer do not fit the context, UnsupportedParameter for a parameter that
     the loaded engine has no input for, InvalidRequest for values that are out of range.
     """
-    max_tokens = _fit_context(max_tokens, num_prompt_tokens=num_prompt_tokens, max_seq_len=engine.max_seq_len)
+    _check_fits(max_tokens, num_prompt_tokens=num_prompt_tokens, max_seq_len=engine.max_seq_len)
+    if max_tokens is None:
+        room = engine.max_seq_len - num_prompt_tokens
+        max_tokens = min(room, _default_max_tokens(body, engine, room))
     if (body.min_tokens or 0) > max_tokens:
         raise InvalidRequest(
             f"`min_tokens` must not exceed the {max_tokens} tokens of `max_tokens`.", param="min_tokens"
@@ -67,21 +70,24 @@ def to_sampling_params(
     return params
 
 
-def _fit_context(max_tokens: int | None, *, num_prompt_tokens: int, max_seq_len: int) -> int:
-    """Number of tokens to generate: `max_tokens`, or all that fit. The messages are vLLM 0.4's: clients parse them."""
+def _default_max_tokens(body: SamplingFields, engine: Engine, room: int) -> int:
+    """Without `max_tokens` an answer may fill the context, unless the engine has a default; never below min_tokens."""
+    return max(engine.default_max_tokens or room, body.min_tokens or 0)
+
+
+def _check_fits(max_tokens: int | None, *, num_prompt_tokens: int, max_seq_len: int) -> None:
+    """Raises ContextLengthExceeded in the words of vLLM 0.4: clients parse them."""
     context = f"This model's maximum context length is {max_seq_len} tokens. However, you requested"
     if max_tokens is None:
         if num_prompt_tokens >= max_seq_len:
             raise ContextLengthExceeded(
                 f"{context} {num_prompt_tokens} tokens in the messages, Please reduce the length of the messages."
             )
-        return max_seq_len - num_prompt_tokens
-    if num_prompt_tokens + max_tokens > max_seq_len:
+    elif num_prompt_tokens + max_tokens > max_seq_len:
         raise ContextLengthExceeded(
             f"{context} {num_prompt_tokens + max_tokens} tokens ({num_prompt_tokens} in the messages, {max_tokens} in "
             "the completion). Please reduce the length of the messages or completion."
         )
-    return max_tokens
 
 
 def truncate_prompt(

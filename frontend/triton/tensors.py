@@ -81,13 +81,29 @@ def read_engine(config: Mapping[str, Any], *, with_cached_tokens: bool = False) 
             f"enable_prompt_tokens_details: Triton model {config.get('name')} does not report its cached tokens"
             f" (output {_CACHE_USE_OUTPUT} for input {_CACHE_USE_INPUT})"
         )
+    _check_scheduler(config)
     return Engine(
         max_batch_size=max(1, int(config.get("max_batch_size", 0))),
         max_seq_len=_parameter(config, "max_seq_len"),
         inputs=inputs,
         honours=frozenset(field for field, names in _OPTIONAL_INPUTS.items() if inputs.intersection(names)),
         tokens_per_block=_parameter(config, "tokens_per_block") if with_cached_tokens else None,
+        default_max_tokens=_default_max_tokens(config),
     )
+
+
+def _check_scheduler(config: Mapping[str, Any]) -> None:
+    """Raises StartupError for a TensorRT-LLM scheduler that pauses requests.
+
+    A paused request starts again with a new grammar, a new seed and a new count of min_tokens, so a guided answer would
+    not be valid (release 1.2: the executor makes a new matcher for it).
+    """
+    policy = config.get("parameters", {}).get("batch_scheduler_policy", {}).get("string_value", "guaranteed_no_evict")
+    if policy != "guaranteed_no_evict":
+        raise StartupError(
+            f"Triton model {config.get('name')}: batch_scheduler_policy is {policy}; accepted: guaranteed_no_evict,"
+            " because guided answers of a paused request are not valid"
+        )
 
 
 def _parameter(config: Mapping[str, Any], key: str) -> int:
@@ -95,6 +111,15 @@ def _parameter(config: Mapping[str, Any], key: str) -> int:
         return int(config["parameters"][key]["string_value"])
     except (KeyError, ValueError):
         raise StartupError(f"Triton model {config.get('name')} has no number as parameter {key}") from None
+
+
+def _default_max_tokens(config: Mapping[str, Any]) -> int | None:
+    """The parameter may be absent."""
+    if "default_max_tokens" not in config.get("parameters", {}):
+        return None
+    if (value := _parameter(config, "default_max_tokens")) < 1:
+        raise StartupError(f"Triton model {config.get('name')}: default_max_tokens is {value}; accepted: 1 and more")
+    return value
 
 
 def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]:

@@ -179,9 +179,7 @@ class ResponsesRequest(SamplingFields):
     text: TextOptions | None = Field(
         None, description="`format`: `text`, `json_object`, `json_schema`; guaranteed by guided decoding"
     )
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="default: what is left of the context"
-    )
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="default: as `max_tokens` for chat")
     max_tool_calls: Annotated[int, Field(ge=1)] | None = Field(
         None, description="limits built-in tools, and there are none"
     )

@@ -11,14 +11,19 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import BuildError, CheckpointError
+from build_engine.mixtral import to_mixtral_config
 from build_engine.model_config import Limits, read_serving_config
 from build_engine.tensorrt_llm.build import open_build
 from build_engine.tensorrt_llm.commands import Toolchain
+from build_engine.tensorrt_llm.gpus import GPUS
+from build_engine.tensorrt_llm.plan import kv_tokens, roofline
 from frontend.generation import EndTokens, GenerationRequest, SamplingParams
 from frontend.triton.tensors import encode_request, read_engine
 from tests.build_engine.tensorrt_llm.conftest import ROOT, GpuHost
+from tests.build_engine.tensorrt_llm.test_plan import MIXTRAL_8X7B
 
 CONFIG_PBTXT = ROOT / "model_repository" / "tensorrt_llm" / "config.pbtxt"
+GPU_HOST = ROOT / "docs" / "gpu-host.md"
 
 
 def parse(model: str) -> ModelConfig:
@@ -72,9 +77,26 @@ def test_serves_in_flight_streams_of_one_engine() -> None:
     assert config.dynamic_batching.default_queue_policy.max_queue_size == 256
     values = {key: parameter.string_value for key, parameter in config.parameters.items()}
     assert values["gpt_model_type"] == "inflight_fused_batching"
-    assert values["batch_scheduler_policy"] == "max_utilization"
+    assert values["batch_scheduler_policy"] == "guaranteed_no_evict"
     assert values["enable_kv_cache_reuse"] == values["enable_chunked_context"] == "true"
     assert values["guided_decoding_backend"] == "xgrammar"
+
+
+# Tokens of KV cache: (79 - 23.47 - 3) GiB x 0.9 / 128 KiB = 387,296. Each request reserves its prompt and max_tokens.
+@pytest.mark.parametrize(
+    ("max_tokens", "requests"), [(32768 - 500, 11), (8192, 44), (4096, 84), (2048, 152), (1024, 254)]
+)
+def test_how_many_requests_the_kv_cache_holds_at_each_default(max_tokens: int, requests: int) -> None:
+    """The figures of docs/gpu-host.md, for prompts of 500 tokens on one H100 of 80 GB."""
+    config, gpu = to_mixtral_config(MIXTRAL_8X7B), GPUS["h100-80g"]
+    held = kv_tokens(config, gpu.memory_gib, 1) // (500 + max_tokens)
+    assert held == requests
+    assert f"| {max_tokens:,} | {requests} | {roofline(config, gpu, 1, held):,.0f} |" in GPU_HOST.read_text()
+
+
+def test_the_default_of_max_tokens_is_that_of_the_figures() -> None:
+    values = {key: parameter.string_value for key, parameter in parse("tensorrt_llm").parameters.items()}
+    assert values["default_max_tokens"] == "2048"
 
 
 def test_names_no_tensor_that_is_broken_upstream() -> None:

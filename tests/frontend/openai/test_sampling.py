@@ -1,5 +1,6 @@
 """Every parameter is honoured, refused by name, or reported; ranges are OpenAI's and defaults vLLM 0.4's."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -99,7 +100,7 @@ ASKS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
-def test_known_parameter_that_is_not_built_is_refused_by_name_unless_it_asks_for_nothing(
+def test_known_parameter_is_refused_by_name_unless_its_value_changes_nothing(
     mixtral: ServedModel, name: str
 ) -> None:
     for neutral in (None, *UNSUPPORTED[name].accepted):
@@ -126,7 +127,7 @@ def test_messages_as_openais_client_sends_them_back_are_accepted(mixtral: Served
     params(mixtral, messages=[*MESSAGES, said, *MESSAGES])
 
 
-def test_unknown_fields_are_accepted_and_listed_once_with_their_place() -> None:
+def test_unknown_fields_are_accepted_and_listed_once_by_path() -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": "a", "cache": 1}], "name": "Eva"}] * 2
     body = parse(messages=messages, foo=1, store=True, n=1, nothing=None, user="u")
     assert ignored_params(body) == ["foo", "store", "messages.name", "messages.content.cache"]
@@ -149,11 +150,28 @@ def test_content_that_is_not_text_is_refused(content: Any) -> None:
         parse(messages=[{"role": "user", "content": content}])
 
 
-def test_developer_is_another_word_for_system(mixtral: ServedModel) -> None:
+def test_developer_is_another_name_for_system(mixtral: ServedModel) -> None:
     prompts = [
         request_of(mixtral, messages=[{"role": role, "content": "s"}, *MESSAGES]) for role in ("developer", "system")
     ]
     assert prompts[0].prompt_token_ids == prompts[1].prompt_token_ids
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [({}, 50), ({"max_tokens": 70}, 70), ({"min_tokens": 60}, 60)],
+)
+def test_an_engine_may_bound_answers_without_max_tokens(
+    mixtral: ServedModel, fields: dict[str, Any], expected: int
+) -> None:
+    bounded = replace(mixtral, engine=replace(mixtral.engine, default_max_tokens=50))
+    assert request_of(bounded, **fields).sampling_params.max_tokens == expected
+
+
+def test_a_default_of_max_tokens_never_exceeds_the_context(mixtral: ServedModel) -> None:
+    bounded = replace(mixtral, engine=replace(mixtral.engine, default_max_tokens=10**6))
+    request = request_of(bounded)
+    assert request.sampling_params.max_tokens == mixtral.engine.max_seq_len - len(request.prompt_token_ids)
 
 
 def test_prompt_that_fills_the_context_is_refused_in_vllms_words(mixtral: ServedModel) -> None:

@@ -12,7 +12,7 @@ from frontend.triton import http_stream
 def test_a_stream_that_is_cancelled_while_it_connects_ends_and_closes_its_connection(
     monkeypatch: pytest.MonkeyPatch, num_steps: int
 ) -> None:
-    """At any step of the loop: asyncio.wait_for, up to Python 3.11, forgets a cancellation that comes with the result."""
+    """At any step of the loop: asyncio.wait_for, up to Python 3.11, forgets one that comes with the result."""
 
     async def scenario() -> None:
         loop, closed = asyncio.get_running_loop(), asyncio.Event()

@@ -119,6 +119,29 @@ def test_a_model_that_does_not_declare_its_context_is_refused_at_start() -> None
         read_engine(config(parameters={}))
 
 
+def with_parameters(**parameters: str) -> dict[str, Any]:
+    config = FakeTriton().config()
+    added = {key: {"string_value": value} for key, value in parameters.items()}
+    return {**config, "parameters": {**config["parameters"], **added}}
+
+
+def test_the_default_of_max_tokens_is_the_models() -> None:
+    assert ENGINE.default_max_tokens is None
+    assert read_engine(with_parameters(default_max_tokens="2048")).default_max_tokens == 2048
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_a_default_of_max_tokens_that_is_no_number_is_refused_at_start(value: str) -> None:
+    with pytest.raises(StartupError, match="default_max_tokens"):
+        read_engine(with_parameters(default_max_tokens=value))
+
+
+def test_a_scheduler_that_pauses_requests_is_refused_at_start() -> None:
+    assert read_engine(with_parameters(batch_scheduler_policy="guaranteed_no_evict"))
+    with pytest.raises(StartupError, match="batch_scheduler_policy is max_utilization; accepted: guaranteed_no_evict"):
+        read_engine(with_parameters(batch_scheduler_policy="max_utilization"))
+
+
 def test_cached_tokens_are_asked_for_only_where_they_are_reported() -> None:
     assert "return_perf_metrics" not in tensors(read_engine(config()))
     assert tensors(read_engine(config(), with_cached_tokens=True))["return_perf_metrics"] is True
