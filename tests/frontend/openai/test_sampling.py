@@ -100,9 +100,7 @@ ASKS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
-def test_known_parameter_is_refused_by_name_unless_its_value_changes_nothing(
-    mixtral: ServedModel, name: str
-) -> None:
+def test_known_parameter_is_refused_by_name_unless_its_value_changes_nothing(mixtral: ServedModel, name: str) -> None:
     for neutral in (None, *UNSUPPORTED[name].accepted):
         params(mixtral, **{name: neutral})
     with pytest.raises(UnsupportedParameter, match=f"`{name}`") as caught:
@@ -116,7 +114,7 @@ def test_true_is_not_taken_for_one(mixtral: ServedModel) -> None:
 
 
 def test_messages_as_openais_client_sends_them_back_are_accepted(mixtral: ServedModel) -> None:
-    said = {
+    answer = {
         "role": "assistant",
         "content": "b",
         "tool_calls": None,
@@ -124,7 +122,7 @@ def test_messages_as_openais_client_sends_them_back_are_accepted(mixtral: Served
         "audio": None,
         "refusal": None,
     }
-    params(mixtral, messages=[*MESSAGES, said, *MESSAGES])
+    params(mixtral, messages=[*MESSAGES, answer, *MESSAGES])
 
 
 def test_unknown_fields_are_accepted_and_listed_once_by_path() -> None:

@@ -1,4 +1,4 @@
-"""One constraint from the fields of a body, compiled and sent as a grammar; two constraints at once are refused."""
+"""The constraint of a body, compiled and sent to the engine as a grammar. Two constraints at once are refused."""
 
 import json
 from dataclasses import replace
@@ -134,7 +134,7 @@ def test_constraint_that_cannot_be_compiled_never_reaches_the_engine(
 def test_openais_client_reads_the_calls(client: openai.OpenAI, triton: FakeTriton) -> None:
     text = ' [{"name": "f", "arguments": {"a": "x"}}]'
     pieces = text.encode()
-    triton.script = [Events([[3 + byte] for byte in pieces])]  # byte tokens: every cut there is
+    triton.script = [Events([[3 + byte] for byte in pieces])]  # a token for each byte
     answer = client.chat.completions.create(**body(tools=[TOOL], tool_choice="required"))
     (call,) = answer.choices[0].message.tool_calls or []
     assert call.type == "function"

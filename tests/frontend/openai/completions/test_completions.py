@@ -1,4 +1,4 @@
-"""OpenAI's older completions: prompts in four forms, offsets, echo, and what does not go together."""
+"""OpenAI's older completions: prompts in four forms, text offsets, echo, and refusals."""
 
 import json
 from typing import Any
@@ -34,12 +34,12 @@ def test_prompt_is_text_with_one_bos_or_token_ids_as_they_are(
     assert {request["temperature"] for request in triton.requests} == {1.0}
 
 
-def test_no_special_tokens_are_added_where_none_are_wanted(http: httpx.Client, triton: FakeTriton) -> None:
+def test_no_special_tokens_are_added_if_the_request_says_so(http: httpx.Client, triton: FakeTriton) -> None:
     http.post(COMPLETIONS, json={"model": MODEL, "prompt": "Ein", "add_special_tokens": False})
     assert triton.requests[0]["input_ids"] == [6004]
 
 
-def test_whole_answer_has_openais_fields_in_order(http: httpx.Client, triton: FakeTriton) -> None:
+def test_json_body_has_openais_fields_in_order(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [Events([[6004], [21209]])]
     answer = http.post(COMPLETIONS, json={"model": MODEL, "prompt": "a", "logprobs": 0}).json()
     assert list(answer) == ["id", "object", "created", "model", "choices", "usage"]
@@ -60,7 +60,7 @@ def test_whole_answer_has_openais_fields_in_order(http: httpx.Client, triton: Fa
     ]
 
 
-def test_stream_is_what_the_client_expects_and_offsets_go_on(client: openai.OpenAI, triton: FakeTriton) -> None:
+def test_openais_client_reads_the_stream_and_offsets_continue(client: openai.OpenAI, triton: FakeTriton) -> None:
     triton.script = [Events([[6004], [21209]])]
     chunks = list(
         client.completions.create(
@@ -98,14 +98,12 @@ def test_stream_echoes_the_prompt_first(http: httpx.Client, triton: FakeTriton) 
         ({"logit_bias": {"32000": 1}}, "logit_bias"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(http: httpx.Client, fields: dict[str, Any], param: str) -> None:
+def test_invalid_request_is_refused_by_field(http: httpx.Client, fields: dict[str, Any], param: str) -> None:
     error = error_of(http.post(COMPLETIONS, json={"model": MODEL, "prompt": "a", **fields}), 400)
     assert str(error["param"]).split(".")[0].split("[")[0] == param
 
 
-def test_only_the_last_tokens_of_a_prompt_are_kept_where_that_is_asked_for(
-    http: httpx.Client, triton: FakeTriton
-) -> None:
+def test_truncated_prompt_keeps_its_last_tokens(http: httpx.Client, triton: FakeTriton) -> None:
     for keep in (2, -1):
         prompt = {"prompt": [6004] * 5000 + [21209, 3], "truncate_prompt_tokens": keep, "max_tokens": 96}
         assert http.post(COMPLETIONS, json={"model": MODEL, **prompt}).status_code == 200

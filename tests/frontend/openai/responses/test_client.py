@@ -1,4 +1,4 @@
-"""OpenAI's own client uses /v1/responses unchanged, and its types take every answer."""
+"""OpenAI's own client uses /v1/responses unchanged, and every response is valid for its types."""
 
 import json
 from collections.abc import Sequence
@@ -30,17 +30,17 @@ def body(**fields: Any) -> dict[str, Any]:
     return {"model": MODEL, "input": "Was ist ein Haus?", **fields}
 
 
-def checked(answer: dict[str, Any]) -> Response:
-    """The answer as OpenAI's types have it: no field too many, none missing, none of another type.
+def validated(answer: dict[str, Any]) -> Response:
+    """The response as OpenAI's type: no field unknown, none missing, none of a wrong type.
 
-    `store` is in OpenAI's answers and not in its types.
+    OpenAI's responses have `store`, and its type does not.
     """
     assert answer.pop("store") is False
     return Response.model_validate(answer, strict=True, extra="forbid")
 
 
-def says(model: ServedModel, text: str) -> list[Step]:
-    """An engine that writes this, token by token."""
+def tokens_of(model: ServedModel, text: str) -> list[Step]:
+    """A script of an engine that generates this text, token by token."""
     return [Events([[token_id] for token_id in model.tokenizer.encode_text(text, add_special_tokens=False)])]
 
 
@@ -63,17 +63,17 @@ FULL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("fields", [{}, FULL, {"tools": [WEATHER], "tool_choice": "auto"}])
-def test_answer_is_of_openais_type_in_every_field(
+def test_response_is_valid_for_openais_type_and_returns_the_requests_fields(
     http: httpx.Client, triton: FakeTriton, fields: dict[str, Any]
 ) -> None:
     triton.script = [HAUS]
     answer = http.post(RESPONSES, json=body(**fields)).json()
-    given_back = {name: value for name, value in fields.items() if name != "include"}
-    assert {name: answer[name] for name in given_back} == given_back
-    checked(answer)
+    returned = {name: value for name, value in fields.items() if name != "include"}
+    assert {name: answer[name] for name in returned} == returned
+    validated(answer)
 
 
-def test_limit_and_log_probabilities_are_told(client: openai.OpenAI, triton: FakeTriton) -> None:
+def test_limit_and_log_probabilities_are_reported(client: openai.OpenAI, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     answer = client.responses.create(**body(max_output_tokens=2, include=["message.output_text.logprobs"]))
     assert answer.status == "incomplete"
@@ -83,7 +83,7 @@ def test_limit_and_log_probabilities_are_told(client: openai.OpenAI, triton: Fak
     assert message.type == "message"
     [part] = message.content
     assert part.type == "output_text"
-    assert [(told.token, told.logprob) for told in part.logprobs or ()] == [
+    assert [(logprob.token, logprob.logprob) for logprob in part.logprobs or ()] == [
         (" Ein", log_prob_of(6004)),
         (" Haus", log_prob_of(21209)),
     ]
@@ -118,13 +118,13 @@ def test_stream_helper(client: openai.OpenAI, triton: FakeTriton) -> None:
 
 
 class House(BaseModel):
-    """What is parsed into."""
+    """The type of a parsed answer."""
 
     rooms: int
 
 
 def test_parse(client: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel) -> None:
-    triton.script = says(mixtral, '{"rooms": 3}')
+    triton.script = tokens_of(mixtral, '{"rooms": 3}')
     answer = client.responses.parse(model=MODEL, input="Was ist ein Haus?", text_format=House)
     assert answer.output_parsed == House(rooms=3)
     with client.responses.stream(model=MODEL, input="Was ist ein Haus?", text_format=House) as stream:
@@ -136,15 +136,17 @@ def calls_of(items: Sequence[Any]) -> list[ResponseFunctionToolCall]:
     return [item for item in items if isinstance(item, ResponseFunctionToolCall)]
 
 
-def test_calls_and_their_results_go_round(client: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel) -> None:
-    triton.script = says(mixtral, f"Moment. {TWO_CALLS}")
+def test_calls_can_be_sent_back_with_their_results(
+    client: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel
+) -> None:
+    triton.script = tokens_of(mixtral, f"Moment. {TWO_CALLS}")
     answer = client.responses.create(model=MODEL, input="Wetter?", tools=[WEATHER])
     assert answer.output_text.strip() == "Moment."
     calls = calls_of(answer.output)
     assert [json.loads(call.arguments) for call in calls] == [{"city": "Bonn"}, {}]
     assert all(call.id is not None and call.id.startswith("fc_") for call in calls)
     history: ResponseInputParam = [{"role": "user", "content": "Wetter?"}]
-    history += answer.output  # type: ignore[arg-type]  # as OpenAI's guide to function calling has it
+    history += answer.output  # type: ignore[arg-type]  # as in OpenAI's guide to function calling
     history += [{"type": "function_call_output", "call_id": call.call_id, "output": "sun"} for call in calls]
     triton.script = [HAUS]
     assert client.responses.create(model=MODEL, input=history, tools=[WEATHER]).output_text == " Ein Haus"
@@ -154,7 +156,7 @@ def test_calls_and_their_results_go_round(client: openai.OpenAI, triton: FakeTri
 
 
 def test_calls_in_a_stream(client: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel) -> None:
-    triton.script = says(mixtral, TWO_CALLS)
+    triton.script = tokens_of(mixtral, TWO_CALLS)
     with client.responses.stream(model=MODEL, input="Wetter?", tools=[WEATHER]) as stream:
         types = [event.type for event in stream]
         answer = stream.get_final_response()
@@ -163,10 +165,10 @@ def test_calls_in_a_stream(client: openai.OpenAI, triton: FakeTriton, mixtral: S
     assert [call.arguments for call in calls_of(answer.output)] == ['{"city": "Bonn"}', "{}"]
 
 
-def test_named_function_is_called_by_its_arguments(
+def test_arguments_alone_are_a_call_of_the_named_function(
     client: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel
 ) -> None:
-    triton.script = says(mixtral, '{"city": "Bonn"}')
+    triton.script = tokens_of(mixtral, '{"city": "Bonn"}')
     answer = client.responses.create(
         model=MODEL, input="Wetter?", tools=[WEATHER], tool_choice={"type": "function", "name": "weather"}
     )
@@ -190,11 +192,11 @@ def test_engine_that_fails_later_is_the_last_event(client: openai.OpenAI, triton
 
 
 DEPTH = 190
-"""What a request can hold: its JSON is not read when it is nested deeper than 200."""
+"""The JSON of a request may be nested up to 200 deep."""
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_schema_as_deep_as_may_be_is_given_back(http: httpx.Client, stream: bool) -> None:
+def test_deepest_schema_that_a_request_can_have_is_returned(http: httpx.Client, stream: bool) -> None:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(DEPTH):
         schema = {"not": schema}

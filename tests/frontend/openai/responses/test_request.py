@@ -1,4 +1,4 @@
-"""What a body of the Responses API becomes: the prompt that chat makes of the same, and a fate for every field."""
+"""A body of the Responses API to a job: the prompt of the same conversation in chat, and the effect of every field."""
 
 from typing import Any
 
@@ -116,7 +116,7 @@ CONVERSATIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("fields", "chat"), CONVERSATIONS)
 @pytest.mark.parametrize("model", ["mixtral", "chatml"])
-def test_prompt_is_the_one_that_chat_makes_of_the_same(
+def test_prompt_is_that_of_the_same_conversation_in_chat(
     request: pytest.FixtureRequest, model: str, fields: dict[str, Any], chat: dict[str, Any]
 ) -> None:
     served: ServedModel = request.getfixturevalue(model)
@@ -125,11 +125,11 @@ def test_prompt_is_the_one_that_chat_makes_of_the_same(
     assert job(served, **fields).requests == same.requests
 
 
-def test_words_behind_a_call_belong_to_the_turn_that_called(mixtral: ServedModel) -> None:
+def test_text_after_a_call_belongs_to_the_message_with_the_call(mixtral: ServedModel) -> None:
     result = {"type": "function_call_output", "call_id": "call_1", "output": "sun"}
     words = {"role": "assistant", "content": "Moment."}
-    behind, before = ([user("Hi"), *turn, result] for turn in ([CALL, words], [words, CALL]))
-    assert job(mixtral, input=behind).requests == job(mixtral, input=before).requests
+    after, before = ([user("Hi"), *items, result] for items in ([CALL, words], [words, CALL]))
+    assert job(mixtral, input=after).requests == job(mixtral, input=before).requests
 
 
 HONOURED: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -151,19 +151,19 @@ def test_parameter_is_honoured(mixtral: ServedModel, fields: dict[str, Any], exp
     assert {name: getattr(got, name) for name in expected} == expected
 
 
-PLACES = {
+PARENTS = {
     "effort": "reasoning", "summary": "reasoning", "generate_summary": "reasoning", "verbosity": "text",
     "include_obfuscation": "stream_options",
 }  # fmt: skip
+"""The objects that these parameters are fields of."""
+
 HONOURED_HERE = {"tools", "tool_choice", "parallel_tool_calls"}
 
 
 @pytest.mark.parametrize("name", [*UNSUPPORTED_BY_RESPONSES, *UNSUPPORTED.keys() - HONOURED_HERE])
-def test_known_parameter_that_is_not_built_is_refused_by_name_unless_it_asks_for_nothing(
-    mixtral: ServedModel, name: str
-) -> None:
+def test_known_parameter_is_refused_by_name_unless_its_value_changes_nothing(mixtral: ServedModel, name: str) -> None:
     def fields(value: Any) -> dict[str, Any]:
-        return {PLACES[name]: {name: value}} if name in PLACES else {name: value}
+        return {PARENTS[name]: {name: value}} if name in PARENTS else {name: value}
 
     refused = ResponsesRequest.unsupported[name]
     for neutral in (None, *refused.accepted):
@@ -171,7 +171,7 @@ def test_known_parameter_that_is_not_built_is_refused_by_name_unless_it_asks_for
         assert ignored_params(parse(**fields(neutral))) == []
     with pytest.raises(UnsupportedParameter, match=name) as caught:
         job(mixtral, **fields("something"))
-    assert caught.value.param == (f"{PLACES[name]}.{name}" if name in PLACES else name)
+    assert caught.value.param == (f"{PARENTS[name]}.{name}" if name in PARENTS else name)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_known_parameter_that_is_not_built_is_refused_by_name_unless_it_asks_for
         ({"min_tokens": 6, "max_output_tokens": 5}, "min_tokens"),
     ],
 )
-def test_what_cannot_be_is_refused_by_the_field_as_it_is_named_here(
+def test_invalid_request_is_refused_by_the_field_of_this_api(
     mixtral: ServedModel, fields: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -220,16 +220,16 @@ BAD: list[tuple[dict[str, Any], tuple[str | int, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "place"), BAD)
+@pytest.mark.parametrize(("fields", "path"), BAD)
 def test_value_out_of_range_or_of_the_wrong_type_is_refused(
-    fields: dict[str, Any], place: tuple[str | int, ...]
+    fields: dict[str, Any], path: tuple[str | int, ...]
 ) -> None:
     with pytest.raises(ValidationError) as caught:
         parse(**fields)
-    assert caught.value.errors()[0]["loc"] == place
+    assert caught.value.errors()[0]["loc"] == path
 
 
-def test_fields_that_nobody_knows_are_reported_by_their_path() -> None:
+def test_unknown_fields_are_reported_by_path() -> None:
     body = parse(service_tier="auto", text={"tone": "dry"}, input=[{**user("Hi"), "mood": 1}])
     assert sorted(ignored_params(body)) == ["input.mood", "service_tier", "text.tone"]
 
@@ -238,7 +238,7 @@ def constraint_of(model: ServedModel, **fields: Any) -> Any:
     return job(model, **fields).constraint
 
 
-def test_text_format_is_response_format_in_flat(mixtral: ServedModel) -> None:
+def test_text_format_gives_the_constraints_of_response_format(mixtral: ServedModel) -> None:
     schema = {"type": "json_schema", "name": "n", "strict": True, "schema": SCHEMA}
     assert constraint_of(mixtral, text={"format": schema}) == JsonSchema(schema=SCHEMA, param="text.format.schema")
     assert constraint_of(mixtral, text={"format": {"type": "json_object"}}) == JsonObject(param="text.format")
@@ -248,7 +248,7 @@ def test_text_format_is_response_format_in_flat(mixtral: ServedModel) -> None:
 
 
 @pytest.mark.parametrize("missing", ["name", "schema"])
-def test_a_schema_has_a_name(mixtral: ServedModel, missing: str) -> None:
+def test_a_schema_needs_a_name(mixtral: ServedModel, missing: str) -> None:
     format_ = {"type": "json_schema", "name": "n", "schema": SCHEMA}
     del format_[missing]
     with pytest.raises(InvalidRequest) as caught:
@@ -256,12 +256,12 @@ def test_a_schema_has_a_name(mixtral: ServedModel, missing: str) -> None:
     assert caught.value.param == "text.format"
 
 
-def test_two_constraints_are_refused_by_the_names_of_this_api(mixtral: ServedModel) -> None:
+def test_two_constraints_are_refused_by_the_fields_of_this_api(mixtral: ServedModel) -> None:
     with pytest.raises(InvalidRequest, match=r"`text\.format` and `guided_regex`"):
         constraint_of(mixtral, text={"format": {"type": "json_object"}}, guided_regex="a")
 
 
-def test_arguments_that_cannot_be_promised_are_refused_by_the_path_that_they_have_here(mixtral: ServedModel) -> None:
+def test_parameters_that_cannot_be_guided_are_refused_by_the_path_of_this_api(mixtral: ServedModel) -> None:
     with pytest.raises(InvalidRequest) as caught:
         constraint_of(mixtral, tools=[{**FLAT, "parameters": {"type": "array"}}])
     assert caught.value.param == "tools[0].parameters"

@@ -1,4 +1,4 @@
-"""Streams of responses to the byte, and the same answer however a stream is cut."""
+"""Streams of responses to the byte, and the same response however the tokens are divided among deltas."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -76,19 +76,19 @@ def test_every_event_of_a_message_to_the_byte() -> None:
     message = '{"id":"msg_70","type":"message","status":"%s","content":[%s],"role":"assistant"}'
     part = '{"type":"output_text","annotations":[],"logprobs":[],"text":"%s"}'
     response = '{"id":"resp_7","status":"%s","output":[%s],"usage":%s}'
-    place = '"item_id":"msg_70","output_index":0,"content_index":0'
-    whole = message % ("completed", part % "Ein „Haus“")
+    part_fields = '"item_id":"msg_70","output_index":0,"content_index":0'
+    complete = message % ("completed", part % "Ein „Haus“")
     expected = [
         ("response.created", '"response":' + response % ("in_progress", "", "null")),
         ("response.in_progress", '"response":' + response % ("in_progress", "", "null")),
         ("response.output_item.added", '"output_index":0,"item":' + message % ("in_progress", "")),
-        ("response.content_part.added", place + ',"part":' + part % ""),
-        ("response.output_text.delta", place + ',"delta":"Ein ","logprobs":[]'),
-        ("response.output_text.delta", place + ',"delta":"„Haus“","logprobs":[]'),
-        ("response.output_text.done", place + ',"text":"Ein „Haus“","logprobs":[]'),
-        ("response.content_part.done", place + ',"part":' + part % "Ein „Haus“"),
-        ("response.output_item.done", '"output_index":0,"item":' + whole),
-        ("response.completed", '"response":' + response % ("completed", whole, USAGE)),
+        ("response.content_part.added", part_fields + ',"part":' + part % ""),
+        ("response.output_text.delta", part_fields + ',"delta":"Ein ","logprobs":[]'),
+        ("response.output_text.delta", part_fields + ',"delta":"„Haus“","logprobs":[]'),
+        ("response.output_text.done", part_fields + ',"text":"Ein „Haus“","logprobs":[]'),
+        ("response.content_part.done", part_fields + ',"part":' + part % "Ein „Haus“"),
+        ("response.output_item.done", '"output_index":0,"item":' + complete),
+        ("response.completed", '"response":' + response % ("completed", complete, USAGE)),
     ]
     body = writer.start() + b"".join(writer.delta(0, Delta(text)) for text in ("Ein ", "", "„Haus“"))
     body += writer.finish(0, outcome()) + writer.end([outcome()])
@@ -130,21 +130,21 @@ def test_every_event_of_calls_to_the_byte() -> None:
     ]
 
 
-def test_log_probabilities_come_with_their_text_and_add_up() -> None:
+def test_log_probabilities_come_with_their_text_and_are_repeated_at_the_end() -> None:
     writer = writer_of()
     writer.delta(0, Delta("é", [Token(1, b"\xc3", -0.5), Token(2, b"\xa9", -0.25)]))
     [(name, data)] = events_of(writer.delta(0, Delta("", [Token(3, b"", -1.0)])))
-    told = [
+    logprobs = [
         {"token": "\ufffd", "logprob": -0.5, "bytes": [0xC3], "top_logprobs": []},
         {"token": "\ufffd", "logprob": -0.25, "bytes": [0xA9], "top_logprobs": []},
         {"token": "", "logprob": -1.0, "bytes": [], "top_logprobs": []},
     ]
-    assert (name, json.loads(data)["logprobs"]) == ("response.output_text.delta", told[2:])
+    assert (name, json.loads(data)["logprobs"]) == ("response.output_text.delta", logprobs[2:])
     [done, part, item] = [json.loads(data) for _, data in events_of(writer.finish(0, outcome()))]
-    assert done["logprobs"] == part["part"]["logprobs"] == item["item"]["content"][0]["logprobs"] == told
+    assert done["logprobs"] == part["part"]["logprobs"] == item["item"]["content"][0]["logprobs"] == logprobs
 
 
-def test_an_answer_cut_by_its_limit_is_incomplete_and_says_why() -> None:
+def test_an_answer_cut_by_its_limit_is_incomplete_with_the_reason() -> None:
     *_, (name, data) = stream(writer_of(), ["Ein"], "length")
     response = json.loads(data)["response"]
     assert (name, response["status"]) == ("response.incomplete", "incomplete")
@@ -153,7 +153,7 @@ def test_an_answer_cut_by_its_limit_is_incomplete_and_says_why() -> None:
 
 
 @pytest.mark.parametrize("reason", ["stop", "length"])
-def test_a_call_that_was_cut_is_incomplete_whatever_cut_it(reason: FinishReason) -> None:
+def test_a_call_that_was_cut_is_incomplete_for_either_finish_reason(reason: FinishReason) -> None:
     *_, (_, data) = stream(writer_of(ToolChoice(mode="auto")), [CALLS[:-2]], reason)
     calls = json.loads(data)["response"]["output"]
     assert [(call["arguments"], call["status"]) for call in calls] == [('{"a": 1}', "completed"), ("{}", "completed")]
@@ -169,7 +169,7 @@ def test_an_answer_without_tokens_is_an_empty_message(choice: ToolChoice | None)
     assert message["content"] == [{"type": "output_text", "annotations": [], "logprobs": [], "text": ""}]
 
 
-def test_words_around_calls_are_items_of_their_own_in_the_order_in_which_they_were_written() -> None:
+def test_text_before_and_after_calls_is_an_item_each_in_order() -> None:
     *_, (_, data) = stream(writer_of(ToolChoice(mode="auto")), [f"Moment.{CALLS}Fertig."])
     output = json.loads(data)["response"]["output"]
     assert [item["type"] for item in output] == ["message", "function_call", "function_call", "message"]
@@ -178,7 +178,7 @@ def test_words_around_calls_are_items_of_their_own_in_the_order_in_which_they_we
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_stream_that_breaks_off_ends_with_what_there_is(begun: bool) -> None:
+def test_a_stream_that_fails_ends_with_the_output_so_far(begun: bool) -> None:
     writer = writer_of()
     writer.start()
     if begun:
@@ -205,7 +205,7 @@ EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 @settings(deadline=None)
 @given(st.sampled_from(TEXTS), st.data())
-def test_any_cut_of_the_tokens_gives_the_whole_answer(
+def test_stream_and_json_body_are_equal_however_the_tokens_are_divided(
     mixtral: ServedModel, new_tools_writer: Callable[[], ReplyWriter], text: str, data: st.DataObject
 ) -> None:
     token_ids = mixtral.tokenizer.encode_text(text, add_special_tokens=False)
@@ -223,15 +223,15 @@ def test_any_cut_of_the_tokens_gives_the_whole_answer(
         assert event["sequence_number"] == number
         EVENT.validate_python(event, strict=True)
     answer = Answer(text="".join(delta.text for delta in deltas), tokens=(), outcome=decoder.outcome)
-    whole = orjson.loads(new_tools_writer().complete([answer]))
-    assert without_call_ids(events[-1]["response"]) == without_call_ids(whole)
+    json_body = orjson.loads(new_tools_writer().complete([answer]))
+    assert without_call_ids(events[-1]["response"]) == without_call_ids(json_body)
     assert rebuilt(events) == [
-        item["content"][0]["text"] if item["type"] == "message" else item["arguments"] for item in whole["output"]
+        item["content"][0]["text"] if item["type"] == "message" else item["arguments"] for item in json_body["output"]
     ]
 
 
 def rebuilt(events: Sequence[dict[str, Any]]) -> list[str]:
-    """Texts and arguments as a client puts them together from deltas alone."""
+    """Texts and arguments, joined from the deltas."""
     items: dict[int, str] = {}
     for event in events:
         if event["type"] == "response.output_item.added":

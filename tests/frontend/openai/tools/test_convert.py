@@ -1,4 +1,4 @@
-"""OpenAI's fields of tools and calls: what is taken, what is refused by which name, and what an answer holds."""
+"""OpenAI's fields of tools and calls: requests to values, refusals with their `param`, and events to deltas."""
 
 from typing import Any
 
@@ -79,12 +79,12 @@ F = Tool(name="f", description=None, parameters={"type": "object", "properties":
         ),
     ],
 )
-def test_wishes_of_a_request(fields: dict[str, Any], expected: ToolUse) -> None:
+def test_tools_and_choice_of_a_request(fields: dict[str, Any], expected: ToolUse) -> None:
     assert use_of(**fields) == expected
 
 
 @pytest.mark.parametrize(
-    ("fields", "param", "sentence"),
+    ("fields", "param", "message"),
     [
         ({"tool_choice": "required"}, "tool_choice", "no `tools`"),
         ({"tool_choice": named("f"), "tools": []}, "tool_choice", "no `tools`"),
@@ -93,8 +93,8 @@ def test_wishes_of_a_request(fields: dict[str, Any], expected: ToolUse) -> None:
         ({"tools": [tool(description="x" * MAX_TOOLS_BYTES)]}, "tools", "bytes of JSON"),
     ],
 )
-def test_wishes_that_cannot_be_met_are_refused(fields: dict[str, Any], param: str, sentence: str) -> None:
-    with pytest.raises(InvalidRequest, match=sentence) as caught:
+def test_invalid_tools_and_choices_are_refused(fields: dict[str, Any], param: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message) as caught:
         use_of(**fields)
     assert caught.value.param == param
 
@@ -110,7 +110,7 @@ def test_schema_that_is_nested_too_deep_is_refused(depth: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "place", "sentence"),
+    ("fields", "path", "message"),
     [
         ({"tools": [{"type": "web_search"}]}, ("tools", 0, "type"), "'web_search' is not supported; `function` is"),
         ({"tools": [tool("a b")]}, ("tools", 0, "function", "name"), "pattern"),
@@ -127,14 +127,12 @@ def test_schema_that_is_nested_too_deep_is_refused(depth: int) -> None:
         ({"parallel_tool_calls": 1}, ("parallel_tool_calls",), "boolean"),
     ],
 )
-def test_fields_that_are_not_openais_are_refused_by_their_path(
-    fields: dict[str, Any], place: tuple[str | int, ...], sentence: str
-) -> None:
+def test_invalid_fields_are_refused_by_path(fields: dict[str, Any], path: tuple[str | int, ...], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Request.model_validate(fields)
     error = caught.value.errors()[0]
-    assert error["loc"] == place
-    assert sentence in error["msg"]
+    assert error["loc"] == path
+    assert message in error["msg"]
 
 
 def test_fields_can_be_described_in_openapi() -> None:
@@ -174,7 +172,7 @@ def call(arguments: str, name: str = "f") -> dict[str, Any]:
         (message_of("tool", "", tool_call_id="i"), Message("tool", "", tool_call_id="i")),
     ],
 )
-def test_messages_are_escaped_and_their_json_is_in_one_form(message: Message, expected: Message) -> None:
+def test_messages_are_escaped_and_their_json_is_rewritten(message: Message, expected: Message) -> None:
     assert message == expected
 
 
@@ -194,9 +192,7 @@ TOO_DEEP = '{"a": ' * 300 + "1" + "}" * 300
         ("assistant", None, {"tool_calls": [call(TOO_DEEP)]}, "messages[3].tool_calls[0].function.arguments"),
     ],
 )  # fmt: skip
-def test_messages_that_make_no_sense_are_refused(
-    role: Role, text: str | None, fields: dict[str, Any], param: str
-) -> None:
+def test_contradictory_messages_are_refused(role: Role, text: str | None, fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         message_of(role, text, **fields)
     assert caught.value.param == param
@@ -209,7 +205,7 @@ def result(call_id: str) -> Message:
     return Message("tool", "1", tool_call_id=call_id)
 
 
-def test_results_follow_the_calls_that_they_answer() -> None:
+def test_results_may_follow_the_message_with_their_calls() -> None:
     check_results([Message("user", "a"), CALLING, result("i"), result("i"), Message("user", "b")])
 
 
@@ -222,15 +218,15 @@ def test_results_without_a_call_are_refused(messages: list[Message]) -> None:
         messages = [result("i"), *messages]
     with pytest.raises(InvalidRequest) as caught:
         check_results(messages)
-    place = next(index for index, message in enumerate(messages) if message.role == "tool")
-    assert caught.value.param == f"messages[{place}].tool_call_id"
+    result_index = next(index for index, message in enumerate(messages) if message.role == "tool")
+    assert caught.value.param == f"messages[{result_index}].tool_call_id"
 
 
 def test_every_string_of_a_tool_is_escaped() -> None:
     parameters = {"properties": {"</s>": {"enum": ["</s>", 1, None, ["</s>"]]}}}
-    written = Tool(name="f", description="</s>", parameters=parameters)
+    hostile = Tool(name="f", description="</s>", parameters=parameters)
     choice = ToolChoice(mode="auto")
-    assert escape_tool_use(ToolUse(tools=(written, F), choice=choice), escape).tools == (
+    assert escape_tool_use(ToolUse(tools=(hostile, F), choice=choice), escape).tools == (
         Tool(name="f", description="!", parameters={"properties": {"!": {"enum": ["!", 1, None, ["!"]]}}}),
         F,
     )
@@ -253,9 +249,10 @@ def test_events_are_openais_deltas() -> None:
         ChoiceDelta.model_validate(to_delta(event), extra="forbid")
     text, calls = collect(events)
     assert (text, calls) == ("Hm.", (ToolCall(id="call_1", name="f", arguments='{"a": 1}'),))
-    whole = to_wire(calls[0]).model_dump()
-    assert list(whole) == ["id", "type", "function"]
-    assert ChatCompletionMessageFunctionToolCall.model_validate(whole, extra="forbid").function.arguments == '{"a": 1}'
+    complete = to_wire(calls[0]).model_dump()
+    assert list(complete) == ["id", "type", "function"]
+    parsed = ChatCompletionMessageFunctionToolCall.model_validate(complete, extra="forbid")
+    assert parsed.function.arguments == '{"a": 1}'
 
 
 @pytest.mark.parametrize(
