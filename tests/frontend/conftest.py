@@ -1,4 +1,4 @@
-"""The frontend on a loopback port before a fake Triton, both in one thread beside the tests."""
+"""The frontend on a loopback port in front of a fake Triton, both in a thread beside the tests."""
 
 import asyncio
 import threading
@@ -49,7 +49,7 @@ def body(**fields: Any) -> dict[str, Any]:
 
 
 def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
-    """The error of an answer, after checking that it is one."""
+    """The error object of a response, after checking its status and shape."""
     assert response.status_code == status
     content = response.json()
     assert content.keys() == {"error"}
@@ -60,14 +60,15 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
 
 @dataclass
 class Running:
-    """A frontend that serves, and the engine behind it.
+    """A running frontend, and the engine behind it.
 
-    At `guarded_url` it wants API_KEY and knows pages of ORIGIN; at `telling_url` usage has the details of the prompt.
+    At `guarded_url` requests need API_KEY, and pages of ORIGIN may call. At `details_url` usage has the details of the
+    prompt.
     """
 
     url: str
     guarded_url: str
-    telling_url: str
+    details_url: str
     triton: FakeTriton
     admission: Admission
     kill_triton: Callable[[], None]
@@ -83,7 +84,7 @@ class Running:
 
 @pytest.fixture(scope="session")
 def engine_dir(mixtral_tokenizer_dir: Path) -> Path:
-    """What the build publishes beside the engine, with Mixtral's tokenizer."""
+    """A published engine directory without the engine, with Mixtral's tokenizer."""
     write_manifest(mixtral_tokenizer_dir, MODEL)
     return mixtral_tokenizer_dir
 
@@ -103,7 +104,7 @@ def chatml(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
 
 
 def load_chat_model(directory: Path) -> ServedModel:
-    """As __main__ puts it together."""
+    """The model of an engine directory, as __main__ makes it."""
     files = read_engine_dir(directory)
     tokenizer = Tokenizer(files.tokenizer_json)
     return ServedModel(
@@ -118,7 +119,7 @@ def load_chat_model(directory: Path) -> ServedModel:
 
 @pytest.fixture(scope="session")
 def session_frontend(mixtral: ServedModel) -> Iterator[Running]:
-    """Started once: what a test changes is the fake Triton's script."""
+    """Started once; tests change only the fake Triton's script."""
     started: list[Running] = []
     stop, ready = threading.Event(), threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(mixtral, started, ready, stop)))
@@ -131,7 +132,7 @@ def session_frontend(mixtral: ServedModel) -> Iterator[Running]:
 
 @pytest.fixture
 def frontend(session_frontend: Running) -> Iterator[Running]:
-    """The frontend, with a fake Triton as new. Whatever a test did, nothing may be left running."""
+    """The frontend, with the fake Triton reset. After each test no generation may be left running."""
     session_frontend.triton.reset()
     yield session_frontend
     session_frontend.triton.ready = True
@@ -154,7 +155,7 @@ def http(frontend: Running) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def guarded(frontend: Running) -> Iterator[httpx.Client]:
-    """A plain client of the frontend that wants a key; it has none."""
+    """A plain client, without a key, of the frontend that needs one."""
     with httpx.Client(base_url=frontend.guarded_url, timeout=10) as client:
         yield client
 
@@ -174,7 +175,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
     triton_url = f"http://127.0.0.1:{port}"
     async with (
         open_triton(triton_url, fake.model, startup_timeout_s=5) as client,
-        open_triton(triton_url, fake.model, startup_timeout_s=5, with_cached_tokens=True) as telling_client,
+        open_triton(triton_url, fake.model, startup_timeout_s=5, with_cached_tokens=True) as details_client,
     ):
         service = Service(
             model_names=(MODEL, "mixtral"),
@@ -190,12 +191,12 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
             engine_versions={"openvino": "2026.1"},
             triton_metrics_url=f"{triton_url}/metrics",
         )
-        telling = with_middleware(create_app(replace(service, triton=telling_client)))
+        with_details = with_middleware(create_app(replace(service, triton=details_client)))
         guarded = with_middleware(create_app(service), read_api_keys(None, [API_KEY]), CallerLimits(), [ORIGIN])
         async with (
             _uvicorn(with_middleware(create_app(service))) as url,
             _uvicorn(guarded) as guarded_url,
-            _uvicorn(telling) as telling_url,
+            _uvicorn(with_details) as details_url,
         ):
 
             def in_loop(work: Callable[[], object]) -> None:
@@ -205,7 +206,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
                 Running(
                     url=url,
                     guarded_url=guarded_url,
-                    telling_url=telling_url,
+                    details_url=details_url,
                     triton=fake,
                     admission=service.admission,
                     kill_triton=lambda: in_loop(lambda: _kill(runner)),
@@ -244,7 +245,7 @@ async def _listen(runner: web.AppRunner, port: int) -> int:
 
 
 async def _kill(runner: web.AppRunner) -> None:
-    """As kill -9 looks from outside: nobody listens, and every connection is reset."""
+    """As kill -9 looks from outside: the port is closed, and every connection is reset."""
     for site in list(runner.sites):
         await site.stop()
     assert runner.server is not None

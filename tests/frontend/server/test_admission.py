@@ -1,4 +1,4 @@
-"""The queue: bounded, fair between keys, first come first served for each, and free for whoever leaves it."""
+"""The queue: bounded, fair between callers, in order for each caller, and without lost slots."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -17,8 +17,8 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, 5))
 
 
-async def hold(admission: Admission, name: str, served: list[str], release: asyncio.Event, key: str = "") -> None:
-    with admission.reserve(key) as reservation:
+async def hold(admission: Admission, name: str, served: list[str], release: asyncio.Event, caller: str = "") -> None:
+    with admission.reserve(caller) as reservation:
         await generate(reservation, name, served, release)
 
 
@@ -46,7 +46,7 @@ def test_requests_are_served_in_the_order_they_came() -> None:
     run(scenario())
 
 
-def test_one_too_many_is_refused_at_once() -> None:
+def test_request_that_does_not_fit_the_queue_is_refused_at_once() -> None:
     async def scenario() -> None:
         admission, served, release = Admission(1, 1), list[str](), asyncio.Event()
         tasks = [asyncio.create_task(hold(admission, name, served, release)) for name in "ab"]
@@ -60,12 +60,12 @@ def test_one_too_many_is_refused_at_once() -> None:
     run(scenario())
 
 
-def test_whoever_leaves_the_queue_gives_its_place_to_the_next() -> None:
+def test_cancelled_waiter_leaves_the_queue() -> None:
     async def scenario() -> None:
         admission, served, release = Admission(1, 2), list[str](), asyncio.Event()
-        first, leaver, last = [asyncio.create_task(hold(admission, name, served, release)) for name in "abc"]
+        first, second, last = [asyncio.create_task(hold(admission, name, served, release)) for name in "abc"]
         await settle()
-        leaver.cancel()
+        second.cancel()
         await settle()
         assert admission.num_waiting == 1
         release.set()
@@ -75,16 +75,16 @@ def test_whoever_leaves_the_queue_gives_its_place_to_the_next() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("leaves_first", [True, False])
-def test_a_slot_is_not_lost_when_its_heir_leaves_in_the_same_moment(leaves_first: bool) -> None:
+@pytest.mark.parametrize("next_first", [True, False])
+def test_a_slot_is_not_lost_when_the_next_waiter_is_cancelled_at_the_same_time(next_first: bool) -> None:
     async def scenario() -> None:
         admission, served, release = Admission(1, 2), list[str](), asyncio.Event()
-        holder, heir, last = [asyncio.create_task(hold(admission, name, served, release)) for name in "abc"]
+        holder, following, last = [asyncio.create_task(hold(admission, name, served, release)) for name in "abc"]
         await settle()
-        for task in (heir, holder) if leaves_first else (holder, heir):
+        for task in (following, holder) if next_first else (holder, following):
             task.cancel()
             if task is holder:
-                await asyncio.sleep(0)  # the holder hands its slot over before the heir has run
+                await asyncio.sleep(0)  # the holder passes its slot on before the next waiter has run
         await settle()
         assert served == ["a", "c"]
         last.cancel()
@@ -95,22 +95,22 @@ def test_a_slot_is_not_lost_when_its_heir_leaves_in_the_same_moment(leaves_first
 
 
 @given(st.lists(st.sampled_from("abc")))
-def test_lines_are_served_in_turn_and_each_in_its_order(keys: list[str]) -> None:
+def test_callers_are_served_round_robin_and_each_in_order(callers: list[str]) -> None:
     queue: FairQueue[int] = FairQueue()
-    for number, key in enumerate(keys):
-        queue.append(key, number)
+    for number, caller in enumerate(callers):
+        queue.append(caller, number)
     served = [queue.popleft() for _ in range(len(queue))]
-    # Round by round: the firsts of all lines in the order in which the lines began, then their seconds, and so on.
-    lines = [[number for number, key in enumerate(keys) if key == line] for line in dict.fromkeys(keys)]
-    rounds = [[line[depth] for line in lines if depth < len(line)] for depth in range(len(keys))]
+    # In rounds: the first item of each caller, in the order in which the callers came, then the second ones, and so on.
+    queues = [[number for number, caller in enumerate(callers) if caller == c] for c in dict.fromkeys(callers)]
+    rounds = [[items[depth] for items in queues if depth < len(items)] for depth in range(len(callers))]
     assert (served, len(queue)) == ([number for numbers in rounds for number in numbers], 0)
 
 
-def test_a_key_that_asks_for_much_does_not_make_another_wait_for_all_of_it() -> None:
+def test_a_caller_with_many_requests_does_not_make_another_wait_for_all_of_them() -> None:
     async def scenario() -> None:
         admission, served, release = Admission(1, 8), list[str](), asyncio.Event()
         names = ["a1", "a2", "a3", "a4", "b1", "b2"]
-        tasks = [asyncio.create_task(hold(admission, name, served, release, key=name[0])) for name in names]
+        tasks = [asyncio.create_task(hold(admission, name, served, release, caller=name[0])) for name in names]
         await settle()
         release.set()
         await asyncio.gather(*tasks)
@@ -119,12 +119,12 @@ def test_a_key_that_asks_for_much_does_not_make_another_wait_for_all_of_it() -> 
     run(scenario())
 
 
-def test_generations_of_one_request_start_as_slots_come_free() -> None:
+def test_generations_of_one_request_start_as_slots_become_free() -> None:
     async def scenario() -> None:
         admission, served = Admission(2, 8), list[str]()
         releases = [asyncio.Event() for _ in range(3)]
-        with admission.reserve("a", 3) as places:
-            tasks = [asyncio.create_task(generate(places, str(i), served, releases[i])) for i in range(3)]
+        with admission.reserve("a", 3) as reservation:
+            tasks = [asyncio.create_task(generate(reservation, str(i), served, releases[i])) for i in range(3)]
             await settle()
             assert (served, admission.num_running, admission.num_waiting) == (["0", "1"], 2, 1)
             releases[1].set()
@@ -139,7 +139,7 @@ def test_generations_of_one_request_start_as_slots_come_free() -> None:
 
 
 @pytest.mark.parametrize(("count", "fits"), [(3, True), (4, False)])
-def test_a_request_is_taken_whole_or_not_at_all(count: int, fits: bool) -> None:
+def test_all_generations_of_a_request_are_reserved_or_none(count: int, fits: bool) -> None:
     async def scenario() -> None:
         admission, served, release = Admission(2, 2), list[str](), asyncio.Event()
         running = asyncio.create_task(hold(admission, "first", served, release))
@@ -171,11 +171,11 @@ def test_an_idle_server_takes_its_capacity_and_no_more() -> None:
     run(scenario())
 
 
-def test_slots_that_a_request_did_not_take_go_to_those_behind_it() -> None:
+def test_slots_that_a_request_did_not_take_go_to_the_next_waiter() -> None:
     async def scenario() -> None:
         admission, served, release = Admission(1, 8), list[str](), asyncio.Event()
         with admission.reserve("a", 3):
-            other = asyncio.create_task(hold(admission, "b", served, release, key="b"))
+            other = asyncio.create_task(hold(admission, "b", served, release, caller="b"))
             await settle()
             assert (served, admission.num_waiting) == ([], 3)
         await settle()
@@ -188,29 +188,29 @@ def test_slots_that_a_request_did_not_take_go_to_those_behind_it() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.sampled_from(["end", "leave", "stay"])), max_size=12
+        st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.sampled_from(["end", "cancel", "stay"])), max_size=12
     )
 )
-def test_whatever_requests_do_slots_are_neither_lost_nor_idle(arrivals: list[tuple[str, int, str]]) -> None:
+def test_slots_are_neither_lost_nor_idle(arrivals: list[tuple[str, int, str]]) -> None:
     async def scenario() -> None:
         admission, served = Admission(2, 6), list[str]()
         tasks: list[asyncio.Task[None]] = []
 
-        async def request(key: str, count: int, number: int, release: asyncio.Event) -> None:
+        async def request(caller: str, count: int, number: int, release: asyncio.Event) -> None:
             try:
-                with admission.reserve(key, count) as places:
-                    names = [f"{key} {number:02} {i}" for i in range(count)]
-                    await asyncio.gather(*[generate(places, name, served, release) for name in names])
+                with admission.reserve(caller, count) as reservation:
+                    names = [f"{caller} {number:02} {i}" for i in range(count)]
+                    await asyncio.gather(*[generate(reservation, name, served, release) for name in names])
             except QueueFull:
                 pass
 
-        for number, (key, count, then) in enumerate(arrivals):
+        for number, (caller, count, then) in enumerate(arrivals):
             release = asyncio.Event()
-            tasks.append(asyncio.create_task(request(key, count, number, release)))
+            tasks.append(asyncio.create_task(request(caller, count, number, release)))
             await settle()
             if then == "end":
                 release.set()
-            if then == "leave":
+            if then == "cancel":
                 tasks[-1].cancel()
             assert admission.num_running <= 2
             assert admission.num_waiting == 0 or admission.num_running == 2

@@ -1,4 +1,4 @@
-"""HTTP as a client sees it: exact answers, exact streams, statuses, and what happens when somebody leaves."""
+"""HTTP as a client sees it: JSON bodies and streams to the byte, statuses, error bodies."""
 
 import json
 
@@ -19,7 +19,7 @@ FIRST_REQUEST = {
 HAUS = Events([[6004], [21209]])
 
 
-def test_first_request_is_answered_with_vllms_fields_in_vllms_order(http: httpx.Client, triton: FakeTriton) -> None:
+def test_json_body_has_vllms_fields_in_vllms_order(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [Events([[6004], [21209], []])]
     response = http.post(CHAT, json=FIRST_REQUEST)
     answer = response.json()
@@ -35,7 +35,7 @@ def test_first_request_is_answered_with_vllms_fields_in_vllms_order(http: httpx.
     assert triton.requests[0]["input_ids"][:4] == [1, 733, 16289, 28793]
 
 
-def test_stream_is_to_the_byte_openais_shape(http: httpx.Client, triton: FakeTriton) -> None:
+def test_stream_has_openais_shape_to_the_byte(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     response = http.post(CHAT, json=body(stream=True, stop="\n", stream_options={"include_usage": True}))
     first = json.loads(response.text.split("\n\n")[0].removeprefix("data: "))
@@ -87,8 +87,8 @@ def test_stop_string_ends_the_answer_and_cancels_the_engine(
     frontend.wait_until(lambda: frontend.triton.num_cancelled == 1)
 
 
-def test_stop_strings_are_no_matter_of_the_engines(http: httpx.Client, triton: FakeTriton) -> None:
-    """Its lists of words match tokens, not text, and have leaked memory."""
+def test_stop_strings_are_not_sent_to_the_engine(http: httpx.Client, triton: FakeTriton) -> None:
+    """TensorRT-LLM's stop words match tokens, not text, and have leaked memory."""
     for stop in ({}, {"stop": ["Haus", "\n\n"]}):
         assert http.post(CHAT, json=body(seed=1, **stop)).status_code == 200
     without, with_stop = triton.requests
@@ -162,7 +162,7 @@ def test_unknown_route_and_wrong_method_have_the_same_error_body(http: httpx.Cli
     error_of(http.get(CHAT), 405)
 
 
-def test_ignored_fields_are_listed_in_a_header_that_cannot_be_abused(http: httpx.Client) -> None:
+def test_ignored_fields_are_listed_in_a_header_percent_encoded(http: httpx.Client) -> None:
     response = http.post(CHAT, json=body(**{"foo": 1, "a\r\nx: y, ü": 2}))
     assert response.status_code == 200
     assert response.headers["x-ignored-params"] == "foo, a%0D%0Ax%3A%20y%2C%20%C3%BC"
@@ -174,7 +174,7 @@ def test_unsupported_parameter_is_400_by_name(http: httpx.Client, triton: FakeTr
     assert triton.requests == []
 
 
-def test_models_are_listed_and_found_by_name_slashes_included(http: httpx.Client) -> None:
+def test_models_are_listed_and_found_by_name_with_slashes(http: httpx.Client) -> None:
     cards = http.get("/v1/models").json()
     assert [card["id"] for card in cards["data"]] == [MODEL, "mixtral"]
     assert http.get(f"/v1/models/{MODEL}").json() == cards["data"][0]

@@ -1,4 +1,4 @@
-"""What goes through the layers around the routes, and what goes past them."""
+"""Which messages of a response pass the middleware, and which are sent directly."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from starlette.types import Message, Receive, Scope, Send
 from frontend.server.asgi_send import DirectSend, shortest_send
 
 
-def test_the_start_of_a_stream_goes_through_every_layer_and_its_body_past_them() -> None:
+def test_the_start_of_a_stream_passes_all_middleware_and_its_body_none() -> None:
     sent: list[Message] = []
     seen: list[Message] = []
     messages: list[Message] = [
@@ -27,12 +27,12 @@ def test_the_start_of_a_stream_goes_through_every_layer_and_its_body_past_them()
         for message in messages:
             await send(message)
 
-    async def layer(scope: Scope, receive: Receive, send: Send) -> None:
-        async def look(message: Message) -> None:
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        async def record(message: Message) -> None:
             seen.append(message)
             await send(message)
 
-        await stream(scope, receive, look)
+        await stream(scope, receive, record)
 
-    asyncio.run(DirectSend(layer)({"type": "http"}, receive, server))
+    asyncio.run(DirectSend(middleware)({"type": "http"}, receive, server))
     assert (sent, seen) == (messages, messages[:1])

@@ -1,4 +1,4 @@
-"""Several answers at once: each a generation of its own, all in one reply, and all of them or none."""
+"""Several answers in one reply: each is a generation of its own, and all succeed or none."""
 
 import json
 import socket
@@ -25,7 +25,7 @@ def events_of(response: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def test_n_answers_have_places_seeds_and_one_usage(client: openai.OpenAI, triton: FakeTriton) -> None:
+def test_n_answers_have_an_index_and_a_seed_each_and_one_usage(client: openai.OpenAI, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     answer = client.chat.completions.create(**body(n=3, seed=2**64 - 2))
     assert [(choice.index, choice.message.content) for choice in answer.choices] == [
@@ -36,7 +36,7 @@ def test_n_answers_have_places_seeds_and_one_usage(client: openai.OpenAI, triton
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (9, 6)
 
 
-def test_n_streams_are_told_apart_by_their_index(http: httpx.Client, triton: FakeTriton) -> None:
+def test_n_answers_in_a_stream_have_an_index_each(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     events = events_of(http.post(CHAT, json=body(n=2, stream=True, stream_options={"include_usage": True})))
     texts = {0: "", 1: ""}
@@ -49,23 +49,21 @@ def test_n_streams_are_told_apart_by_their_index(http: httpx.Client, triton: Fak
     assert events[-1]["usage"] == {"prompt_tokens": 9, "total_tokens": 13, "completion_tokens": 4}
 
 
-def test_answers_that_find_no_slot_wait_for_those_that_do(http: httpx.Client, triton: FakeTriton) -> None:
+def test_answers_without_a_slot_wait_for_the_others(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     response = http.post(CHAT, json=body(n=triton.max_batch_size + MAX_QUEUE_LENGTH))
     assert len(response.json()["choices"]) == triton.max_batch_size + MAX_QUEUE_LENGTH
     assert triton.most_running <= triton.max_batch_size
 
 
-def test_more_answers_than_an_idle_server_could_take_are_refused_for_good(
-    http: httpx.Client, triton: FakeTriton
-) -> None:
+def test_more_answers_than_an_idle_server_could_take_are_a_400(http: httpx.Client, triton: FakeTriton) -> None:
     error = error_of(http.post(CHAT, json=body(n=triton.max_batch_size + MAX_QUEUE_LENGTH + 1)), 400)
     assert error["param"] == "n"
     assert triton.requests == []
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_ends_all_of_its_answers(frontend: Running, triton: FakeTriton, stream: bool) -> None:
+def test_disconnect_cancels_all_answers_of_the_request(frontend: Running, triton: FakeTriton, stream: bool) -> None:
     triton.script = [Endless(6004)]
     address = urlsplit(frontend.url)
     sent = json.dumps(body(n=3, stream=stream))
@@ -83,7 +81,7 @@ def test_one_answer_that_fails_ends_the_others(frontend: Running, http: httpx.Cl
     frontend.wait_until(lambda: frontend.admission.num_running == 0)
 
 
-def test_prompts_and_answers_to_each_stand_in_order(client: openai.OpenAI, triton: FakeTriton) -> None:
+def test_answers_are_in_the_order_of_their_prompts(client: openai.OpenAI, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     answer = client.completions.create(model=MODEL, prompt=["a", "b"], n=2, max_tokens=5, echo=True)
     assert [choice.text for choice in answer.choices] == ["a Ein Haus"] * 2 + ["b Ein Haus"] * 2
@@ -92,13 +90,13 @@ def test_prompts_and_answers_to_each_stand_in_order(client: openai.OpenAI, trito
 
 
 @pytest.mark.parametrize("fingerprint", [None, "fp_0123456789ab"])
-def test_the_fingerprint_is_behind_all_else_and_only_where_it_is_wanted(fingerprint: str | None) -> None:
+def test_the_fingerprint_is_the_last_field_and_absent_by_default(fingerprint: str | None) -> None:
     reply = Reply(id="cmpl-0", created=1, model="m", system_fingerprint=fingerprint)
     writer = ChatWriter(reply, num_choices=1, num_prompt_tokens=1)
     ending = Ending(finish_reason="stop", stop_reason=None)
     outcome = Outcome(ending=ending, usage=Usage(num_prompt_tokens=1, num_completion_tokens=1))
-    whole = json.loads(writer.complete([Answer(text="a", tokens=[], outcome=outcome)]))
+    complete = json.loads(writer.complete([Answer(text="a", tokens=[], outcome=outcome)]))
     chunk = json.loads(writer.delta(0, Delta("a")).removeprefix(b"data: "))
     expected = ["id", "object", "created", "model", "choices", "usage"]
-    assert list(whole) == [*expected, "system_fingerprint"][: 6 + bool(fingerprint)]
-    assert whole.get("system_fingerprint") == chunk.get("system_fingerprint") == fingerprint
+    assert list(complete) == [*expected, "system_fingerprint"][: 6 + bool(fingerprint)]
+    assert complete.get("system_fingerprint") == chunk.get("system_fingerprint") == fingerprint

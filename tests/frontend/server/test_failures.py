@@ -1,4 +1,4 @@
-"""What a client sees when something goes wrong, and what happens in the engine when a client leaves."""
+"""What a client gets when something fails, and that the engine stops when a client disconnects."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ HAUS = Events([[6004], [21209]])
     ],
     ids=str,
 )
-def test_engine_error_before_the_first_token_has_a_status_and_none_of_the_engines_words(
+def test_engine_error_before_the_first_token_is_a_status_without_the_engines_message(
     http: httpx.Client, triton: FakeTriton, stream: bool, refusal: Any, status: int, code: str | None
 ) -> None:
     triton.script = [refusal]
@@ -51,14 +51,12 @@ def test_engine_error_after_the_first_token_is_an_event_and_the_end_of_the_strea
     assert "secret" not in response.text
 
 
-def test_engine_error_after_the_first_token_of_a_whole_answer_has_a_status(
-    http: httpx.Client, triton: FakeTriton
-) -> None:
+def test_engine_error_after_the_first_token_of_a_json_body_is_a_status(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [HAUS, Events(["boom"])]
     error_of(http.post(CHAT, json=body()), 500)
 
 
-def test_client_that_leaves_a_stream_cancels_the_engine(frontend: Running, http: httpx.Client) -> None:
+def test_disconnect_during_a_stream_cancels_the_generation(frontend: Running, http: httpx.Client) -> None:
     frontend.triton.script = [Endless(6004)]
     with http.stream("POST", CHAT, json=body(stream=True)) as response:
         next(response.iter_lines())
@@ -66,7 +64,7 @@ def test_client_that_leaves_a_stream_cancels_the_engine(frontend: Running, http:
     frontend.wait_until(lambda: frontend.admission.num_running == 0)
 
 
-def test_client_that_leaves_before_its_whole_answer_cancels_the_engine(frontend: Running, http: httpx.Client) -> None:
+def test_disconnect_before_the_json_body_cancels_the_generation(frontend: Running, http: httpx.Client) -> None:
     frontend.triton.script = [Endless(6004)]
     with pytest.raises(httpx.ReadTimeout):
         http.post(CHAT, json=body(), timeout=0.3)
@@ -75,7 +73,7 @@ def test_client_that_leaves_before_its_whole_answer_cancels_the_engine(frontend:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_answer_that_takes_too_long_is_ended_and_cancelled(frontend: Running, http: httpx.Client, stream: bool) -> None:
+def test_answer_past_the_deadline_is_ended_and_cancelled(frontend: Running, http: httpx.Client, stream: bool) -> None:
     frontend.triton.script = [Endless(6004, pause_s=0.02)]
     response = http.post(CHAT, json=body(stream=stream))
     assert response.status_code == (200 if stream else 504)
@@ -85,7 +83,7 @@ def test_answer_that_takes_too_long_is_ended_and_cancelled(frontend: Running, ht
 
 @pytest.fixture
 def endless_compile(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Guides are compiled for ever; what happened to whoever waited for one."""
+    """Compiling never ends. The list gets an entry for each compilation that is cancelled."""
     ended = []
 
     async def compile_for_ever(*_: object) -> str:
@@ -99,14 +97,14 @@ def endless_compile(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ended
 
 
-def test_the_time_of_an_answer_runs_while_its_guide_is_compiled(
+def test_compiling_counts_towards_the_deadline(
     http: httpx.Client, triton: FakeTriton, endless_compile: list[str]
 ) -> None:
     assert error_of(http.post(CHAT, json=body(guided_regex="a")), 504)["code"] == "timeout"
     assert (endless_compile, triton.requests) == (["cancelled"], [])
 
 
-def test_a_client_that_leaves_while_its_guide_is_compiled_is_not_waited_for(
+def test_disconnect_while_compiling_cancels_the_compilation(
     frontend: Running, http: httpx.Client, endless_compile: list[str]
 ) -> None:
     with pytest.raises(httpx.ReadTimeout):
@@ -115,18 +113,16 @@ def test_a_client_that_leaves_while_its_guide_is_compiled_is_not_waited_for(
     assert not frontend.triton.requests
 
 
-def test_no_more_than_max_batch_size_are_in_the_engine_and_past_the_queue_the_answer_is_429(
-    frontend: Running, http: httpx.Client
-) -> None:
+def test_at_most_max_batch_size_run_and_a_full_queue_answers_429(frontend: Running, http: httpx.Client) -> None:
     frontend.triton.script = [Endless(6004)]
-    num_welcome = frontend.triton.max_batch_size + MAX_QUEUE_LENGTH
+    num_accepted = frontend.triton.max_batch_size + MAX_QUEUE_LENGTH
     leave = threading.Event()
-    streams = [threading.Thread(target=_listen_until, args=(frontend.url, leave)) for _ in range(num_welcome)]
+    streams = [threading.Thread(target=_listen_until, args=(frontend.url, leave)) for _ in range(num_accepted)]
     for stream in streams:
         stream.start()
     frontend.wait_until(lambda: frontend.admission.num_waiting == MAX_QUEUE_LENGTH)
     response = http.post(CHAT, json=body())
-    # Before anybody leaves: the double notices that at its next write, when the next client may be there already.
+    # Before a client disconnects: the fake Triton notices that at its next write, when another may be running already.
     most_running = frontend.triton.most_running
     leave.set()
     for stream in streams:
@@ -138,7 +134,7 @@ def test_no_more_than_max_batch_size_are_in_the_engine_and_past_the_queue_the_an
 
 
 def _listen_until(url: str, leave: threading.Event) -> None:
-    """A client that reads its stream, if it gets one, and goes when told."""
+    """A client that reads its stream, if it gets one, and disconnects once `leave` is set."""
     with httpx.Client(base_url=url, timeout=0.2) as client:
         try:
             with client.stream("POST", CHAT, json=body(stream=True), timeout=httpx.Timeout(5, read=1)) as response:
@@ -155,7 +151,9 @@ def test_health_follows_the_model(http: httpx.Client, triton: FakeTriton) -> Non
     assert http.get("/health").status_code == 503
 
 
-def test_triton_dying_ends_every_stream_with_an_error_within_two_seconds(frontend: Running, http: httpx.Client) -> None:
+def test_death_of_triton_ends_every_stream_with_an_error_within_two_seconds(
+    frontend: Running, http: httpx.Client
+) -> None:
     frontend.triton.script = [Endless(6004)]
     texts: list[str] = []
 
@@ -179,7 +177,7 @@ def test_triton_dying_ends_every_stream_with_an_error_within_two_seconds(fronten
     assert http.post(CHAT, json=body()).status_code == 200
 
 
-def test_a_bug_of_ours_is_a_500_without_details(monkeypatch: pytest.MonkeyPatch, http: httpx.Client) -> None:
+def test_an_unexpected_exception_is_a_500_without_details(monkeypatch: pytest.MonkeyPatch, http: httpx.Client) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret")
 

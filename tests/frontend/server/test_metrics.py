@@ -1,4 +1,4 @@
-"""What Prometheus reads: vLLM's names, counts that add up, and a KV cache only where Triton reports one."""
+"""The metrics: vLLM's names, exact counts, and the KV cache only if Triton reports one."""
 
 import contextlib
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ nv_gpu_power_usage{gpu_uuid="GPU-1"} 71.5
 
 
 def scrape(http: httpx.Client) -> dict[str, float]:
-    """Every sample by its name in Prometheus, without the label `model_name`, which all have."""
+    """Every sample by its name in Prometheus, without the label `model_name`, which every sample has."""
     response = http.get("/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -72,7 +72,7 @@ def test_an_answer_counts_its_tokens_and_its_times(http: httpx.Client, triton: F
     assert growth(before, after, *[f"vllm:{name}_bucket +Inf" for name in times]) == [1, 2, 1]
 
 
-def test_an_answer_without_tokens_has_no_first_one(http: httpx.Client, triton: FakeTriton) -> None:
+def test_an_answer_without_tokens_has_no_time_to_first_token(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [Events([[]])]
     before = scrape(http)
     assert http.post(CHAT, json=body()).status_code == 200
@@ -96,7 +96,7 @@ def test_each_of_several_answers_is_a_generation(http: httpx.Client, triton: Fak
     assert growth(before, scrape(http), *names) == [3, 6]
 
 
-def test_gauges_show_who_runs_and_who_waits(frontend: Running, http: httpx.Client) -> None:
+def test_gauges_count_running_and_waiting_generations(frontend: Running, http: httpx.Client) -> None:
     frontend.triton.script = [Endless(6004)]
     most = frontend.triton.max_batch_size
     with http.stream("POST", CHAT, json=body(stream=True, n=most + 1)):
@@ -109,7 +109,7 @@ def test_gauges_show_who_runs_and_who_waits(frontend: Running, http: httpx.Clien
     assert (gauges["vllm:num_requests_running"], gauges["vllm:num_requests_waiting"]) == (0, 0)
 
 
-def test_the_kv_cache_is_triton_s(http: httpx.Client, triton: FakeTriton) -> None:
+def test_kv_cache_metrics_are_read_from_triton(http: httpx.Client, triton: FakeTriton) -> None:
     triton.metrics = TRITON_METRICS
     found = scrape(http)
     assert found["vllm:gpu_cache_usage_perc"] == 0.25
@@ -120,14 +120,14 @@ def test_the_kv_cache_is_triton_s(http: httpx.Client, triton: FakeTriton) -> Non
     "metrics",
     [None, "", "no metrics", TRITON_METRICS.replace('model="openvino",', ""), TRITON_METRICS.replace('"max"', '""')],
 )
-def test_without_triton_s_word_nothing_is_said_of_the_kv_cache(
+def test_without_tritons_metrics_there_are_none_of_the_kv_cache(
     http: httpx.Client, triton: FakeTriton, metrics: str | None
 ) -> None:
     triton.metrics = metrics
     assert not [name for name in scrape(http) if "cache" in name]
 
 
-def test_a_scrape_outlives_triton(frontend: Running, http: httpx.Client) -> None:
+def test_metrics_are_served_without_triton(frontend: Running, http: httpx.Client) -> None:
     frontend.kill_triton()
     try:
         assert "vllm:num_requests_running" in scrape(http)
@@ -135,16 +135,16 @@ def test_a_scrape_outlives_triton(frontend: Running, http: httpx.Client) -> None
         frontend.revive_triton()
 
 
-def test_metrics_want_a_key_where_there_are_keys(guarded: httpx.Client) -> None:
+def test_metrics_need_a_key_if_there_are_keys(guarded: httpx.Client) -> None:
     assert guarded.get("/metrics").status_code == 401
 
 
-def test_a_cache_of_no_blocks_is_not_in_use() -> None:
+def test_usage_of_a_cache_without_blocks_is_zero() -> None:
     empty = TRITON_METRICS.replace("} 200", "} 0").replace("} 50", "} 0")
     assert read_kv_cache(empty, "openvino") == KvCache(num_blocks=0, tokens_per_block=32, usage=0)
 
 
-def test_a_value_counted_many_times_counts_as_observing_it_so_often() -> None:
+def test_observe_times_equals_as_many_calls_of_observe() -> None:
     metrics, one_by_one = Metrics(MODEL), Metrics(MODEL)
     for value, count in ((0.05, 1), (0.1, 2), (0.5, 1), (7, 1)):
         metrics.time_per_output_token.observe_times(value, count)
@@ -157,7 +157,7 @@ def test_a_value_counted_many_times_counts_as_observing_it_so_often() -> None:
     assert found[f"{name}_sum"] == pytest.approx(0.05 + 0.2 + 0.5 + 7)
 
 
-def test_a_rate_is_that_of_the_time_since_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rate_is_the_mean_since_the_last_update(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 102.0, 107.0, 107.0])
     monkeypatch.setattr("frontend.server.metrics.time", SimpleNamespace(monotonic=lambda: next(clock)))
     rate = Rate()
@@ -180,7 +180,7 @@ def test_the_tokens_after_the_first_share_the_time_they_took(monkeypatch: pytest
     assert found["vllm:e2e_request_latency_seconds_sum"] == 1.5
 
 
-def test_tokens_count_while_they_come_and_after_a_failure() -> None:
+def test_tokens_count_while_running_and_after_a_failure() -> None:
     metrics, decoder = Metrics(MODEL), answer_of(num_prompt_tokens=7)
     generation = metrics.clock(decoder, arrived_at=10.0)
     with contextlib.suppress(ConnectionError), metrics.count([generation]):

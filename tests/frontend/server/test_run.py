@@ -1,4 +1,4 @@
-"""Generations side by side: the first that fails ends the others, and nothing is left for asyncio to log."""
+"""Generations side by side: the first that fails cancels the others, and asyncio logs no forgotten exception."""
 
 import asyncio
 import gc
@@ -10,9 +10,12 @@ from frontend.errors import EngineFailed
 from frontend.server.run import all_of
 
 
-@pytest.mark.parametrize("leaves_after", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("cancelled_after", [None, 0, 1, 2, 3])
 @pytest.mark.parametrize("num_failures", [1, 2])
-def test_a_client_that_leaves_while_a_generation_fails_has_left(num_failures: int, leaves_after: int | None) -> None:
+def test_cancellation_while_a_generation_fails_is_a_cancellation(
+    num_failures: int, cancelled_after: int | None
+) -> None:
+    """`cancelled_after`: so many steps of the event loop after the failures; None for never."""
     logged: list[Any] = []
     ended: list[str] = []
 
@@ -34,11 +37,11 @@ def test_a_client_that_leaves_while_a_generation_fails_has_left(num_failures: in
         await asyncio.sleep(0.01)
         for failure in failures:
             failure.set_exception(EngineFailed("boom"))
-        if leaves_after is not None:
-            for _ in range(leaves_after):
+        if cancelled_after is not None:
+            for _ in range(cancelled_after):
                 await asyncio.sleep(0)
-        has_left = leaves_after is not None and generating.cancel()
-        with pytest.raises(asyncio.CancelledError if has_left else EngineFailed):
+        is_cancelled = cancelled_after is not None and generating.cancel()
+        with pytest.raises(asyncio.CancelledError if is_cancelled else EngineFailed):
             await generating
 
     asyncio.run(scenario())

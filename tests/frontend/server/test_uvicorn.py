@@ -1,4 +1,4 @@
-"""uvicorn as it is set up: HTTPS with a certificate made for the test, and whose address a client has."""
+"""uvicorn with the frontend's settings: HTTPS with a certificate made for the test, and addresses behind a proxy."""
 
 import asyncio
 import shutil
@@ -93,7 +93,7 @@ def test_client_behind_a_proxy_on_this_host_has_the_address_that_the_proxy_names
         ("cert.pem", "locked.pem", "wrong"),
     ],
 )
-def test_files_that_do_not_serve_are_refused_without_asking_the_terminal(
+def test_unusable_certificate_files_are_refused_without_asking_the_terminal(
     pem: Path, cert: str, key: str, password: str
 ) -> None:
     settings = read("--ssl-certfile", pem / cert, "--ssl-keyfile", pem / key, password=password)

@@ -1,4 +1,4 @@
-"""Which lines are API keys, and which headers carry one."""
+"""Which lines of a file are API keys, and which headers carry one."""
 
 import re
 import subprocess
@@ -10,8 +10,8 @@ import pytest
 from frontend.errors import InvalidApiKey, StartupError
 from frontend.server.middleware.api_keys import authenticate, read_api_keys
 
-# echo -n hello | sha256sum
 HELLO = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+"""printf %s hello | sha256sum"""
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -80,7 +80,7 @@ def test_line_that_is_no_key_is_refused_by_number_and_not_repeated(tmp_path: Pat
         ("# none\n", "no API key"),
     ],
 )
-def test_file_that_is_not_meant_so_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+def test_file_with_a_repeated_key_or_none_is_refused(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(StartupError, match=reason):
         read_api_keys(write(tmp_path, text), [])
 

@@ -1,4 +1,4 @@
-"""Who may call what, how often, and from which pages."""
+"""API keys, the limits of each caller, and pages of other origins."""
 
 import asyncio
 import io
@@ -39,7 +39,7 @@ CLOSED = [
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {API_KEY}"}])
-def test_without_a_key_nothing_is_told_but_that_one_is_needed(
+def test_without_a_key_every_route_is_401(
     guarded: httpx.Client, triton: FakeTriton, method: str, path: str, headers: dict[str, str]
 ) -> None:
     response = guarded.request(method, path, headers=headers, json=body() if method == "POST" else None)
@@ -60,18 +60,18 @@ def test_without_a_key_nothing_is_told_but_that_one_is_needed(
         ("GET", CHAT, 405),
     ],
 )
-def test_with_the_key_everything_is_as_without_keys(guarded: httpx.Client, method: str, path: str, status: int) -> None:
+def test_with_the_key_every_route_answers_as_usual(guarded: httpx.Client, method: str, path: str, status: int) -> None:
     sent = body() if method == "POST" else None
     assert guarded.request(method, path, headers=KEY, json=sent).status_code == status
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
-def test_health_checks_need_no_key_and_tell_nothing_else(guarded: httpx.Client, path: str) -> None:
+def test_health_checks_need_no_key_and_have_no_body(guarded: httpx.Client, path: str) -> None:
     response = guarded.get(path)
     assert (response.status_code, response.content) == (200, b"")
 
 
-def test_openais_client_sends_the_key_and_knows_the_errors(frontend: Running, triton: FakeTriton) -> None:
+def test_openais_client_sends_the_key_and_raises_its_own_errors(frontend: Running, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     messages: Any = body()["messages"]
     with openai.OpenAI(base_url=f"{frontend.guarded_url}/v1", api_key=API_KEY, max_retries=0) as client:
@@ -98,7 +98,7 @@ def test_keys_are_not_logged(guarded: httpx.Client, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize(
     ("sent", "status"), [(body(), 200), (body(stream=True), 200), (body(model="x"), 404), (body(stream=True, n=0), 400)]
 )
-def test_page_may_read_answers_streams_and_errors_if_its_origin_is_known(
+def test_page_may_read_replies_and_errors_if_its_origin_is_allowed(
     guarded: httpx.Client, origin: str, allowed: str | None, sent: dict[str, Any], status: int
 ) -> None:
     response = guarded.post(CHAT, json=sent, headers={**KEY, "origin": origin})
@@ -118,25 +118,25 @@ def test_page_may_read_a_stream_that_has_not_ended(guarded: httpx.Client, triton
         assert '"role":"assistant"' in next(response.iter_lines())
 
 
-def test_browser_asks_without_a_key_whether_a_page_may_send_one(guarded: httpx.Client) -> None:
-    asked = {"origin": ORIGIN, "access-control-request-method": "POST"}
-    asked["access-control-request-headers"] = "authorization, content-type, x-stainless-lang"
-    response = guarded.options(CHAT, headers=asked)
+def test_preflight_request_needs_no_key(guarded: httpx.Client) -> None:
+    preflight = {"origin": ORIGIN, "access-control-request-method": "POST"}
+    preflight["access-control-request-headers"] = "authorization, content-type, x-stainless-lang"
+    response = guarded.options(CHAT, headers=preflight)
     assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, ORIGIN)
     assert "authorization" in response.headers["access-control-allow-headers"]
-    assert guarded.options(CHAT, headers={**asked, "origin": "https://evil.example.org"}).status_code == 400
+    assert guarded.options(CHAT, headers={**preflight, "origin": "https://evil.example.org"}).status_code == 400
 
 
-def test_pages_of_nobody_may_call_by_default(http: httpx.Client) -> None:
+def test_no_origin_is_allowed_by_default(http: httpx.Client) -> None:
     response = http.post(CHAT, json=body(), headers={"origin": ORIGIN})
     assert not [name for name in response.headers if name.startswith("access-control")]
 
 
-# ---- Limits, before a route that says who called --------------------------------------------------------------------
+# ---- Limits, in front of a route that answers with the caller's name ------------------------------------------------
 
 
 class Route:
-    """Answers with the caller's name, when it may."""
+    """Answers with the caller's name once `go` is set."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -173,9 +173,7 @@ def test_caller_is_the_keys_name_or_the_clients_address() -> None:
 
 
 @pytest.mark.parametrize("by_key", [True, False])
-def test_each_caller_has_its_own_rate_and_is_told_when_to_come_back(
-    monkeypatch: pytest.MonkeyPatch, by_key: bool
-) -> None:
+def test_each_caller_has_its_own_rate_and_gets_retry_after(monkeypatch: pytest.MonkeyPatch, by_key: bool) -> None:
     async def scenario() -> None:
         rate = CallerLimits(limits.parse("2/minute"))
         app = Auth(Route(), read_api_keys(None, ["a", "b"]) if by_key else (), rate)
@@ -197,7 +195,7 @@ def test_each_caller_has_its_own_rate_and_is_told_when_to_come_back(
     run(scenario())
 
 
-def test_reading_does_not_count() -> None:
+def test_get_requests_do_not_count() -> None:
     async def scenario() -> None:
         app = client(Auth(Route(), (), CallerLimits(limits.parse("1/day"), max_requests=1)))
         assert [(await app.get("/x")).status_code for _ in range(3)] == [200, 200, 200]
@@ -205,7 +203,7 @@ def test_reading_does_not_count() -> None:
     run(scenario())
 
 
-def test_wrong_keys_do_not_use_up_anybodys_rate() -> None:
+def test_wrong_keys_do_not_use_up_the_rate_of_a_caller() -> None:
     async def scenario() -> None:
         app = Auth(Route(), read_api_keys(None, ["a"]), CallerLimits(limits.parse("1/day")))
         assert [(await client(app, "b").post("/x")).status_code for _ in range(2)] == [401, 401]
@@ -214,7 +212,7 @@ def test_wrong_keys_do_not_use_up_anybodys_rate() -> None:
     run(scenario())
 
 
-def test_caller_has_so_many_requests_at_a_time_and_no_more() -> None:
+def test_caller_may_have_max_requests_at_a_time() -> None:
     async def scenario() -> None:
         route = Route()
         app = Auth(route, read_api_keys(None, ["a", "b"]), CallerLimits(max_requests=2))
@@ -235,7 +233,7 @@ def test_caller_has_so_many_requests_at_a_time_and_no_more() -> None:
     run(scenario())
 
 
-def test_request_over_the_rate_is_not_under_way() -> None:
+def test_request_over_the_rate_does_not_count_as_concurrent() -> None:
     async def scenario() -> None:
         counts = CallerLimits(limits.parse("1/day"), max_requests=1)
         app = client(Auth(Route(), (), counts))
@@ -246,7 +244,7 @@ def test_request_over_the_rate_is_not_under_way() -> None:
     run(scenario())
 
 
-def test_refusals_are_logged_with_what_was_asked_for_and_cannot_forge_a_line() -> None:
+def test_refusals_are_logged_with_their_path_which_cannot_forge_a_line() -> None:
     lines = io.StringIO()
     handler, logger = logging.StreamHandler(lines), logging.getLogger("frontend.server.middleware.auth")
     logger.addHandler(handler)

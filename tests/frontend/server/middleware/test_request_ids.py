@@ -1,4 +1,4 @@
-"""X-Request-Id: on every answer, in every line of the log, and nowhere else."""
+"""X-Request-Id: in every response and in every line of the log, and not sent to Triton."""
 
 import io
 import logging
@@ -15,7 +15,7 @@ from frontend.server.middleware.request_ids import log_handler
 from tests.frontend.conftest import CHAT, Running, body
 from tests.frontend.fake_triton import Endless, FakeTriton, Refusal
 
-MADE_UP = re.compile(r"req_[0-9a-f]{32}")
+NEW_ID = re.compile(r"req_[0-9a-f]{32}")
 
 
 @pytest.fixture
@@ -45,18 +45,18 @@ def log() -> Iterator[io.StringIO]:
         ("GET", CHAT, None, 405),
     ],
 )
-def test_every_answer_carries_the_clients_id_or_one_of_ours(
+def test_every_response_has_the_clients_id_or_a_new_one(
     http: httpx.Client, method: str, path: str, sent: Any, status: int
 ) -> None:
     given = http.request(method, path, json=sent, headers={"X-Request-Id": "order 66/~"})
-    made_up = http.request(method, path, json=sent)
-    assert (given.status_code, made_up.status_code) == (status, status)
+    without = http.request(method, path, json=sent)
+    assert (given.status_code, without.status_code) == (status, status)
     assert given.headers.get_list("x-request-id") == ["order 66/~"]
-    assert MADE_UP.fullmatch(made_up.headers["x-request-id"])
+    assert NEW_ID.fullmatch(without.headers["x-request-id"])
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_answers_of_a_failing_engine_and_of_a_bug_carry_it_too(
+def test_responses_to_engine_errors_and_unexpected_exceptions_have_it_too(
     http: httpx.Client, triton: FakeTriton, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     triton.script = [Refusal(500, "boom")]
@@ -72,25 +72,25 @@ def test_answers_of_a_failing_engine_and_of_a_bug_carry_it_too(
 )
 def test_id_that_is_too_long_or_not_printable_is_replaced(http: httpx.Client, given: bytes, accepted: bool) -> None:
     answered = http.get("/health", headers=[(b"x-request-id", given)]).headers["x-request-id"]
-    assert answered == given.decode() if accepted else MADE_UP.fullmatch(answered)
+    assert answered == given.decode() if accepted else NEW_ID.fullmatch(answered)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_engine_is_not_told(http: httpx.Client, triton: FakeTriton, stream: bool) -> None:
+def test_id_is_not_sent_to_the_engine(http: httpx.Client, triton: FakeTriton, stream: bool) -> None:
     http.post(CHAT, json=body(stream=stream), headers={"X-Request-Id": "secret-id"})
     assert len(triton.requests) == 1
     assert "secret-id" not in f"{triton.requests} {triton.headers}"
 
 
-def test_every_line_of_a_request_names_it(frontend: Running, http: httpx.Client, log: io.StringIO) -> None:
+def test_every_log_line_of_a_request_has_its_id(frontend: Running, http: httpx.Client, log: io.StringIO) -> None:
     names = [name for name in ("first", "second") for _ in range(2)]
     for name in names[::2]:
         http.post(CHAT, json=body(foo=1), headers={"X-Request-Id": name})
-    # A client may have its answer, and ask again, before its first request's last line is written.
+    # A client may have its answer and send the next request before the last line of the first is written.
     frontend.wait_until(lambda: sorted(re.findall(r" frontend\.\S+ \[(.*?)\]", log.getvalue())) == names)
 
 
-def test_a_bugs_traceback_names_its_request(
+def test_traceback_of_an_unexpected_exception_has_the_id(
     frontend: Running, http: httpx.Client, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("frontend.server.routes.generate.to_chat_job", None)
@@ -100,12 +100,12 @@ def test_a_bugs_traceback_names_its_request(
     assert "[unlucky]" in line
 
 
-def test_line_outside_of_a_request_names_none(log: io.StringIO) -> None:
+def test_log_line_outside_of_a_request_has_no_id(log: io.StringIO) -> None:
     logging.getLogger("frontend").info("up")
     assert log.getvalue().endswith("INFO frontend [-] up\n")
 
 
-def test_client_that_leaves_while_it_sends_its_body_is_logged_as_499(frontend: Running, log: io.StringIO) -> None:
+def test_disconnect_while_the_body_is_read_is_logged_as_499(frontend: Running, log: io.StringIO) -> None:
     address = urlsplit(frontend.url)
     with socket.create_connection((address.hostname, address.port or 80)) as connection:
         connection.sendall(
@@ -114,8 +114,8 @@ def test_client_that_leaves_while_it_sends_its_body_is_logged_as_499(frontend: R
     frontend.wait_until(lambda: f"[gone] POST {CHAT}: 499" in log.getvalue())
 
 
-def test_stream_is_open_before_it_ends(frontend: Running, http: httpx.Client) -> None:
-    """The start goes through the layers, the rest past them: they leave in order."""
+def test_stream_starts_before_it_ends(frontend: Running, http: httpx.Client) -> None:
+    """The start passes the middleware and the rest does not: they must still be sent in order."""
     frontend.triton.script = [Endless(6004)]
     with http.stream("POST", CHAT, json=body(stream=True), headers={"X-Request-Id": "open"}) as response:
         lines = response.iter_lines()

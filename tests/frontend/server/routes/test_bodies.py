@@ -1,4 +1,4 @@
-"""JSON allows numbers and nestings that nothing else does: the client's mistake, never the server's failure."""
+"""JSON allows numbers and nesting that Python or the engine do not: these are a 400, never a 500."""
 
 import json
 
@@ -18,7 +18,7 @@ def send(http: httpx.Client, field: str, raw_value: str) -> httpx.Response:
 
 @pytest.mark.parametrize("field", ["max_tokens", "temperature", "seed", "stop", "unknown"])
 @pytest.mark.parametrize("raw_value", ["[" * 90_000 + "]" * 90_000, '{"a":' * 20_000 + "1" + "}" * 20_000, DIGITS])
-def test_what_no_parser_takes_is_400_in_any_field(http: httpx.Client, field: str, raw_value: str) -> None:
+def test_unreadable_json_is_400_in_any_field(http: httpx.Client, field: str, raw_value: str) -> None:
     error = error_of(send(http, field, raw_value), 400)
     assert error["type"] == "invalid_request_error"
 
@@ -48,5 +48,5 @@ def test_more_tokens_than_any_context_has_are_400(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("raw_value", ["[" * 150 + "]" * 150, "1e999999", "9" * 4000])
-def test_unknown_field_may_hold_whatever_can_be_read(http: httpx.Client, raw_value: str) -> None:
+def test_unknown_field_may_have_any_readable_value(http: httpx.Client, raw_value: str) -> None:
     assert send(http, "unknown", raw_value).status_code == 200

@@ -20,7 +20,7 @@ TOOLS = {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choic
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Constraint]:
-    """The constraints that reached the compiler."""
+    """Gets the constraints that reach the compiler."""
     seen: list[Constraint] = []
     compile_ = GuideCompiler.compile
 
@@ -70,7 +70,7 @@ def test_a_body_that_is_accepted_compiles_once(
         (RESPONSES, {"model": MODEL, "input": "Hi", "store": True, "guided_regex": "a"}, "store"),
     ],
 )  # fmt: skip
-def test_a_body_that_is_refused_or_does_not_fit_never_compiles(
+def test_a_body_that_is_refused_or_does_not_fit_does_not_compile(
     http: httpx.Client, compiled: list[Constraint], path: str, fields: dict[str, Any], param: str
 ) -> None:
     error = error_of(http.post(path, json=fields), 400)

@@ -1,4 +1,4 @@
-"""What an operator sees: alive, ready, generating, and which version."""
+"""Routes for operators: health checks and the version."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ def test_ready_follows_the_model_and_alive_does_not(http: httpx.Client, triton: 
     assert [http.get(path).status_code for path in paths] == [503, 503, 200]
 
 
-def test_version_names_the_product_the_model_and_what_built_the_engine(http: httpx.Client) -> None:
+def test_version_has_the_product_the_model_and_the_engines_packages(http: httpx.Client) -> None:
     assert http.get("/version").json() == {
         "version": version("mixtral-triton"),
         "model": "openvino",
@@ -27,7 +27,7 @@ def test_version_names_the_product_the_model_and_what_built_the_engine(http: htt
     }
 
 
-def test_generating_is_one_real_token(http: httpx.Client, triton: FakeTriton) -> None:
+def test_health_generate_asks_for_one_token(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [Events([[6004], []])]
     assert http.get("/health/generate").status_code == 200
     [request] = triton.requests
@@ -35,12 +35,12 @@ def test_generating_is_one_real_token(http: httpx.Client, triton: FakeTriton) ->
 
 
 @pytest.mark.parametrize("failure", [Refusal(503, "model is not ready"), Events(["boom"]), Death()], ids=str)
-def test_engine_that_fails_does_not_generate(http: httpx.Client, triton: FakeTriton, failure: object) -> None:
+def test_health_generate_is_503_if_the_engine_fails(http: httpx.Client, triton: FakeTriton, failure: object) -> None:
     triton.script = [failure]  # type: ignore[list-item]
     assert http.get("/health/generate").status_code == 503
 
 
-def test_engine_that_hangs_does_not_generate(
+def test_health_generate_is_503_if_the_engine_hangs(
     frontend: Running, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "_GENERATE_TIMEOUT_S", 0.2)
@@ -51,7 +51,7 @@ def test_engine_that_hangs_does_not_generate(
 
 @pytest.mark.parametrize("num_waiting", [0, MAX_QUEUE_LENGTH])
 @pytest.mark.parametrize("hangs", [False, True])
-def test_busy_engine_is_judged_by_what_others_get(
+def test_busy_engine_is_healthy_if_other_requests_get_tokens(
     frontend: Running, http: httpx.Client, monkeypatch: pytest.MonkeyPatch, num_waiting: int, hangs: bool
 ) -> None:
     monkeypatch.setattr(health, "_GENERATE_TIMEOUT_S", 0.3)

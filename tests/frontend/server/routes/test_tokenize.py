@@ -1,4 +1,4 @@
-"""Prompts and token ids without generating."""
+"""Routes that tokenize, detokenize and render a prompt, without generating."""
 
 import httpx
 import pytest
@@ -28,7 +28,7 @@ def test_a_conversation_is_tokenized_as_the_engine_gets_it(http: httpx.Client, t
     }
 
 
-def test_token_ids_are_written_out_with_their_control_tokens(http: httpx.Client) -> None:
+def test_detokenize_writes_special_tokens_out(http: httpx.Client) -> None:
     answer = http.post("/detokenize", json={"tokens": [1, 6004, 21209, 2]})
     assert answer.json() == {"prompt": "<s> Ein Haus</s>"}
 
@@ -45,7 +45,7 @@ def test_token_ids_are_written_out_with_their_control_tokens(http: httpx.Client)
         ("/v1/chat/completions/render", {"model": MODEL, "messages": []}, 400, "messages"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(
+def test_invalid_request_is_refused_by_field(
     http: httpx.Client, path: str, fields: dict[str, object], status: int, param: str | None
 ) -> None:
     assert error_of(http.post(path, json=fields), status)["param"] == param
