@@ -1,4 +1,4 @@
-"""A small byte-level BPE with a ChatML template: the other family of tokenizers that Mixtrals come with."""
+"""A small byte-level BPE with a ChatML template, as some Mixtrals have; the others have SentencePiece."""
 
 import json
 from pathlib import Path

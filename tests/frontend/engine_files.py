@@ -1,4 +1,4 @@
-"""What a published engine directory holds beside tokenizer files and the engine."""
+"""The manifest of a published engine directory, for tests."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""A Triton that generates what a test tells it to, and answers over HTTP as the generate extension does.
+"""A Triton that generates what a test's script says, and answers over HTTP as the generate extension does.
 
-It stands for the contract: undeclared inputs are refused, lists of one come as scalars and empty ones as [], an error
-after the first response is an event under status 200, and a client that leaves is noticed at the next write.
+As in Triton, undeclared inputs are refused, a list of one element is sent as a scalar and an empty one as [], an error
+after the first response is an event under status 200, and a disconnect is noticed at the next write.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class Events:
 
 @dataclass
 class Endless:
-    """One token after the other until the client leaves."""
+    """One token after the other until the client disconnects."""
 
     token_id: int
     pause_s: float = 0.002
@@ -40,14 +40,14 @@ class Endless:
 
 @dataclass
 class Refusal:
-    """An answer before the first response."""
+    """An error before the first response."""
 
     status: int
     message: str
 
 
 class Death:
-    """The connection breaks off."""
+    """The connection is closed."""
 
 
 Step = Events | Endless | Refusal | Death
@@ -56,9 +56,9 @@ Script = Sequence[Step] | Callable[[dict[str, Any]], Sequence[Step]]
 
 @dataclass
 class FakeTriton:
-    """`script` has the steps of all requests from now on, or makes them of a request's tensors.
+    """`script` is the steps of every request from now on, or a function from a request's tensors to its steps.
 
-    `metrics` is what its metrics port would say; None: nothing, with status 500.
+    `metrics` is the text of its metrics port; None: status 500.
     """
 
     model: str = "openvino"
@@ -111,7 +111,7 @@ class FakeTriton:
         return web.Response(status=500) if self.metrics is None else web.Response(text=self.metrics)
 
     def config(self) -> dict[str, Any]:
-        """What Triton tells of the model."""
+        """The model's config as Triton reports it."""
         return {
             "name": self.model,
             "max_batch_size": self.max_batch_size,
@@ -189,7 +189,7 @@ class FakeTriton:
 
 
 def log_prob_of(token_id: int) -> float:
-    """This engine's idea of how likely a token was."""
+    """The log probability that this engine gives a token."""
     return -(token_id % 64) / 8
 
 

@@ -1,4 +1,4 @@
-"""Which folder may import which: only downwards, and what lies below `server` does no I/O but for `triton`."""
+"""Which folder may import which: only folders below it. `text` and `openai` are pure: no HTTP, nothing asynchronous."""
 
 import ast
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "local": set(),
 }  # fmt: skip
-"""Each folder, and the folders that lie below it. Every one of them is used."""
+"""Each folder, and the folders below it that it may import. It must import every one of them."""
 
 APP = "server.app"
 """The one module that imports the routes of its folder; no module of `server` imports it."""
@@ -38,13 +38,13 @@ PURE = [folder for folder in MAY_IMPORT if folder.startswith(("text", "openai"))
 
 
 def modules(folder: str) -> Iterator[tuple[str, ast.Module]]:
-    """The modules that lie in a folder itself, by their dotted names without `frontend.`."""
+    """The modules of a folder, without those of its subfolders, by their dotted names without `frontend.`."""
     for path in (FRONTEND / folder.replace(".", "/")).glob("*.py"):
         yield f"{folder}.{path.stem}", ast.parse(path.read_text())
 
 
 def folders_of(name: str) -> str:
-    """The folder that a module lies in: `openai.chat` of `openai.chat.types`."""
+    """The folder that a module is in: `openai.chat` of `openai.chat.types`."""
     parts = name.split(".")
     while parts and not (FRONTEND / "/".join(parts)).is_dir():
         parts.pop()
@@ -52,7 +52,7 @@ def folders_of(name: str) -> str:
 
 
 def imported_folders(tree: ast.Module, folder: str) -> set[str]:
-    """Other folders of the frontend that a module uses, and modules beside the folders."""
+    """The other folders that a module imports, and the modules beside the folders."""
     names = [
         str(node.module).removeprefix("frontend.")
         for node in ast.walk(tree)
@@ -61,7 +61,7 @@ def imported_folders(tree: ast.Module, folder: str) -> set[str]:
     return {folders_of(name) or name for name in names} - {folder}
 
 
-def test_every_folder_has_its_rule() -> None:
+def test_every_folder_has_a_rule() -> None:
     folders = {path.parent for path in FRONTEND.rglob("*.py")} - {FRONTEND}
     assert {".".join(folder.relative_to(FRONTEND).parts) for folder in folders} == MAY_IMPORT.keys()
 
@@ -91,7 +91,7 @@ def test_no_folder_imports_the_app() -> None:
 
 
 @pytest.mark.parametrize("folder", PURE)
-def test_nothing_is_asynchronous_and_nothing_is_http_in_the_middle(folder: str) -> None:
+def test_pure_folders_have_no_asynchronous_code_and_no_http(folder: str) -> None:
     for module, tree in modules(folder):
         nodes = list(ast.walk(tree))
         asynchronous = ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith

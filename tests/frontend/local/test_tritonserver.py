@@ -1,4 +1,4 @@
-"""How Triton is found and started: on the PATH, else in the wheel; and one sentence for each part that is missing."""
+"""The command that starts Triton: from the PATH, else from the wheel; and one message for each missing part."""
 
 import os
 from pathlib import Path
@@ -92,14 +92,14 @@ def test_tritonserver_of_the_wheel_gets_stub_library_and_packages_of_this_python
     assert environment["PATH"] == f"/venv/bin:{path}"
 
 
-def test_it_listens_on_loopback_only_and_its_admin_apis_are_closed(settings: TritonSettings, wheel: Path) -> None:
+def test_triton_listens_on_loopback_only_and_its_admin_apis_are_closed(settings: TritonSettings, wheel: Path) -> None:
     (_, *options), _ = triton_command(settings)
     assert {"--http-address=127.0.0.1", "--metrics-address=127.0.0.1", "--allow-grpc=false"} <= set(options)
     assert "--http-restricted-api=model-repository,shared-memory,trace,logging:closed=\n" in options
 
 
 @pytest.mark.parametrize(
-    ("missing", "sentence"),
+    ("missing", "message"),
     [
         pytest.param(
             "site-packages/pytriton/tritonserver/bin/tritonserver",
@@ -120,15 +120,15 @@ def test_it_listens_on_loopback_only_and_its_admin_apis_are_closed(settings: Tri
     ],
 )
 def test_a_missing_part_is_reported_in_one_sentence_with_what_to_install(
-    settings: TritonSettings, wheel: Path, tmp_path: Path, missing: str, sentence: str
+    settings: TritonSettings, wheel: Path, tmp_path: Path, missing: str, message: str
 ) -> None:
     (tmp_path / missing).unlink()
     with pytest.raises(TritonUnavailable) as error:
         triton_command(settings)
-    assert str(error.value) == sentence
+    assert str(error.value) == message
 
 
-def test_without_the_wheel_the_sentence_says_what_to_install(
+def test_without_the_wheel_the_message_says_what_to_install(
     settings: TritonSettings, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("frontend.local.tritonserver.importlib.util.find_spec", lambda _: None)
