@@ -126,6 +126,10 @@ def test_the_manifest_holds_what_serving_needs(
     assert manifest["target"] == "openvino"
     assert manifest["checkpoint"]["path"] == str(checkpoint.path)
     # Keys and values, 2 layers, 2 heads of 32, two bytes each.
-    assert manifest["model"] == {"vocab_size": 320, "kv_bytes_per_token": 2 * 2 * 2 * 32 * 2}
+    assert manifest["model"] == {
+        "vocab_size": 320,
+        "kv_bytes_per_token": 2 * 2 * 2 * 32 * 2,
+        "end_tokens": {"end_id": 2, "other_end_ids": [], "pad_id": 2},
+    }
     assert manifest["limits"].keys() == {"max_batch_size", "max_seq_len", "max_num_tokens"}
     assert manifest["versions"].keys() == {"openvino", "openvino-genai", "openvino-tokenizers"}
