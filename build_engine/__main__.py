@@ -102,7 +102,7 @@ def _describe(checkpoint: Checkpoint) -> str:
         "model": f"Mixtral, {config.num_hidden_layers} layers, {config.num_local_experts} experts of which "
         f"{config.num_experts_per_tok} per token, hidden size {config.hidden_size}, vocabulary {config.vocab_size}",
         "attention": f"{config.num_attention_heads} query heads on {config.num_key_value_heads} key-value heads of "
-        f"{config.head_dim}, {config.max_position_embeddings} positions",
+        f"{config.head_dim}, {config.context_length} positions",
         "quantization": f"AutoAWQ gemm, 4 bits, groups of {config.group_size}, zero points",
         "weights": f"{stored:.1f} MiB in {num_files} file(s), {len(checkpoint.shards)} tensors",
         "KV cache": f"{config.kv_bytes_per_token / 2**10:.1f} KiB per token in float16",

@@ -46,18 +46,25 @@ class Checkpoint:
 
         Raises CheckpointError for a value that is not finite or that float16 cannot hold.
         """
+        values = self.stored_tensor(name)
+        if values.dtype in (np.int32, np.float16):
+            return values
+        with np.errstate(over="ignore"):  # an overflow becomes infinity, which is checked next
+            halves = values.astype(np.float16)
+        if not np.isfinite(halves).all():
+            raise CheckpointError(
+                f"{self.shards[name]}: tensor {name} exceeds float16; accepted: magnitudes up to 65504"
+            )
+        return halves
+
+    def stored_tensor(self, name: str) -> NDArray[Any]:
+        """One tensor in the dtype of its file. Raises CheckpointError for a value that is not finite."""
         shard = self.shards[name]
         with _opened(self.path / shard) as tensors:
             values: NDArray[Any] = tensors.get_tensor(name)
-        if values.dtype == np.int32:
-            return values
-        if not np.isfinite(values).all():
+        if values.dtype != np.int32 and not np.isfinite(values).all():
             raise CheckpointError(f"{shard}: tensor {name} holds NaN or infinity; accepted: finite numbers")
-        with np.errstate(over="ignore"):  # an overflow becomes infinity, which is checked next
-            halves = values.astype(np.float16, copy=False)
-        if not np.isfinite(halves).all():
-            raise CheckpointError(f"{shard}: tensor {name} exceeds float16; accepted: magnitudes up to 65504")
-        return halves
+        return values
 
     @property
     def float_tensors(self) -> list[str]:

@@ -37,10 +37,16 @@ class MixtralConfig:
     num_local_experts: int
     num_experts_per_tok: int
     max_position_embeddings: int
+    sliding_window: int | None
     rms_norm_eps: float
     rope_theta: float
     tie_word_embeddings: bool
     group_size: int
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a sequence. Up to the length of its window, sliding-window attention is full attention."""
+        return min(self.max_position_embeddings, self.sliding_window or self.max_position_embeddings)
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -139,7 +145,8 @@ def to_mixtral_config(fields: Mapping[str, Any]) -> MixtralConfig:
         head_dim=_head_dim(fields),
         num_local_experts=_positive(fields, "num_local_experts"),
         num_experts_per_tok=_positive(fields, "num_experts_per_tok"),
-        max_position_embeddings=_context(fields),
+        max_position_embeddings=_positive(fields, "max_position_embeddings"),
+        sliding_window=_sliding_window(fields),
         rms_norm_eps=_number(fields, "rms_norm_eps", default=1e-5),
         rope_theta=_rope_theta(fields),
         tie_word_embeddings=_boolean(fields, "tie_word_embeddings", default=False),
@@ -218,12 +225,8 @@ def _head_dim(fields: Mapping[str, Any]) -> int:
     return _positive(fields, "hidden_size") // _positive(fields, "num_attention_heads")
 
 
-def _context(fields: Mapping[str, Any]) -> int:
-    """The context length. Up to the length of its window, sliding-window attention is full attention."""
-    positions = _positive(fields, "max_position_embeddings")
-    if fields.get("sliding_window") is None:
-        return positions
-    return min(positions, _positive(fields, "sliding_window"))
+def _sliding_window(fields: Mapping[str, Any]) -> int | None:
+    return None if fields.get("sliding_window") is None else _positive(fields, "sliding_window")
 
 
 def _rope_theta(fields: Mapping[str, Any]) -> float:

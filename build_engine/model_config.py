@@ -76,7 +76,7 @@ def read_serving_config(config_pbtxt: Path) -> ServingConfig:
 
 def check_context(config: ServingConfig, checkpoint: Checkpoint) -> None:
     """Raises RepositoryError for a context that is longer than the model's positions."""
-    positions = checkpoint.config.max_position_embeddings
+    positions = checkpoint.config.context_length
     if config.limits.max_seq_len > positions:
         raise RepositoryError(
             f"{config.path}: max_seq_len is {config.limits.max_seq_len}; accepted: at most {positions},"

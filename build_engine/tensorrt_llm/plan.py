@@ -88,7 +88,7 @@ def kv_tokens(config: MixtralConfig, memory_gib: float, tp_size: int) -> int:
 
 def longest_sequence(config: MixtralConfig, kv_tokens: int, requests: int) -> int:
     """Prompt plus answer, in tokens, that each of `requests` concurrent requests can have without a pause."""
-    return min(config.max_position_embeddings, kv_tokens // requests // TOKENS_PER_BLOCK * TOKENS_PER_BLOCK)
+    return min(config.context_length, kv_tokens // requests // TOKENS_PER_BLOCK * TOKENS_PER_BLOCK)
 
 
 def roofline(config: MixtralConfig, gpu: Gpu, tp_size: int, batch_size: int) -> float:

@@ -23,8 +23,8 @@ from .layout import ROTARY_FREQUENCIES, ROTARY_TABLE, rotary_frequencies
 from .trtllm_checkpoint import PackedLinear, RankFile, check_config, open_ranks
 
 _GATE, _UP, _DOWN = "w1", "w3", "w2"
-_ROTARY_TOLERANCE = 0.01
-"""Absolute, for cosines and sines: float32 angles are off by some thousandths at position 32767."""
+_ROTARY_TOLERANCE = 2.0**-22
+"""Absolute, for cosines and sines, and per position: a float32 angle is off by up to 2**-23 of its size, in radians."""
 
 
 def verify(checkpoint: Checkpoint, directory: Path, tp_size: int, sm: int, advance: Callable[[int], None]) -> None:
@@ -53,7 +53,7 @@ class _Verifier:
 
     def check_plain_tensors(self) -> None:
         for name, source, dtype in _plain_tensors(self._checkpoint.config):
-            expected = self._checkpoint.tensor(source).astype(dtype)
+            expected = self._read_plain(source, dtype)
             for rank, file in enumerate(self._ranks):
                 part = _rows_of_rank(expected, rank, len(self._ranks)) if name == "lm_head.weight" else expected
                 if not np.array_equal(file.tensor(name), part):
@@ -63,11 +63,12 @@ class _Verifier:
         """Attention uses the file's rotary tables, if it has them. A wrong base would show only in long answers."""
         config = self._checkpoint.config
         frequencies = rotary_frequencies(config)
-        angles = np.outer(np.arange(config.max_position_embeddings), frequencies)
+        positions = config.max_position_embeddings
+        angles = np.outer(np.arange(positions), frequencies)
         table = np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(1, -1)
         for name, expected, tolerance in (
             (ROTARY_FREQUENCIES, frequencies, 0),
-            (ROTARY_TABLE, table, _ROTARY_TOLERANCE),
+            (ROTARY_TABLE, table, _ROTARY_TOLERANCE * positions),
         ):
             for rank, file in enumerate(self._ranks):
                 if name in file.names and not np.allclose(file.tensor(name), expected, rtol=1e-5, atol=tolerance):
@@ -131,6 +132,12 @@ class _Verifier:
 
     def _others(self, expert: int) -> Iterator[int]:
         return (other for other in range(self._checkpoint.config.num_local_experts) if other != expert)
+
+    def _read_plain(self, name: str, dtype: type[np.floating[Any]]) -> NDArray[Any]:
+        """A tensor that is not quantised. The converter casts it once, from the dtype of its file."""
+        if dtype is np.float16:
+            return self._checkpoint.tensor(name)
+        return self._checkpoint.stored_tensor(name).astype(dtype)
 
     def _read_expert(self, layer: int, expert: int, kind: str) -> AwqLinear:
         return read_linear(self._checkpoint, f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{kind}")

@@ -198,8 +198,8 @@ def test_a_constant_is_refused_that_is(
 
 
 def test_a_sliding_window_shortens_the_context() -> None:
-    assert to_mixtral_config({**SMALL, "sliding_window": 4096}).max_position_embeddings == 4096
-    assert to_mixtral_config({**SMALL, "sliding_window": 65536}).max_position_embeddings == 8192
+    assert to_mixtral_config({**SMALL, "sliding_window": 4096}).context_length == 4096
+    assert to_mixtral_config({**SMALL, "sliding_window": 65536}).context_length == 8192
 
 
 def test_the_rotary_base_is_found_where_each_transformers_version_puts_it() -> None:

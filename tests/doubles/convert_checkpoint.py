@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401  registers bfloat16 with numpy, which safetensors needs to read BF16 tensors
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -52,6 +53,8 @@ def main() -> None:
     source, output = Path(arguments.model_dir), Path(arguments.output_dir)
     hf_config = json.loads((source / "config.json").read_text())
     config = to_config(hf_config, arguments.tp_size, quantized=fault != "unquantized")
+    if fault == "newer_release":
+        config["new_option"] = None
     (output / "config.json").write_text(json.dumps(config, indent=4))
     tensors: Tensors = {}
     for file in source.glob("*.safetensors"):
@@ -81,53 +84,100 @@ def gpu_sm() -> int:
 
 
 def to_config(hf: dict[str, Any], tp_size: int, *, quantized: bool) -> dict[str, Any]:
-    override_fields: dict[str, bool] = {}
-    quantization: dict[str, Any] = {"quant_algo": None, "kv_cache_quant_algo": None}
+    """What `LLaMAConfig.to_dict` gives, in its order."""
+    quantization: dict[str, Any] = {
+        "quant_algo": None,
+        "kv_cache_quant_algo": None,
+        "group_size": 128,
+        "smoothquant_val": 0.5,
+        "clamp_val": None,
+        "use_meta_recipe": False,
+        "has_zero_point": False,
+        "pre_quant_scale": False,
+        "exclude_modules": None,
+        "mamba_ssm_cache_dtype": None,
+    }
+    # The real one also hands use_autoawq to its loader.
     if quantized and hf["quantization_config"]["quant_method"] == "awq":
-        quantization |= {
-            "quant_algo": "W4A16_GPTQ",
-            "group_size": hf["quantization_config"]["group_size"],
-            "has_zero_point": hf["quantization_config"]["zero_point"],
-            "pre_quant_scale": False,
-            "exclude_modules": None,
-        }
-        override_fields["use_autoawq"] = True
+        quantization["quant_algo"] = "W4A16_GPTQ"
+        quantization["group_size"] = hf["quantization_config"]["group_size"]
+        quantization["has_zero_point"] = hf["quantization_config"]["zero_point"]
+    head_size = hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"]
     return {
+        "mlp_bias": False,
+        "attn_bias": False,
+        "rotary_base": hf["rope_theta"],
+        "rotary_scaling": hf.get("rope_scaling"),
+        "residual_mlp": False,
+        "disable_weight_only_quant_plugin": False,
+        "moe": {
+            "num_experts": hf["num_local_experts"],
+            "shared_expert_intermediate_size": 0,
+            "top_k": hf["num_experts_per_tok"],
+            "normalization_mode": 1,
+            "sparse_mixer_epsilon": 0.01,
+            "tp_mode": 0,
+            "device_limited_n_group": 0,
+            "device_limited_topk_group": 0,
+            "device_limited_routed_scaling_factor": 1.0,
+        },
+        "remove_duplicated_kv_heads": False,
+        "fc_after_embed": False,
+        "use_input_layernorm_in_first_layer": True,
+        "use_last_layernorm": True,
+        "layer_idx_offset": 0,
+        "embedding_multiplier": 1.0,
+        "attention_multiplier": 1.0,
+        "residual_multiplier": 1.0,
+        "output_multiplier_scale": 1.0,
+        "has_partial_lora_mask": False,
         "architecture": hf["architectures"][0],
         "dtype": "float16",
-        "logits_dtype": "float32",
         "vocab_size": hf["vocab_size"],
         "hidden_size": hf["hidden_size"],
         "num_hidden_layers": hf["num_hidden_layers"],
         "num_attention_heads": hf["num_attention_heads"],
-        "num_key_value_heads": hf["num_key_value_heads"],
-        "head_size": hf["hidden_size"] // hf["num_attention_heads"],
-        "intermediate_size": hf["intermediate_size"],
         "hidden_act": "swiglu",
+        "logits_dtype": "float32",
         "norm_epsilon": hf["rms_norm_eps"],
+        "runtime_defaults": None,
         "position_embedding_type": "rope_gpt_neox",
-        "rotary_base": hf["rope_theta"],
+        "num_key_value_heads": hf["num_key_value_heads"],
+        "intermediate_size": hf["intermediate_size"],
         "max_position_embeddings": hf["max_position_embeddings"],
-        "moe": {"num_experts": hf["num_local_experts"], "top_k": hf["num_experts_per_tok"], "normalization_mode": 1},
-        "quantization": quantization,
         "mapping": {
             "world_size": tp_size,
             "gpus_per_node": 8,
+            "cp_size": 1,
             "tp_size": tp_size,
             "pp_size": 1,
             "moe_tp_size": tp_size,
+            "moe_cluster_size": 1,
             "moe_ep_size": 1,
+            "attn_tp_size": -1,
+            "attn_cp_size": -1,
+            "cp_config": {},
+            "enable_attention_dp": False,
+            "enable_lm_head_tp_in_adp": False,
         },
+        "quantization": quantization,
+        "use_parallel_embedding": False,
+        "embedding_sharding_dim": 0,
+        "head_size": head_size,
+        "qk_layernorm": False,
+        "rotary_embedding_dim": head_size,
+        "tie_word_embeddings": hf.get("tie_word_embeddings", False),
     }
 
 
 def convert_rank(tensors: Tensors, hf: dict[str, Any], rank: int, tp_size: int, sm: int) -> Tensors:
     """All tensors of one rank's file."""
     vocabulary = -(-hf["vocab_size"] // tp_size)
+    head = np.pad(tensors["lm_head.weight"].astype(np.float16), ((0, tp_size * vocabulary - hf["vocab_size"]), (0, 0)))
     converted: Tensors = {
         "transformer.vocab_embedding.weight": tensors["model.embed_tokens.weight"].astype(np.float16),
         "transformer.ln_f.weight": tensors["model.norm.weight"].astype(np.float16),
-        "lm_head.weight": tensors["lm_head.weight"][rank * vocabulary : (rank + 1) * vocabulary].astype(np.float16),
+        "lm_head.weight": head[rank * vocabulary : (rank + 1) * vocabulary],
     }
 
     def columns(name: str) -> Triple:
@@ -139,8 +189,8 @@ def convert_rank(tensors: Tensors, hf: dict[str, Any], rank: int, tp_size: int, 
     for layer in range(hf["num_hidden_layers"]):
         source, target = f"model.layers.{layer}", f"transformer.layers.{layer}"
         attention = f"{source}.self_attn"
-        converted[f"{target}.input_layernorm.weight"] = tensors[f"{source}.input_layernorm.weight"]
-        converted[f"{target}.post_layernorm.weight"] = tensors[f"{source}.post_attention_layernorm.weight"]
+        for norm, hf_norm in (("input_layernorm", "input_layernorm"), ("post_layernorm", "post_attention_layernorm")):
+            converted[f"{target}.{norm}.weight"] = tensors[f"{source}.{hf_norm}.weight"].astype(np.float16)
         gate = tensors[f"{source}.block_sparse_moe.gate.weight"]
         converted[f"{target}.mlp.router.weight"] = gate.astype(np.float32)
         qkv = fuse([columns(f"{attention}.{name}_proj") for name in "qkv"])
@@ -154,7 +204,7 @@ def convert_rank(tensors: Tensors, hf: dict[str, Any], rank: int, tp_size: int, 
 
 def rope_constants(hf: dict[str, Any]) -> Tensors:
     """Buffers that are saved with the weights. The first, whose base is not the model's, is never read."""
-    size = hf["hidden_size"] // hf["num_attention_heads"]
+    size = hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"]
     positions = np.arange(hf["max_position_embeddings"], dtype=np.float32)
 
     def frequencies(base: float) -> NDArray[np.float32]:

@@ -3,23 +3,29 @@
 import os
 import re
 import shutil
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from build_engine.__main__ import main
 from build_engine.checkpoint import Checkpoint, open_checkpoint
+from build_engine.tensorrt_llm.commands import Toolchain, convert_command
 from tests.tiny_mixtral import TINY, tiny_tensors, write_checkpoint
 
 ROOT = Path(__file__).parents[3]
 DOUBLES = ROOT / "tests" / "doubles"
 CONVERTER = DOUBLES / "convert_checkpoint.py"
+TOOLS = Toolchain(python=sys.executable, converter=CONVERTER, trtllm_build=str(DOUBLES / "trtllm_build.py"))
 PROGRAMS = ("trtllm_build", "tritonserver", "mpirun", "nvidia_smi")
 H100 = "NVIDIA H100 80GB HBM3:9.0:81559:80994"
 A100 = "NVIDIA A100-SXM4-80GB:8.0:81920:81100"
+Convert: TypeAlias = Callable[[Checkpoint, str, int], Path]
+"""The directory of a checkpoint's conversion for a GPU (as in DOUBLE_GPUS) and a number of ranks; read-only."""
 SPLITTABLE = {**TINY, "intermediate_size": 256}
 """Splits among two GPUs without padding: every size is a multiple of twice the group size."""
 
@@ -111,6 +117,26 @@ def splittable_checkpoint(tmp_path_factory: pytest.TempPathFactory, mixtral_toke
 @pytest.fixture(scope="session")
 def source(splittable_checkpoint: Path) -> Checkpoint:
     return open_checkpoint(splittable_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def convert(tmp_path_factory: pytest.TempPathFactory) -> Convert:
+    """Runs the double of the converter, once for each combination."""
+    done: dict[tuple[Path, str, int], Path] = {}
+    programs = tmp_path_factory.mktemp("bin")
+    (programs / "nvidia-smi").symlink_to(DOUBLES / "nvidia_smi.py")
+
+    def run(checkpoint: Checkpoint, gpu: str, tp_size: int) -> Path:
+        key = (checkpoint.path, gpu, tp_size)
+        if key not in done:
+            done[key] = tmp_path_factory.mktemp("converted")
+            command = convert_command(TOOLS, checkpoint.path, done[key], tp_size)
+            path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.defpath])
+            environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "DOUBLE_GPUS": gpu}
+            subprocess.run(command, check=True, env=environment)
+        return done[key]
+
+    return run
 
 
 @pytest.fixture

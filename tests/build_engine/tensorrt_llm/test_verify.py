@@ -1,56 +1,35 @@
 """The mistakes that `verify` finds in a converted checkpoint, and their messages."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from build_engine.checkpoint import Checkpoint
+from build_engine.checkpoint import Checkpoint, open_checkpoint
 from build_engine.errors import ConversionError
 from build_engine.tensorrt_llm.verify import verify
-from tests.build_engine.tensorrt_llm.conftest import A100, CONVERTER, DOUBLES, H100, ROOT
+from tests.build_engine.tensorrt_llm.conftest import A100, H100, SPLITTABLE, Convert
+from tests.tiny_mixtral import tiny_tensors, write_checkpoint
 
 Tensors = dict[str, NDArray[Any]]
 
 LAYER = "transformer.layers.1"
 
 
-@pytest.fixture(scope="session")
-def convert(tmp_path_factory: pytest.TempPathFactory, source: Checkpoint) -> Callable[[str, int], Path]:
-    """Runs the double of the converter for a GPU and a number of ranks, each combination once."""
-    done: dict[tuple[str, int], Path] = {}
-    programs = tmp_path_factory.mktemp("bin")
-    (programs / "nvidia-smi").symlink_to(DOUBLES / "nvidia_smi.py")
-
-    def run(gpu: str, tp_size: int) -> Path:
-        if (gpu, tp_size) not in done:
-            output = tmp_path_factory.mktemp("converted")
-            options = ["--model_dir", source.path, "--output_dir", output, "--dtype", "float16", "--tp_size", tp_size]
-            path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.defpath])
-            environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "DOUBLE_GPUS": gpu}
-            subprocess.run([sys.executable, CONVERTER, *map(str, options)], check=True, env=environment)
-            done[gpu, tp_size] = output
-        return done[gpu, tp_size]
-
-    return run
-
-
 @pytest.fixture
-def spoilt(tmp_path: Path, convert: Callable[[str, int], Path]) -> Callable[[Callable[[Tensors], None], int], Path]:
+def spoilt(tmp_path: Path, source: Checkpoint, convert: Convert) -> Callable[[Callable[[Tensors], None], int], Path]:
     """A converted checkpoint for an H100, its last rank's tensors changed by a function."""
 
     def spoil(mutate: Callable[[Tensors], None], tp_size: int = 1) -> Path:
         directory = tmp_path / "spoilt"
-        shutil.copytree(convert(H100, tp_size), directory)
+        shutil.copytree(convert(source, H100, tp_size), directory)
         file = directory / f"rank{tp_size - 1}.safetensors"
         tensors = {name: tensor.copy() for name, tensor in load_file(file).items()}
         mutate(tensors)
@@ -68,12 +47,79 @@ def problem(source: Checkpoint, directory: Path, tp_size: int = 1, sm: int = 90)
 
 @pytest.mark.parametrize("tp_size", [1, 2])
 @pytest.mark.parametrize(("gpu", "sm"), [(H100, 90), (A100, 80)])
-def test_a_faithful_conversion_passes(
-    source: Checkpoint, convert: Callable[[str, int], Path], gpu: str, sm: int, tp_size: int
-) -> None:
+def test_a_faithful_conversion_passes(source: Checkpoint, convert: Convert, gpu: str, sm: int, tp_size: int) -> None:
     layers: list[int] = []
-    verify(source, convert(gpu, tp_size), tp_size, sm, layers.append)
+    verify(source, convert(source, gpu, tp_size), tp_size, sm, layers.append)
     assert layers == [1, 1]
+
+
+def plain_weights_as(dtype: Any, *, names: str) -> Callable[[Tensors], None]:
+    """Random values that float16 cannot hold, for the plain weights whose names end with `names`."""
+
+    def cast(tensors: Tensors) -> None:
+        rng = np.random.default_rng(7)
+        for name, tensor in tensors.items():
+            if name.endswith(names) and tensor.dtype == np.float16:
+                tensors[name] = (2.0**-14 * rng.standard_normal(tensor.shape)).astype(dtype)
+
+    return cast
+
+
+def nothing(_: Tensors) -> None:
+    """The tensors of the tiny Mixtral as they are."""
+
+
+VARIANTS: dict[str, tuple[dict[str, Any], Callable[[Tensors], None]]] = {
+    "a sliding window": ({"sliding_window": 4096}, nothing),
+    "a sliding window that is longer than the positions": ({"sliding_window": 65536}, nothing),
+    "a router in BF16": ({}, plain_weights_as(ml_dtypes.bfloat16, names="gate.weight")),
+    "a router in F32": ({}, plain_weights_as(np.float32, names="gate.weight")),
+    "all plain weights in BF16": ({}, plain_weights_as(ml_dtypes.bfloat16, names=".weight")),
+    "a vocabulary of 32,002": ({"vocab_size": 32002}, nothing),
+    "a vocabulary of 32,001, which two ranks pad": ({"vocab_size": 32001}, nothing),
+    "131,072 positions": ({"max_position_embeddings": 131072}, nothing),
+    "a head_dim of its own": ({"head_dim": 64}, nothing),
+}
+"""Config fields and a change of the tensors of checkpoints that convert correctly."""
+
+
+@pytest.fixture(scope="session")
+def variant(tmp_path_factory: pytest.TempPathFactory, mixtral_tokenizer_dir: Path) -> Callable[[str], Checkpoint]:
+    """The checkpoint of a variant by its name."""
+    done: dict[str, Checkpoint] = {}
+
+    def make(name: str) -> Checkpoint:
+        if name not in done:
+            fields, change = VARIANTS[name]
+            config = {**SPLITTABLE, **fields}
+            tensors = tiny_tensors(config)
+            change(tensors)
+            directory = tmp_path_factory.mktemp("variant") / "mixtral"
+            done[name] = open_checkpoint(write_checkpoint(directory, config, tensors, mixtral_tokenizer_dir))
+        return done[name]
+
+    return make
+
+
+@pytest.mark.parametrize("tp_size", [1, 2])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_no_correct_conversion_is_refused(
+    variant: Callable[[str], Checkpoint], convert: Convert, name: str, tp_size: int
+) -> None:
+    checkpoint = variant(name)
+    verify(checkpoint, convert(checkpoint, H100, tp_size), tp_size, 90, lambda _: None)
+
+
+def test_a_router_that_went_through_float16_is_found(
+    variant: Callable[[str], Checkpoint], convert: Convert, tmp_path: Path
+) -> None:
+    checkpoint = variant("a router in F32")
+    directory = Path(shutil.copytree(convert(checkpoint, H100, 1), tmp_path / "spoilt"))
+    tensors = load_file(directory / "rank0.safetensors")
+    name = f"{LAYER}.mlp.router.weight"
+    tensors[name] = tensors[name].astype(np.float16).astype(np.float32)
+    save_file(tensors, directory / "rank0.safetensors")
+    assert f"{name} is not the source's" in problem(checkpoint, directory)
 
 
 def swap_experts(tensors: Tensors) -> None:
@@ -198,10 +244,8 @@ def test_each_mistake_has_its_own_message(
         (H100, 80, "attention.qkv is laid out for SM 90, not for this GPU's SM 80"),
     ],
 )
-def test_the_layout_of_another_gpu(
-    source: Checkpoint, convert: Callable[[str, int], Path], made_on: str, sm: int, message: str
-) -> None:
-    assert message in problem(source, convert(made_on, 1), sm=sm)
+def test_the_layout_of_another_gpu(source: Checkpoint, convert: Convert, made_on: str, sm: int, message: str) -> None:
+    assert message in problem(source, convert(source, made_on, 1), sm=sm)
 
 
 def test_constants_that_the_builder_makes_by_itself_may_be_missing(
