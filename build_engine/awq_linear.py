@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .awq import MAX_QUANT, PACK_FACTOR, PACK_ORDER, Float16, Float32, Int32, Int64, Uint8, dequantize, unpack_int4
+from .awq import Float16, Float32, Int32, Uint8, dequantize, unpack_int4
 from .checkpoint import Checkpoint
-
-_NIBBLE_OF_CHANNEL = np.argsort(PACK_ORDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +26,6 @@ class AwqLinear:
     def outputs(self) -> int:
         """N."""
         return self.scales.shape[1]
-
-    def values_at(self, k: Int64, n: Int64) -> Uint8:
-        """The 4-bit values q[k, n], shaped like `k` and `n`, without unpacking the others."""
-        words = self.qweight.view(np.uint32)[k, n // PACK_FACTOR]
-        shifts = (4 * _NIBBLE_OF_CHANNEL[n % PACK_FACTOR]).astype(np.uint32)
-        values: Uint8 = ((words >> shifts) & np.uint32(MAX_QUANT)).astype(np.uint8)
-        return values
 
     def zeros(self) -> Uint8:
         """uint8 [G, N] with values 0..15."""

@@ -7,7 +7,7 @@ layers/moe.py (names, fusion), quantization/functional.py (the order of the valu
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engine.awq import PACK_FACTOR, Int64
+from build_engine.awq import PACK_FACTOR, Int64, Uint8
 from build_engine.mixtral import MixtralConfig, TensorSpec, linear_sizes
 
 PACKED_PER_FLOAT16 = 4
@@ -22,6 +22,8 @@ _NIBBLE_ORDER = np.array([0, 2, 4, 6, 1, 3, 5, 7])
 """The conversion from int4 to float16 takes the even values of eight first."""
 _TILE_ROWS = 64
 _TILE_COLUMNS = 4
+_TILE_BYTES = _TILE_ROWS // 2
+"""Bytes of one column in a tile."""
 
 
 def split_problem(config: MixtralConfig, tp_size: int) -> str | None:
@@ -112,18 +114,26 @@ def _f16(*shape: int) -> TensorSpec:
     return TensorSpec(("F16",), shape)
 
 
-def source_positions(flat: Int64, inputs: int, outputs: int, *, interleaved: bool) -> tuple[Int64, Int64]:
-    """The indices (k, n) of the weights that 4-bit values number `flat` of a converted matrix [K, N] hold.
+def input_order(inputs: int) -> Int64:
+    """[K]: the inputs k whose 4-bit values a converted matrix holds for one output, in its order.
 
-    k and n are shaped like `flat`. Value 2i is the low nibble of byte i. It is AutoAWQ's unsigned value: the converter
-    subtracts 8 for the signed type and adds 8 for the kernel. Needs K % 64 == 0 and N % 8 == 0.
+    Byte i of an output has input 2i of this order in its low nibble, and 2i + 1 in its high nibble. The values are
+    AutoAWQ's unsigned ones: the converter subtracts 8 for the signed type and adds 8 for the kernel. Needs K % 64 == 0.
     """
-    if interleaved:
-        columns, rest = np.divmod(flat, _TILE_COLUMNS * inputs)
-        tile, rest = np.divmod(rest, _TILE_COLUMNS * _TILE_ROWS)
-        column, row = np.divmod(rest, _TILE_ROWS)
-        n, row = _TILE_COLUMNS * columns + column, _TILE_ROWS * tile + row
-    else:
-        n, row = np.divmod(flat, inputs)
+    row = np.arange(inputs)
     row = row - row % 8 + _NIBBLE_ORDER[row % 8]
-    return row - row % 32 + _ROW_ORDER[row % 32], n
+    return row - row % 32 + _ROW_ORDER[row % 32]
+
+
+def channel_bytes(packed: Uint8, channel: int, *, interleaved: bool) -> Uint8:
+    """The bytes of outputs `channel`, 8 + `channel`, 16 + `channel`, ... of a converted matrix uint8 [K, N/2].
+
+    A view [N/8, K/64, 32], each output's bytes in order. `interleaved` matrices are stored in tiles of four outputs and
+    64 inputs. Needs K % 64 == 0 and N % 8 == 0.
+    """
+    octets, tiles = 2 * packed.shape[1] // PACK_FACTOR, packed.shape[0] // _TILE_ROWS
+    if not interleaved:
+        return packed.reshape(octets, PACK_FACTOR, tiles, _TILE_BYTES)[:, channel]
+    of_octet, of_tile = divmod(channel, _TILE_COLUMNS)
+    columns = packed.reshape(octets, PACK_FACTOR // _TILE_COLUMNS, tiles, _TILE_COLUMNS, _TILE_BYTES)
+    return columns[:, of_octet, :, of_tile]
