@@ -22,6 +22,8 @@ from .signals import uninterrupted
 ENGINE = Path("1", "engine")
 """Where a Triton model has its engine: in the directory of its version 1."""
 MANIFEST = "manifest.json"
+USAGE = "usage"
+"""Field of the manifest for what a build took. Equal engines may have taken more or less, so it is not compared."""
 _FORMAT = 3
 
 
@@ -45,9 +47,10 @@ def is_published(engine_dir: Path, manifest: dict[str, Any]) -> bool:
     """Whether the engine in place is the one that this manifest describes, with all its files."""
     try:
         published = json.loads((engine_dir / MANIFEST).read_bytes())
-        return bool(published == {**manifest, "files": file_sizes(engine_dir)})
+        expected = {**manifest, "files": file_sizes(engine_dir)}
     except (OSError, ValueError):
         return False
+    return isinstance(published, dict) and {**published, USAGE: None} == {**expected, USAGE: None}
 
 
 @contextmanager

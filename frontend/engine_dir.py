@@ -61,8 +61,9 @@ def served_names(given: Sequence[str], checkpoint_path: str) -> tuple[str, ...]:
 
 
 def _fingerprint(manifest: dict[str, Any]) -> str:
-    """A `system_fingerprint` in the form of OpenAI's."""
-    return "fp_" + hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+    """A `system_fingerprint` in the form of OpenAI's. What the build took (`usage`) differs between equal engines."""
+    engine = {key: value for key, value in manifest.items() if key != "usage"}
+    return "fp_" + hashlib.sha256(orjson.dumps(engine, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
 
 
 def _read(path: Path) -> bytes:

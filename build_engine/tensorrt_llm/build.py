@@ -12,7 +12,7 @@ from build_engine.checkpoint import TOKENIZER, Checkpoint
 from build_engine.errors import ConversionError, RepositoryError
 from build_engine.model_config import read_serving_config
 from build_engine.progress import progress
-from build_engine.publish import ENGINE, is_published, only_build, staged_engine
+from build_engine.publish import ENGINE, USAGE, is_published, only_build, staged_engine
 
 from .check_engine import check_engine
 from .commands import Toolchain, build_command, convert_command
@@ -88,9 +88,7 @@ class _Steps:
     def convert(self) -> Path:
         """The TensorRT-LLM checkpoint, made on this kind of GPU."""
         directory = self._work.step(CONVERT, self._build.convert_inputs, self._run_converter)
-        stamp = self._work.stamp(CONVERT)
-        assert stamp is not None, "a finished step has a stamp"
-        made_on = int(stamp["report"]["sm"])
+        made_on = int(self._report(CONVERT)["sm"])
         if is_interleaved(made_on, expert=False) != is_interleaved(self._sm, expert=False):
             raise ConversionError(
                 f"{directory}: converted on a GPU of SM {made_on}, whose attention weights are laid out otherwise than"
@@ -115,7 +113,9 @@ class _Steps:
     def publish(self, engine: Path) -> None:
         """Smoke test and rename: an engine that does not generate is never published."""
         checkpoint = self._build.checkpoint
-        with staged_engine(self._build.engine_dir, checkpoint, self._build.manifest(self._sm)) as stage:
+        usage = {step: self._report(step)["usage"] for step in (CONVERT, BUILD)}
+        manifest = {**self._build.manifest(self._sm), USAGE: usage}
+        with staged_engine(self._build.engine_dir, checkpoint, manifest) as stage:
             for name in ("config.json", *(f"rank{rank}.engine" for rank in range(self._build.tp_size))):
                 _link(engine / name, stage / name)
             write_tokenizer_info(checkpoint, stage)
@@ -124,6 +124,13 @@ class _Steps:
             self._work.say(
                 f"smoke: {len(answer.token_ids)} tokens, twice alike for {alike}, at {answer.tokens_per_s:.1f} tokens/s"
             )
+
+    def _report(self, step: str) -> dict[str, Any]:
+        """The facts that a finished step left, in this build or in an earlier one."""
+        stamp = self._work.stamp(step)
+        assert stamp is not None, "a finished step has a stamp"
+        report: dict[str, Any] = stamp["report"]
+        return report
 
     def _run_converter(self, output: Path) -> dict[str, Any]:
         build = self._build

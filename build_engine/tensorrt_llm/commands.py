@@ -1,5 +1,6 @@
 """The programs of NVIDIA's image, and the commands by which the build runs them. Nothing is run here."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ IMAGE = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
 """The image to build and serve in."""
 VERSION = "1.2.1"
 """The release of TensorRT-LLM in IMAGE, the newest that builds engines. An engine runs with no other."""
+_RELEASE = re.compile(re.escape(VERSION) + r"(\.(post)?\d+)*(\+[\w.-]+)?")
 CONVERTER = Path("/app/examples/models/core/llama/convert_checkpoint.py")
 BACKEND = Path("/opt/tritonserver/backends/tensorrtllm")
 
@@ -24,6 +26,11 @@ class Toolchain:
     tritonserver: str = "tritonserver"
     mpirun: str = "mpirun"
     nvidia_smi: str = "nvidia-smi"
+
+
+def is_release(version: str) -> bool:
+    """Whether a version of TensorRT-LLM is VERSION: NVIDIA's builds of one release add a number or a local label."""
+    return _RELEASE.fullmatch(version) is not None
 
 
 def convert_command(tools: Toolchain, hf_checkpoint: Path, output_dir: Path, tp_size: int) -> list[str]:

@@ -1,6 +1,6 @@
 """Judge whether this host can build and serve an engine, before anything costs time. Pure: facts in, findings out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,10 +8,10 @@ from typing import Literal
 from build_engine.mixtral import MixtralConfig
 from build_engine.model_config import Limits
 
-from .commands import IMAGE, VERSION, Toolchain, build_command, convert_command, flags_of
+from .commands import IMAGE, VERSION, Toolchain, build_command, convert_command, flags_of, is_release
 from .gpus import refusal
 from .host import HostFacts, InstalledGpu
-from .plan import GIB, RUNTIME_BYTES, host_bytes, kv_tokens, weight_bytes
+from .plan import GIB, RUNTIME_BYTES, kv_tokens, weight_bytes
 
 Level = Literal["ok", "warning", "failure"]
 
@@ -43,13 +43,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What the build needs. `disk_bytes` is what the steps that are not done yet will write."""
+    """What the build needs. `disk_bytes` is what the steps that are not done yet will write.
+
+    `host_bytes` has the host memory that each of them takes, by what it does ("converting").
+    """
 
     hf_checkpoint: Path
     config: MixtralConfig
     limits: Limits
     tp_size: int
     disk_bytes: int
+    host_bytes: Mapping[str, int]
 
 
 def examine(facts: HostFacts, need: Need, tools: Toolchain) -> list[Finding]:
@@ -110,8 +114,9 @@ def _driver(facts: HostFacts) -> Finding:
 
 
 def _host_memory(facts: HostFacts, need: Need) -> Finding:
-    needed = host_bytes(need.config, need.tp_size)
-    text = f"{facts.host_free_bytes / GIB:.0f} GiB free; converting takes about {needed / GIB:.0f} GiB"
+    needed = max(need.host_bytes.values(), default=0)
+    takes = ", ".join(f"{step} takes about {taken / GIB:.0f} GiB" for step, taken in need.host_bytes.items())
+    text = f"{facts.host_free_bytes / GIB:.0f} GiB free; {takes or 'nothing is left to convert or build'}"
     if facts.host_free_bytes < needed:
         return Finding("failure", "host memory", text, "add memory or swap, or raise the container's limit")
     if facts.host_free_bytes < 1.5 * needed:
@@ -138,7 +143,7 @@ def _shared_memory(facts: HostFacts, need: Need) -> Finding:
 def _package(facts: HostFacts) -> Finding:
     if facts.tensorrt_llm is None:
         return Finding("failure", "tensorrt_llm", "not installed", _USE_THE_IMAGE)
-    if facts.tensorrt_llm != VERSION:
+    if not is_release(facts.tensorrt_llm):
         return Finding("failure", "tensorrt_llm", f"{facts.tensorrt_llm}; accepted: {VERSION}", _USE_THE_IMAGE)
     return Finding("ok", "tensorrt_llm", facts.tensorrt_llm)
 

@@ -13,6 +13,7 @@ from .commands import Toolchain
 
 _QUERY = "index,name,compute_cap,memory.total,memory.free"
 """Fields of nvidia-smi, in the order of `parse_gpus`."""
+_MIB = 2**20
 _HELP_TIMEOUT_S = 300.0
 """The converter's --help imports TensorRT-LLM first."""
 _PACKAGE_PROBE = """
@@ -84,6 +85,17 @@ def gpu_memory_mib(tools: Toolchain) -> int:
     """Memory in use on the fullest GPU."""
     query = [tools.nvidia_smi, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     return max((int(line) for line in _output(query).split() if line.isdecimal()), default=0)
+
+
+def session_memory_mib(session: int) -> int:
+    """Resident memory of all processes of a session together."""
+    pages = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        # After the name, which may contain spaces: state, parent, process group, session, ...; the 22nd is the size.
+        fields = _read(stat).rpartition(")")[2].split()
+        if fields and int(fields[3]) == session:
+            pages += int(fields[21])
+    return pages * os.sysconf("SC_PAGE_SIZE") // _MIB
 
 
 def parse_gpus(csv: str) -> tuple[InstalledGpu, ...]:

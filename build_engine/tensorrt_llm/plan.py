@@ -20,6 +20,8 @@ BATCH_SIZES = (1, 8, 32, 128)
 """Numbers of concurrent requests that the plan gives the tokens per second for."""
 RUNTIME_BYTES = 3 * GIB
 """CUDA context, activations and the MoE workspace at max_num_tokens 8192, beside the weights."""
+_HOST_TEMPORARIES = 4 * GIB
+"""Host memory of NVIDIA's programs beside the weights. An estimate; the manifest of an engine has what was used."""
 KV_CACHE_FRACTION = 0.9
 """Share of the remaining memory that the KV cache gets."""
 ROOFLINE_CONTEXT = 512
@@ -109,9 +111,18 @@ def step_bytes(config: MixtralConfig, tp_size: int, batch_size: int) -> float:
     return split + routers + 2 * batch_size * config.hidden_size
 
 
-def host_bytes(config: MixtralConfig, tp_size: int) -> int:
+def convert_host_bytes(config: MixtralConfig, tp_size: int) -> int:
     """Memory that the converter needs at least: the source, one converted rank, and temporaries of one matrix."""
-    return weight_bytes(config, 1) + weight_bytes(config, tp_size) + 4 * GIB
+    return weight_bytes(config, 1) + weight_bytes(config, tp_size) + _HOST_TEMPORARIES
+
+
+def build_host_bytes(config: MixtralConfig, tp_size: int) -> int:
+    """Memory that the builder needs at least, which builds all ranks at once.
+
+    Each rank's weights three times, as they were read, as TensorRT copies them, and in the serialised engine; and
+    temporaries.
+    """
+    return 3 * tp_size * weight_bytes(config, tp_size) + _HOST_TEMPORARIES
 
 
 def _experts_hit(config: MixtralConfig, batch_size: int) -> float:

@@ -1,5 +1,7 @@
 """Check the config, the checkpoint and the host for what would stop a GPU build, before any step costs time."""
 
+from collections.abc import Sequence
+
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import CheckpointError, HostError, RepositoryError
 from build_engine.model_config import ServingConfig, check_context
@@ -8,7 +10,7 @@ from .doctor import Finding, Need, examine
 from .gpu_build import BUILD, CONVERT, GpuBuild
 from .host import probe_host
 from .layout import split_problem
-from .plan import TOKENS_PER_BLOCK, weight_bytes
+from .plan import TOKENS_PER_BLOCK, build_host_bytes, convert_host_bytes, weight_bytes
 from .work_dir import WorkDir
 
 
@@ -28,8 +30,7 @@ def check_inputs(config: ServingConfig, checkpoint: Checkpoint) -> None:
 
 def examine_host(build: GpuBuild) -> list[Finding]:
     """The findings of `doctor` for a build that starts from nothing."""
-    both_steps = 2 * _step_bytes(build)
-    return examine(probe_host(build.tools, build.work_dir), _need(build, both_steps), build.tools)
+    return examine(probe_host(build.tools, build.work_dir), _need(build, (CONVERT, BUILD)), build.tools)
 
 
 def check_host(build: GpuBuild, work: WorkDir) -> int:
@@ -39,8 +40,9 @@ def check_host(build: GpuBuild, work: WorkDir) -> int:
     """
     facts = probe_host(build.tools, build.work_dir)
     sm = facts.gpus[0].sm if facts.gpus else 0
-    left = (not work.is_done(CONVERT, build.convert_inputs)) + (not work.is_done(BUILD, build.build_inputs(sm)))
-    findings = examine(facts, _need(build, left * _step_bytes(build)), build.tools)
+    steps = {CONVERT: build.convert_inputs, BUILD: build.build_inputs(sm)}
+    left = tuple(step for step, inputs in steps.items() if not work.is_done(step, inputs))
+    findings = examine(facts, _need(build, left), build.tools)
     for finding in findings:
         if finding.level != "ok":
             work.say(f"preflight: {finding}")
@@ -50,19 +52,23 @@ def check_host(build: GpuBuild, work: WorkDir) -> int:
     return sm
 
 
-def _need(build: GpuBuild, disk_bytes: int) -> Need:
+def _need(build: GpuBuild, steps: Sequence[str]) -> Need:
+    """What these steps of the build need."""
+    config, tp_size = build.checkpoint.config, build.tp_size
+    host_bytes: dict[str, int] = {}
+    if CONVERT in steps:
+        host_bytes["converting"] = convert_host_bytes(config, tp_size)
+    if BUILD in steps:
+        host_bytes["building"] = build_host_bytes(config, tp_size)
     return Need(
         hf_checkpoint=build.checkpoint.path,
-        config=build.checkpoint.config,
+        config=config,
         limits=build.limits,
-        tp_size=build.tp_size,
-        disk_bytes=disk_bytes,
+        tp_size=tp_size,
+        # Converting and building each write the weights of every rank.
+        disk_bytes=len(steps) * tp_size * weight_bytes(config, tp_size),
+        host_bytes=host_bytes,
     )
-
-
-def _step_bytes(build: GpuBuild) -> int:
-    """Bytes that converting writes, and that building writes: the weights of every rank."""
-    return build.tp_size * weight_bytes(build.checkpoint.config, build.tp_size)
 
 
 def _check_batch(config: ServingConfig) -> None:

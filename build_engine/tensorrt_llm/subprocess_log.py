@@ -13,6 +13,7 @@ from pathlib import Path
 from build_engine.errors import HostError, ToolFailed
 from build_engine.signals import uninterrupted
 
+from .host import session_memory_mib
 from .known_failures import known_failure
 
 _SHOWN_LINES = 20
@@ -40,7 +41,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolUsage:
-    """What a finished run took; `host_mib` is the peak of its largest process."""
+    """What a finished run took: its peaks of host memory, all processes together, and of the fullest GPU's memory."""
 
     seconds: float
     host_mib: int
@@ -59,15 +60,17 @@ def run_tool(run: Run) -> ToolUsage:
     with run.log.open("w") as log:
         process = _start(run)
         try:
-            gpu_mib = _follow(run, process, log.write)
-            status, host_mib = _reap(process)
+            watch = _follow(run, process, log.write)
+            status, largest_mib = _reap(process)
         except BaseException:
             with uninterrupted():
                 end_group(process)
             raise
     if status:
         raise failed(run.what, run.command[0], status, run.log)
-    return ToolUsage(seconds=time.monotonic() - started, host_mib=host_mib, gpu_mib=gpu_mib)
+    # Samples may have missed the peak of one process, which the kernel reports.
+    host_mib = max(watch.host_mib, largest_mib)
+    return ToolUsage(seconds=time.monotonic() - started, host_mib=host_mib, gpu_mib=watch.gpu_mib)
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
@@ -98,10 +101,10 @@ def _start(run: Run) -> "subprocess.Popen[bytes]":
         raise HostError(f"{run.what}: {run.command[0]} cannot be started ({error.strerror})") from error
 
 
-def _follow(run: Run, process: "subprocess.Popen[bytes]", write: Callable[[str], object]) -> int:
-    """Show and log the output until it ends. Returns the most GPU memory seen, in MiB."""
+def _follow(run: Run, process: "subprocess.Popen[bytes]", write: Callable[[str], object]) -> "_Watch":
+    """Show and log the output until it ends. Returns the watch, with the most memory seen."""
     assert process.stdout is not None, "stdout is a pipe"
-    watch = _Watch(run)
+    watch = _Watch(run, process.pid)
     rest = b""
     with process.stdout as output, selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)
@@ -117,26 +120,35 @@ def _follow(run: Run, process: "subprocess.Popen[bytes]", write: Callable[[str],
                     write(text + "\n")
                     run.say(f"{run.what} | {text}")
                 if not data:
-                    return watch.gpu_mib
+                    return watch
             watch.look()
 
 
 class _Watch:
-    """Samples the GPU memory every few seconds, and shows a heartbeat every half minute."""
+    """Samples the memory in use every few seconds, and shows a heartbeat every half minute.
 
-    def __init__(self, run: Run) -> None:
+    The program runs in a session of its own, `session`. `gpu_mib` and `host_mib` are the most seen so far.
+    """
+
+    def __init__(self, run: Run, session: int) -> None:
         self._run = run
+        self._session = session
         self._started = self._last_heartbeat = self._last_sample = time.monotonic()
-        self.gpu_mib = run.gpu_memory_mib()
+        self.gpu_mib = self.host_mib = 0
+        self._sample()
 
     def look(self) -> None:
         now = time.monotonic()
         if now - self._last_sample > _MEMORY_SAMPLE_S:
             self._last_sample = now
-            self.gpu_mib = max(self.gpu_mib, self._run.gpu_memory_mib())
+            self._sample()
         if now - self._last_heartbeat > _HEARTBEAT_S:
             self._last_heartbeat = now
             self._run.say(_heartbeat(self._run, now - self._started, self.gpu_mib))
+
+    def _sample(self) -> None:
+        self.gpu_mib = max(self.gpu_mib, self._run.gpu_memory_mib())
+        self.host_mib = max(self.host_mib, session_memory_mib(self._session))
 
 
 def _heartbeat(run: Run, seconds: float, gpu_mib: int) -> str:

@@ -37,6 +37,9 @@ def test_the_engine_is_published_whole(host: GpuHost, tp_size: int) -> None:
     assert manifest["limits"] == {"max_batch_size": 256, "max_seq_len": 512, "max_num_tokens": 8192}
     assert (manifest["tensor_parallel_size"], manifest["sm"]) == (tp_size, 90)
     assert manifest["versions"] == {"tensorrt_llm": "1.2.1"}
+    for step in ("convert", "build"):
+        assert manifest["usage"][step].keys() == {"seconds", "host_mib", "gpu_mib"}
+        assert manifest["usage"][step]["host_mib"] > 10
     assert manifest["files"].keys() == published.keys() - {"manifest.json"}
     engine = json.loads(published["config.json"])["build_config"]
     assert (engine["max_batch_size"], engine["max_seq_len"], engine["max_num_tokens"]) == (256, 512, 8192)
@@ -65,6 +68,21 @@ def test_time_and_peak_memory_of_the_tools_are_kept_with_their_logs(host: GpuHos
         found = re.fullmatch(rf"{step}: \d+ s, at most (\d+) MiB of host and 565 MiB of GPU memory", usage)
         assert found, usage
         assert int(found[1]) > 10
+
+
+def test_what_a_build_took_is_not_compared(host: GpuHost, capsys: pytest.CaptureFixture[str]) -> None:
+    assert host.build() == 0
+    manifest_file = host.engine_dir / "manifest.json"
+    manifest = json.loads(manifest_file.read_text())
+    manifest["usage"]["build"]["host_mib"] += 1000
+    manifest_file.write_text(json.dumps(manifest))
+    capsys.readouterr()
+    assert host.build() == 0
+    assert "nothing changed" in capsys.readouterr().out
+    del manifest["usage"]  # as an earlier version of the build left it
+    manifest_file.write_text(json.dumps(manifest))
+    assert host.build() == 0
+    assert "nothing changed" in capsys.readouterr().out
 
 
 def test_tokenizer_info_has_every_token_in_the_order_of_ids(host: GpuHost) -> None:
@@ -241,11 +259,20 @@ def end_tools(version_dir: Path) -> None:
             continue
 
 
+def engine_of(host: GpuHost) -> dict[str, bytes]:
+    """The published files, without what differs between equal engines: the path of the timing cache, and the usage."""
+    here = str(host.directory).encode()
+    files = {name: content.replace(here, b"HOST") for name, content in contents(host.engine_dir).items()}
+    manifest = json.loads(files["manifest.json"])
+    del manifest["usage"]
+    return {**files, "manifest.json": json.dumps(manifest).encode()}
+
+
 @pytest.mark.parametrize("tp_size", [1, 2])
 def test_a_build_killed_at_any_step_goes_on_and_publishes_the_same_bytes(
     host: GpuHost, tmp_path: Path, splittable_checkpoint: Path, tp_size: int
 ) -> None:
-    uninterrupted = GpuHost(tmp_path / "uninterrupted", splittable_checkpoint)
+    uninterrupted = GpuHost(tmp_path / "calm", splittable_checkpoint)  # a path as long, for the sizes in the manifest
     for each in (host, uninterrupted):
         each.configure(tensor_parallel_size=tp_size)
     assert uninterrupted.build() == 0
@@ -261,7 +288,7 @@ def test_a_build_killed_at_any_step_goes_on_and_publishes_the_same_bytes(
         said = build.stderr.read()
     assert build.returncode == 0, said
     assert [step for step in STEPS if f"{step}: done already" in said] == list(STEPS)
-    assert contents(host.engine_dir) == contents(uninterrupted.engine_dir)
+    assert engine_of(host) == engine_of(uninterrupted)
     assert {path.name for path in host.engine_dir.parent.iterdir()} == {"engine", ".engine.work"}
 
 

@@ -58,6 +58,7 @@ def need(**changes: Any) -> Need:
         limits=limits,
         tp_size=1,
         disk_bytes=50 * GIB,
+        host_bytes={"converting": 51 * GIB, "building": 75 * GIB},
     )
     return replace(base, **changes)
 
@@ -83,7 +84,8 @@ def test_a_good_host_has_no_other_findings_than_ok() -> None:
         ({"cuda": (12, 9)}, {}, "failure", "driver", "CUDA 12.9; accepted: CUDA 13", "install driver 590"),
         ({"cuda": (13, 0)}, {}, "warning", "driver", "was built with 13.1", "prefer driver 590"),
         ({"host_free_bytes": 40 * GIB}, {}, "failure", "host memory", "40 GiB free", "add memory or swap"),
-        ({"host_free_bytes": 64 * GIB}, {}, "warning", "host memory", "about 51 GiB", "close other programs"),
+        ({"host_free_bytes": 64 * GIB}, {}, "failure", "host memory", "building takes about 75 GiB", "add memory"),
+        ({"host_free_bytes": 96 * GIB}, {}, "warning", "host memory", "converting takes about 51 GiB", "close other"),
         ({"disk_free_bytes": 49 * GIB}, {}, "failure", "disk", "49 GiB free; this build writes 50 GiB", "--work-dir"),
         ({"shm_bytes": 64 * 2**20}, {"tp_size": 2}, "failure", "/dev/shm", "0.1 GiB; NCCL hangs", "--shm-size 2g"),
         ({"tensorrt_llm": None}, {}, "failure", "tensorrt_llm", "not installed", "26.07-trtllm-python-py3"),
@@ -129,6 +131,50 @@ def test_each_problem_has_its_line_and_its_remedy(
     assert [(finding.level, finding.subject) for finding in problems] == [(level, subject)]
     assert text in problems[0].text
     assert remedy in problems[0].remedy
+
+
+def test_host_memory_is_that_of_the_steps_that_are_left() -> None:
+    facts = replace(GOOD, host_free_bytes=60 * GIB)
+    for host_bytes, level, text in (
+        ({"converting": 51 * GIB, "building": 75 * GIB}, "failure", "51 GiB, building takes about 75 GiB"),
+        ({"building": 75 * GIB}, "failure", "60 GiB free; building takes about 75 GiB"),
+        ({}, "ok", "60 GiB free; nothing is left to convert or build"),
+    ):
+        (finding,) = [
+            each for each in examine(facts, need(host_bytes=host_bytes), TOOLS) if each.subject == "host memory"
+        ]
+        assert finding.level == level
+        assert text in finding.text
+
+
+@pytest.mark.parametrize(
+    "version", ["1.2.1", "1.2.1.2604", "1.2.1.0.1", "1.2.1.post1", "1.2.1+cu130", "1.2.1.1+local.2"]
+)
+def test_builds_of_one_release_are_accepted(version: str) -> None:
+    findings = examine(replace(GOOD, tensorrt_llm=version), need(), TOOLS)
+    assert [str(finding) for finding in findings if finding.level != "ok"] == []
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        "1.2.0",
+        "1.2",
+        "1.2.10",
+        "1.2.1rc3",
+        "1.2.1.dev20260101",
+        "1.2.1a",
+        "1.2.1+",
+        "1.2.1 ",
+        "11.2.1",
+        "1.3.0",
+        "1.2.2",
+    ],
+)
+def test_any_other_release_is_refused_with_what_was_found(version: str) -> None:
+    (finding,) = [each for each in examine(replace(GOOD, tensorrt_llm=version), need(), TOOLS) if each.level != "ok"]
+    assert (finding.level, finding.subject) == ("failure", "tensorrt_llm")
+    assert finding.text == f"{version}; accepted: 1.2.1"
 
 
 def test_one_gpu_needs_neither_mpirun_nor_shared_memory() -> None:

@@ -9,7 +9,14 @@ import pytest
 from build_engine.__main__ import main
 from build_engine.mixtral import MixtralConfig, to_mixtral_config
 from build_engine.tensorrt_llm.gpus import GPUS, refusal
-from build_engine.tensorrt_llm.plan import Plan, make_plan, step_bytes, weight_bytes
+from build_engine.tensorrt_llm.plan import (
+    Plan,
+    build_host_bytes,
+    convert_host_bytes,
+    make_plan,
+    step_bytes,
+    weight_bytes,
+)
 from tests.tiny_mixtral import TINY
 
 GIB = 2**30
@@ -46,6 +53,17 @@ def plan_of(config: MixtralConfig, gpu: str, tp_size: int) -> Plan:
 )
 def test_weights_per_gpu(config: MixtralConfig, tp_size: int, weights: int) -> None:
     assert weight_bytes(config, tp_size) == weights
+
+
+# Converting: the whole source and one rank. Building: each rank three times, all at once. 4 GiB of temporaries.
+@pytest.mark.parametrize(
+    ("tp_size", "convert_gib", "build_gib"), [(1, 50.9, 74.4), (2, 39.3, 75.2), (4, 33.5, 76.6), (8, 30.6, 79.6)]
+)
+def test_host_memory_of_converting_and_building(
+    config: MixtralConfig, tp_size: int, convert_gib: float, build_gib: float
+) -> None:
+    assert convert_host_bytes(config, tp_size) / GIB == pytest.approx(convert_gib, abs=0.1)
+    assert build_host_bytes(config, tp_size) / GIB == pytest.approx(build_gib, abs=0.1)
 
 
 # 2 (keys, values) x 32 layers x 8 heads x 128 x 2 bytes = 131,072; a GPU of n holds the n-th part.

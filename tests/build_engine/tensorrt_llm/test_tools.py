@@ -1,13 +1,15 @@
 """The commands for NVIDIA's tools, the explanations of their failures, and how Triton is started."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from build_engine.model_config import Limits
+from build_engine.tensorrt_llm import subprocess_log
 from build_engine.tensorrt_llm.commands import Toolchain, build_command, convert_command, serve_command
 from build_engine.tensorrt_llm.known_failures import known_failure
-from build_engine.tensorrt_llm.subprocess_log import failed
+from build_engine.tensorrt_llm.subprocess_log import Run, failed, run_tool
 
 LIMITS = Limits(max_batch_size=256, max_seq_len=32768, max_num_tokens=8192)
 
@@ -90,6 +92,37 @@ def test_a_reason_is_found_above_the_lines_that_are_shown(tmp_path: Path) -> Non
     failure = failed("smoke", "tritonserver", 1, log)
     assert "build and serve in the same image" in str(failure)
     assert failure.last_lines == [f"| option {number} |" for number in range(80, 100)]
+
+
+PARENT_AND_CHILD = """
+import subprocess, sys, time
+held = bytearray(60 << 20)
+held[::4096] = bytes([1]) * len(held[::4096])
+if len(sys.argv) == 1:
+    child = subprocess.Popen([sys.executable, __file__, "child"])
+    time.sleep(2)
+    child.kill()
+else:
+    time.sleep(60)
+"""
+
+
+def test_host_memory_is_that_of_all_processes_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The builder starts a process for each rank."""
+    monkeypatch.setattr(subprocess_log, "_MEMORY_SAMPLE_S", 0.0)
+    program = tmp_path / "program.py"
+    program.write_text(PARENT_AND_CHILD)
+    run = Run(
+        what="build",
+        command=[sys.executable, str(program)],
+        log=tmp_path / "log",
+        output=tmp_path,
+        say=lambda _: None,
+        gpu_memory_mib=lambda: 7,
+    )
+    usage = run_tool(run)
+    assert 120 < usage.host_mib < 400
+    assert usage.gpu_mib == 7
 
 
 def test_an_unknown_failure_is_not_explained() -> None:
