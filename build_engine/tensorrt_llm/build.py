@@ -142,7 +142,8 @@ class _Steps:
         num_layers = checkpoint.config.num_hidden_layers
         self._work.say(f"verify: comparing {num_layers} layers with the source")
         with progress("verify", num_layers, " layers") as advance:
-            verify(checkpoint, trtllm_checkpoint, self._build.tp_size, self._sm, advance)
+            warnings = verify(checkpoint, trtllm_checkpoint, self._build.tp_size, self._sm, advance)
+        self._warn(VERIFY, warnings)
         return {}
 
     def _run_builder(self, trtllm_checkpoint: Path, output: Path) -> dict[str, Any]:
@@ -150,8 +151,12 @@ class _Steps:
         cache = self._work.path / _TIMING_CACHE
         command = build_command(build.tools, trtllm_checkpoint, output, cache, build.limits, build.tp_size)
         usage = self._run(BUILD, command, output)
-        check_engine(output, build.checkpoint.config, build.limits, build.tp_size)
+        self._warn(BUILD, check_engine(output, build.checkpoint.config, build.limits, build.tp_size))
         return {"usage": usage}
+
+    def _warn(self, what: str, warnings: list[str]) -> None:
+        for warning in warnings:
+            self._work.say(f"{what}: warning: {warning}")
 
     def _run(self, what: str, command: list[str], output: Path) -> dict[str, Any]:
         self._work.say(f"{what}: {' '.join(command)}")

@@ -20,6 +20,8 @@ from build_engine.checkpoint import spec_of
 from build_engine.errors import ConversionError
 from build_engine.mixtral import MixtralConfig, TensorSpec
 
+from .config_check import compare_config, lookup
+from .expected_config import converted_config
 from .layout import constant_tensors, rank_tensors
 
 CONFIG = "config.json"
@@ -102,8 +104,11 @@ def _open(stack: ExitStack, file: Path, tp_size: int) -> RankFile:
         raise ConversionError(f"{file.name}: truncated or not a safetensors file ({error})") from error
 
 
-def check_config(directory: Path, config: MixtralConfig, tp_size: int) -> None:
-    """Raises ConversionError when the converter's config.json is of another model, quantisation or split."""
+def check_config(directory: Path, config: MixtralConfig, tp_size: int) -> list[str]:
+    """Raises ConversionError when the converter's config.json is of another model, quantisation or split.
+
+    Returns warnings: fields that this build does not know, and that are off.
+    """
     try:
         fields = json.loads((directory / CONFIG).read_bytes())
     except (OSError, ValueError) as error:
@@ -113,48 +118,10 @@ def check_config(directory: Path, config: MixtralConfig, tp_size: int) -> None:
             f"{CONFIG}: quantization.quant_algo is null; the converter dropped the quantisation silently;"
             " accepted: W4A16_GPTQ, as which AutoAWQ is served"
         )
-    for path, accepted in expected_config(config, tp_size).items():
-        if (found := lookup(fields, path)) != accepted:
-            raise ConversionError(f"{CONFIG}: {path} is {found!r}; accepted: {accepted!r}")
-
-
-def expected_config(config: MixtralConfig, tp_size: int) -> dict[str, object]:
-    """Field paths and values of a Mixtral from AutoAWQ. Source: models/llama/config.py of TensorRT-LLM 1.2."""
-    return {
-        "architecture": "MixtralForCausalLM",
-        "dtype": "float16",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "head_size": config.head_dim,
-        # "silu" would make TensorRT-LLM take half of each expert's first matrix.
-        "hidden_act": "swiglu",
-        "norm_epsilon": config.rms_norm_eps,
-        "rotary_base": config.rope_theta,
-        "moe.num_experts": config.num_local_experts,
-        "moe.top_k": config.num_experts_per_tok,
-        "moe.normalization_mode": 1,
-        "quantization.quant_algo": "W4A16_GPTQ",
-        "quantization.kv_cache_quant_algo": None,
-        "quantization.group_size": config.group_size,
-        "quantization.has_zero_point": True,
-        "quantization.pre_quant_scale": False,
-        "mapping.world_size": tp_size,
-        "mapping.tp_size": tp_size,
-        "mapping.pp_size": 1,
-        "mapping.moe_tp_size": tp_size,
-        "mapping.moe_ep_size": 1,
-    }
-
-
-def lookup(fields: object, path: str) -> object:
-    """The value at a dotted path of nested objects; None where it ends early."""
-    for name in path.split("."):
-        fields = fields.get(name) if isinstance(fields, Mapping) else None
-    return fields
+    comparison = compare_config(fields, converted_config(config, tp_size))
+    if comparison.problem:
+        raise ConversionError(f"{CONFIG}: {comparison.problem}")
+    return [f"{CONFIG}: {warning}" for warning in comparison.warnings]
 
 
 def _padding(found: TensorSpec, expected: TensorSpec) -> str:

@@ -31,12 +31,12 @@ _MAX_WORKERS = 8
 """Experts that are compared at once. Each takes about 0.4 GB of memory for a Mixtral-8x7B."""
 
 
-def verify(checkpoint: Checkpoint, directory: Path, tp_size: int, sm: int, advance: Callable[[int], None]) -> None:
+def verify(checkpoint: Checkpoint, directory: Path, tp_size: int, sm: int, advance: Callable[[int], None]) -> list[str]:
     """Raises ConversionError for the first tensor that is not the source's, as a GPU of architecture `sm` reads it.
 
-    `advance` is called with 1 after each layer.
+    `advance` is called with 1 after each layer. Returns warnings of `check_config`.
     """
-    check_config(directory, checkpoint.config, tp_size)
+    warnings = check_config(directory, checkpoint.config, tp_size)
     workers = min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
     with open_ranks(directory, checkpoint.config, tp_size) as ranks, ThreadPoolExecutor(workers) as pool:
         verifier = _Verifier(checkpoint, ranks, sm)
@@ -45,6 +45,7 @@ def verify(checkpoint: Checkpoint, directory: Path, tp_size: int, sm: int, advan
         for layer in range(checkpoint.config.num_hidden_layers):
             _run_all(pool, verifier.layer_checks(layer))
             advance(1)
+    return warnings
 
 
 def _run_all(pool: ThreadPoolExecutor, checks: Iterable[Callable[[], None]]) -> None:

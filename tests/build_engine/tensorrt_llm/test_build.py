@@ -85,6 +85,18 @@ def test_what_a_build_took_is_not_compared(host: GpuHost, capsys: pytest.Capture
     assert "nothing changed" in capsys.readouterr().out
 
 
+def test_an_unknown_field_of_a_newer_release_is_a_warning(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOUBLE_FAULT", "newer_release")
+    assert host.build() == 0
+    said = capsys.readouterr().err.splitlines()
+    ignored = "new_option is None; this build does not know the field and ignores it"
+    assert f"verify: warning: config.json: {ignored}" in said
+    assert f"build: warning: engine config.json: pretrained_config.{ignored}" in said
+    assert f"build: warning: engine config.json: build_config.{ignored}" in said
+
+
 def test_tokenizer_info_has_every_token_in_the_order_of_ids(host: GpuHost) -> None:
     assert host.build() == 0
     info = json.loads(host.published()["xgrammar_tokenizer_info.json"])

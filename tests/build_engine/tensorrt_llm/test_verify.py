@@ -49,7 +49,7 @@ def problem(source: Checkpoint, directory: Path, tp_size: int = 1, sm: int = 90)
 @pytest.mark.parametrize(("gpu", "sm"), [(H100, 90), (A100, 80)])
 def test_a_faithful_conversion_passes(source: Checkpoint, convert: Convert, gpu: str, sm: int, tp_size: int) -> None:
     layers: list[int] = []
-    verify(source, convert(source, gpu, tp_size), tp_size, sm, layers.append)
+    assert verify(source, convert(source, gpu, tp_size), tp_size, sm, layers.append) == []
     assert layers == [1, 1]
 
 
@@ -107,7 +107,7 @@ def test_no_correct_conversion_is_refused(
     variant: Callable[[str], Checkpoint], convert: Convert, name: str, tp_size: int
 ) -> None:
     checkpoint = variant(name)
-    verify(checkpoint, convert(checkpoint, H100, tp_size), tp_size, 90, lambda _: None)
+    assert verify(checkpoint, convert(checkpoint, H100, tp_size), tp_size, 90, lambda _: None) == []
 
 
 def test_a_router_that_went_through_float16_is_found(
