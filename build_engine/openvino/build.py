@@ -68,7 +68,8 @@ def _write_engine(checkpoint: Checkpoint, directory: Path) -> None:
     with progress("weights", engine_bytes(checkpoint.config), "B") as advance:
         write_ir(checkpoint, directory, advance)
     _write_guide_checker(checkpoint.config, directory / "guide_checker")
-    write_tokenizer(checkpoint, directory)
+    # Apart from tokenizer_config.json: GenAI would read that too, and fails where a special token in it is an object.
+    write_tokenizer(checkpoint, directory / "tokenizer")
 
 
 @dataclass(frozen=True)

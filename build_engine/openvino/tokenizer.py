@@ -23,7 +23,7 @@ _BYTE_PIECE = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
 
 
 def write_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
-    """Raises CheckpointError for a tokenizer that OpenVINO cannot convert."""
+    """Write both models into `directory`, which it makes. Raises CheckpointError for what OpenVINO cannot convert."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # transformers would warn that PyTorch is absent
     from openvino_tokenizers import convert_tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -40,6 +40,7 @@ def write_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
         raise CheckpointError(
             f"{TOKENIZER}: cannot be converted ({error}); accepted: a tokenizer that OpenVINO knows"
         ) from error
+    directory.mkdir()
     save_model(encoder, directory / "openvino_tokenizer.xml")
     save_model(decoder, directory / "openvino_detokenizer.xml")
 

@@ -66,7 +66,8 @@ def test_a_published_engine_has_everything_that_serving_needs(
     assert repository.manifest["files"].keys() == {
         *("openvino_model.xml", "openvino_model.bin"),
         *("guide_checker/openvino_model.xml", "guide_checker/openvino_model.bin"),
-        *("openvino_tokenizer.xml", "openvino_tokenizer.bin", "openvino_detokenizer.xml", "openvino_detokenizer.bin"),
+        *("tokenizer/openvino_tokenizer.xml", "tokenizer/openvino_tokenizer.bin"),
+        *("tokenizer/openvino_detokenizer.xml", "tokenizer/openvino_detokenizer.bin"),
         *("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"),
     }
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"):

@@ -29,7 +29,10 @@ def write_chatml_tokenizer(directory: Path) -> None:
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     tokenizer.save(str(directory / "tokenizer.json"))
-    config = {"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>", "special": True}}
+    config = {
+        "bos_token": "<|im_start|>",
+        "eos_token": {"__type": "AddedToken", "content": "<|im_end|>", "special": True},
+    }
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
     (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))

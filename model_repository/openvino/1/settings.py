@@ -58,7 +58,7 @@ def open_pipeline(settings: EngineSettings) -> genai.ContinuousBatchingPipeline:
     scheduler.num_kv_blocks = settings.num_kv_blocks
     scheduler.enable_prefix_caching = True
     properties = {**DEVICE_PROPERTIES, "DYNAMIC_QUANTIZATION_GROUP_SIZE": settings.dynamic_quantization_group_size}
-    tokenizer = genai.Tokenizer(settings.engine_dir)
+    tokenizer = genai.Tokenizer(settings.engine_dir / "tokenizer")
     return genai.ContinuousBatchingPipeline(settings.engine_dir, tokenizer, scheduler, "CPU", **properties)
 
 
