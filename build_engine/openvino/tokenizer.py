@@ -31,8 +31,6 @@ def write_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint.path)
         end_tokens = checkpoint.end_tokens
-        # GenAI's grammars end with the tokenizer's eos_token, so it must be the end_id that requests send.
-        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end_tokens.end_id)
         encoder, decoder = convert_tokenizer(tokenizer, with_detokenizer=True)
         special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
         _spell_out(decoder, {*special, end_tokens.end_id, *end_tokens.other_end_ids})
