@@ -122,7 +122,8 @@ def input_order(inputs: int) -> Int64:
     """
     row = np.arange(inputs)
     row = row - row % 8 + _NIBBLE_ORDER[row % 8]
-    return row - row % 32 + _ROW_ORDER[row % 32]
+    order: Int64 = row - row % 32 + _ROW_ORDER[row % 32]
+    return order
 
 
 def channel_bytes(packed: Uint8, channel: int, *, interleaved: bool) -> Uint8:

@@ -99,10 +99,12 @@ import subprocess, sys, time
 held = bytearray(60 << 20)
 held[::4096] = bytes([1]) * len(held[::4096])
 if len(sys.argv) == 1:
-    child = subprocess.Popen([sys.executable, __file__, "child"])
+    child = subprocess.Popen([sys.executable, __file__, "child"], stdout=subprocess.PIPE)
+    child.stdout.readline()
     time.sleep(2)
     child.kill()
 else:
+    print("held", flush=True)
     time.sleep(60)
 """
 
@@ -110,6 +112,7 @@ else:
 def test_host_memory_is_that_of_all_processes_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The builder starts a process for each rank."""
     monkeypatch.setattr(subprocess_log, "_MEMORY_SAMPLE_S", 0.0)
+    monkeypatch.setattr(subprocess_log, "_POLL_S", 0.1)
     program = tmp_path / "program.py"
     program.write_text(PARENT_AND_CHILD)
     run = Run(
