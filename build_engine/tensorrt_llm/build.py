@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from build_engine.checkpoint import TOKENIZER, Checkpoint
+from build_engine.checkpoint import Checkpoint
 from build_engine.errors import ConversionError, RepositoryError
 from build_engine.model_config import read_serving_config
 from build_engine.progress import progress
@@ -20,7 +20,9 @@ from .gpu_build import BUILD, CONVERT, VERIFY, GpuBuild
 from .gpus import is_interleaved
 from .host import gpu_memory_mib
 from .preflight import check_host, check_inputs
-from .smoke_test import SmokeTest, smoke
+from .smoke_test.answers import is_known
+from .smoke_test.run import SmokeTest, smoke
+from .smoke_test.triton import Serving
 from .subprocess_log import Run, run_tool, show
 from .tokenizer_info import write_tokenizer_info
 from .verify import verify
@@ -119,11 +121,7 @@ class _Steps:
             for name in ("config.json", *(f"rank{rank}.engine" for rank in range(self._build.tp_size))):
                 _link(engine / name, stage / name)
             write_tokenizer_info(checkpoint, stage)
-            self._work.say("smoke: starting Triton on the engine")
-            answer, alike = smoke(self._smoke_test(stage), self._build.tools)
-            self._work.say(
-                f"smoke: {len(answer.token_ids)} tokens, twice alike for {alike}, at {answer.tokens_per_s:.1f} tokens/s"
-            )
+            smoke(self._smoke_test(stage), self._build.tools, self._work.say)
 
     def _report(self, step: str) -> dict[str, Any]:
         """The facts that a finished step left, in this build or in an earlier one."""
@@ -176,16 +174,15 @@ class _Steps:
         return asdict(usage)
 
     def _smoke_test(self, stage: Path) -> SmokeTest:
-        checkpoint = self._build.checkpoint
-        return SmokeTest(
+        serving = Serving(
             engine_dir=stage,
             config=self._build.config,
-            tokenizer_json=checkpoint.path / TOKENIZER,
-            vocab_size=checkpoint.config.vocab_size,
             tp_size=self._build.tp_size,
             directory=self._work.path / "smoke",
             keep_open=(self._lock,),
         )
+        checkpoint = self._build.checkpoint
+        return SmokeTest(serving=serving, checkpoint=checkpoint, judged=is_known(checkpoint))
 
 
 def _link(source: Path, target: Path) -> None:
