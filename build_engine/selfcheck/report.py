@@ -34,7 +34,7 @@ class Line:
 
     def __str__(self) -> str:
         cost = f" ({self.cost})" if self.cost else ""
-        return f"{self.status:<9}  {self.subject:<37}  {self.text}{cost}"
+        return f"{self.status:<9}  {self.subject:<40}  {self.text}{cost}"
 
 
 class Report:
