@@ -14,7 +14,8 @@ class KnownFailure:
 
 
 HOST_MEMORY_REMEDY = (
-    "the converter holds the source and a converted rank in memory: add memory or swap, or raise the limit"
+    "the converter holds the source and a converted rank in memory, the builder the weights and the engines:"
+    " add memory or swap, or raise the container's limit (ENGINE_MEMORY)"
 )
 KNOWN_FAILURES = (
     KnownFailure(
