@@ -9,13 +9,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from google.protobuf import json_format, text_format
+from tokenizers import Tokenizer
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from tests.e2e.conftest import ROOT, SEED_MODEL, Server, running, wait_for
+from build_engine.checkpoint import TOKENIZER, open_checkpoint
+from build_engine.errors import EngineError
+from build_engine.tensorrt_llm.smoke_test.answers import HOUSE, check_answers
+from build_engine.tensorrt_llm.smoke_test.cancel import check_cancel
+from build_engine.tensorrt_llm.smoke_test.client import Client
+from build_engine.tensorrt_llm.smoke_test.inputs import check_guided, check_inputs
+from build_engine.tensorrt_llm.smoke_test.model import Model
+from tests.e2e.conftest import MAX_SEQ_LEN, ROOT, SEED_MODEL, Server, running, wait_for
 
 SHIPPED = ROOT / "model_repository" / "tensorrt_llm" / "config.pbtxt"
 OLDER_NAMES = {"seed": "random_seed", "min_tokens": "min_length"}
@@ -152,3 +161,44 @@ def test_a_client_that_disconnects_frees_its_slot(gpu_contract: Server) -> None:
         wait_for(lambda: gpu_contract.active() == 1, "the request to be counted")
     wait_for(lambda: gpu_contract.active() == 0, "the slot to be freed")
     assert time.monotonic() - started < uninterrupted_s / 2, "the engine went on to the end"
+
+
+NOT_ON_A_CPU = {"embedding_bias", "return_perf_metrics", "stop"}
+"""Inputs that the GPU model declares and the CPU engine behind it does not read, or not completely."""
+
+
+@pytest.fixture
+def smoke_model(gpu_contract: Server, names: dict[str, str], tiny_checkpoint: Path) -> Model:
+    """The served model as the smoke test of a GPU build sees it."""
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    optional = {tensor.name for tensor in parse(SHIPPED).input if tensor.optional}
+    return Model(
+        client=Client(http_port=port_of(gpu_contract.triton), metrics_port=port_of(gpu_contract.metrics)),
+        tokenizer=Tokenizer.from_file(str(tiny_checkpoint / TOKENIZER)),
+        vocab_size=checkpoint.config.vocab_size,
+        end_tokens=checkpoint.end_tokens,
+        max_seq_len=MAX_SEQ_LEN,
+        optional=frozenset(optional - NOT_ON_A_CPU - names.keys()),
+    )
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def test_the_smoke_test_of_a_build_passes_on_a_real_engine(smoke_model: Model) -> None:
+    """All of it that the CPU engine can answer. Its weights are random, so its answers are shown and not judged."""
+    request = smoke_model.request(HOUSE.text, return_log_probs=True)
+    *_, idle = check_cancel(smoke_model, request, smoke_model.generate(request))
+    assert idle.startswith("cancel: no request is active ")
+    assert len(list(check_answers(smoke_model, judged=False))) == 4
+    assert any(line.startswith("answered with each input: end_id, ") for line in check_inputs(smoke_model))
+    (guided,) = check_guided(smoke_model)
+    assert guided.endswith(", ended by the grammar")
+
+
+def test_the_smoke_test_of_a_build_refuses_random_weights(smoke_model: Model) -> None:
+    with pytest.raises(EngineError, match=r"has a mean log probability of -[4-9].*; accepted: at least -1\.5"):
+        list(check_answers(smoke_model, judged=True))
