@@ -137,6 +137,9 @@ def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]
         "streaming": True,
     }
     for field, names in _OPTIONAL_INPUTS.items():
+        if field == "min_tokens" and params.ignore_eos:
+            # Nothing ends the answer early, and TensorRT-LLM would write to the logit of token -1 (penaltyKernels.cu).
+            continue
         if (value := getattr(params, field)) is not None:
             name = next(name for name in names if name in engine.inputs)
             tensors[name] = value

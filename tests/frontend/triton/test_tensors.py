@@ -56,6 +56,12 @@ def test_ignore_eos_sends_no_end_token() -> None:
     assert tensors(ignore_eos=True)["end_id"] == -1
 
 
+def test_min_tokens_is_not_sent_where_no_token_ends_the_answer() -> None:
+    """TensorRT-LLM bans the end token until then, by its id: -1 is in front of the logits."""
+    assert tensors(min_tokens=5)["min_tokens"] == 5
+    assert "min_tokens" not in tensors(min_tokens=5, ignore_eos=True)
+
+
 def test_every_sampling_parameter_has_its_tensor() -> None:
     params: dict[str, Any] = {
         "repetition_penalty": 1.1,
