@@ -16,8 +16,10 @@ FROM ${TRITON_IMAGE}
 # Images after 26.07 may lack this backend: TensorRT-LLM has removed engines.
 RUN test -d /opt/tritonserver/backends/tensorrtllm || { echo "this image serves no TensorRT-LLM engines"; exit 1; }
 RUN python3 -m venv --without-pip /opt/build_engine
-COPY --from=packages /packages /opt/build_engine/lib/python3.12/site-packages
-RUN /opt/build_engine/bin/python -m build_engine build --help > /dev/null
+COPY --from=packages /packages /opt/build_engine/packages
+RUN cd /opt/build_engine \
+    && echo "$PWD/packages" > "$(bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages.pth" \
+    && bin/python -m build_engine build --help > /dev/null
 COPY --chmod=755 docker/triton-entrypoint.sh /usr/local/bin/triton-entrypoint
 # The user `triton-server` of NVIDIA's image.
 USER 1000:1000

@@ -33,7 +33,8 @@ def test_each_profile_starts_its_services() -> None:
 def test_triton_publishes_no_port_and_has_internal_networks_only(name: str) -> None:
     service = SERVICES[name]
     assert not {"ports", "expose", "network_mode", "links"} & service.keys()
-    assert all(COMPOSE["networks"][network] == {"internal": True} for network in service["networks"])
+    hidden = {"internal": True, "driver_opts": {"com.docker.network.bridge.inhibit_ipv4": "true"}}
+    assert all(COMPOSE["networks"][network] == hidden for network in service["networks"])
 
 
 @pytest.mark.parametrize("name", TRITONS)
