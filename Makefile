@@ -10,6 +10,8 @@ SELFCHECK ?= yes
 CONCURRENCY ?= 1:33:8
 REQUESTS ?= 64
 URL ?= http://127.0.0.1:8000
+# Profiles that `make rehearsal` tries.
+REHEARSAL ?= cpu gpu
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -27,7 +29,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check table bench quality demo cpu-engine plan images selfcheck engine doctor up down logs perf \
-	aiperf clean
+	aiperf rehearsal clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -127,6 +129,9 @@ aiperf: .cache/aiperf/bin/aiperf  ## run aiperf on the OpenAI API at URL, with t
 		--concurrency 8 --request-count $(REQUESTS) --warmup-request-count 4 \
 		--synthetic-input-tokens-mean 256 --output-tokens-mean 64 \
 		--extra-inputs ignore_eos:true --extra-inputs min_tokens:64 --extra-inputs temperature:0
+
+rehearsal: $(INSTALLED)  ## try the containers on a Docker daemon, with stand-ins for what is NVIDIA's (REHEARSAL=cpu)
+	$(BIN)/python -m pytest --verbose --capture=no --tb=short $(addprefix tests/rehearsal/,$(addsuffix _profile.py,$(REHEARSAL)))
 
 clean:  ## remove what was built: environment, caches, engines
 	rm -rf .venv .cache build model_repository/*/1/engine model_repository/*/1/.engine.*
