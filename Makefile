@@ -37,8 +37,8 @@ help:  ## list the targets
 run: cpu-engine  ## serve on this machine's CPU: the demo model, or CHECKPOINT=DIR (OPTIONS="--port 9000 ...")
 	@exec $(BIN)/python -m frontend.local $(OPTIONS)
 
-test: demo  ## run all tests, against a real Triton
-	$(BIN)/python -m pytest $(TESTS)
+test: demo  ## run all tests, against a real Triton, and report their coverage (TESTS=PATH runs a part)
+	$(BIN)/python -m pytest $(or $(TESTS),--cov)
 
 check: $(INSTALLED)  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
