@@ -159,7 +159,7 @@ def test_an_answer_of_one_gpu_is_completed(container: Container) -> None:
 
 
 def test_the_stand_in_for_mpirun_kills_its_ranks_as_open_mpi_does(container: Container) -> None:
-    command = [container.bin / "mpirun", "--bind-to", "none", "-n", "2", container.bin / "tritonserver"]
+    command = [str(container.bin / "mpirun"), "--bind-to", "none", "-n", "2", str(container.bin / "tritonserver")]
     with subprocess.Popen(
         command, env=container.variables(ANSWERING="yes"), stdout=subprocess.PIPE, text=True
     ) as process:
