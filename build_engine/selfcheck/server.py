@@ -1,12 +1,9 @@
 """Serve a tiny engine through the container's entry point, as the service `triton` does, but on loopback."""
 
-import http.client
 import os
 import re
 import signal
-import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +13,8 @@ from pathlib import Path
 from build_engine.errors import EngineError, HostError
 from build_engine.signals import uninterrupted
 from build_engine.tensorrt_llm.smoke_test.client import MODEL, Client
-from build_engine.tensorrt_llm.subprocess_log import end_group, failed
+from build_engine.tensorrt_llm.smoke_test.triton import free_ports, wait_until_ready
+from build_engine.tensorrt_llm.subprocess_log import end_group
 
 ENTRYPOINT = Path("/usr/local/bin/triton-entrypoint")
 """Where the image has docker/triton-entrypoint.sh."""
@@ -24,7 +22,6 @@ EXIT_TIMEOUT_S = 30.0
 """How long the entry point lets Triton finish its answers."""
 _START_TIMEOUT_S = 600.0
 """The engine has a few megabytes; what takes time is loading libraries and, with several GPUs, connecting them."""
-_POLL_S = 0.1
 _HTTP_TIMEOUT_S = 10.0
 
 
@@ -62,7 +59,7 @@ def serve(entrypoint: Path, repository: Path, log: Path) -> Iterator[Server]:
 
     Raises HostError when it cannot be started, ToolFailed when it ends, EngineError when it is not ready in time.
     """
-    http_port, metrics_port = _free_ports()
+    http_port, metrics_port = free_ports()
     command = [
         str(entrypoint),
         *(f"--http-address=127.0.0.1 --http-port={http_port}".split()),
@@ -71,7 +68,7 @@ def serve(entrypoint: Path, repository: Path, log: Path) -> Iterator[Server]:
     process = _start(command, repository, log)
     server = Server(Client(http_port=http_port, metrics_port=metrics_port), process)
     try:
-        _wait_until_ready(server, log)
+        wait_until_ready(process, server.client, log, step="serve", timeout_s=_START_TIMEOUT_S)
         yield server
     finally:
         if process.poll() is None:
@@ -101,24 +98,3 @@ def _start(command: list[str], repository: Path, log: Path) -> "subprocess.Popen
             )
         except OSError as error:
             raise HostError(f"{command[0]} cannot be started ({error.strerror})") from error
-
-
-def _wait_until_ready(server: Server, log: Path) -> None:
-    give_up = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < give_up:
-        if (status := server.process.poll()) is not None:
-            raise failed("serve", "tritonserver", status, log)
-        try:
-            if server.client.is_ready():
-                return
-        except (OSError, http.client.HTTPException):
-            pass
-        time.sleep(_POLL_S)
-    raise EngineError(f"Triton did not load the engine within {_START_TIMEOUT_S:.0f} s; its log is {log}")
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as http_socket, socket.socket() as metrics_socket:
-        for probe in (http_socket, metrics_socket):
-            probe.bind(("127.0.0.1", 0))
-        return http_socket.getsockname()[1], metrics_socket.getsockname()[1]

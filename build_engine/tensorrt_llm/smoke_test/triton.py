@@ -18,6 +18,8 @@ from build_engine.tensorrt_llm.tokenizer_info import XGRAMMAR_TOKENIZER_INFO
 
 from .client import MODEL, Client, NoAnswer
 
+_STEP = "smoke"
+"""In front of messages about the process."""
 _START_TIMEOUT_S = 1800.0
 """Reading an engine of 25 GB from a slow disk takes minutes."""
 _DEATH_TIMEOUT_S = 5.0
@@ -46,16 +48,16 @@ def serving(settings: Serving, tools: Toolchain) -> Iterator[Client]:
     Raises HostError when it cannot be started, ToolFailed when it ends, also in the block, and EngineError when it does
     not load the engine in time.
     """
-    http_port, metrics_port = _free_ports()
+    http_port, metrics_port = free_ports()
     command = serve_command(tools, write_repository(settings), settings.tp_size, http_port, metrics_port)
     log = settings.directory / "triton.log"
     client = Client(http_port=http_port, metrics_port=metrics_port)
     process = _start(command, log, settings.keep_open)
     try:
-        _wait_until_ready(process, client, log)
+        wait_until_ready(process, client, log, step=_STEP, timeout_s=_START_TIMEOUT_S)
         yield client
     except NoAnswer:
-        _raise_if_ended(process, log, _DEATH_TIMEOUT_S)
+        _raise_if_ended(process, log, _STEP, _DEATH_TIMEOUT_S)
         raise
     finally:
         with uninterrupted():
@@ -88,31 +90,38 @@ def _start(command: list[str], log: Path, keep_open: tuple[int, ...]) -> "subpro
                 pass_fds=keep_open,
             )
         except OSError as error:
-            raise HostError(f"smoke: {command[0]} cannot be started ({error.strerror})") from error
+            raise HostError(f"{_STEP}: {command[0]} cannot be started ({error.strerror})") from error
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", client: Client, log: Path) -> None:
-    give_up = time.monotonic() + _START_TIMEOUT_S
+def wait_until_ready(
+    process: "subprocess.Popen[bytes]", client: Client, log: Path, *, step: str, timeout_s: float
+) -> None:
+    """Return when Triton has the model ready.
+
+    Raises ToolFailed when the process ends, with `step` in front of its message, EngineError after `timeout_s`.
+    """
+    give_up = time.monotonic() + timeout_s
     while time.monotonic() < give_up:
-        _raise_if_ended(process, log)
+        _raise_if_ended(process, log, step)
         try:
             if client.is_ready():
                 return
         except (OSError, http.client.HTTPException):
             pass
         time.sleep(_POLL_S)
-    raise EngineError(f"Triton did not load the engine within {_START_TIMEOUT_S:.0f} s; its log is {log}")
+    raise EngineError(f"Triton did not load the engine within {timeout_s:.0f} s; its log is {log}")
 
 
-def _raise_if_ended(process: "subprocess.Popen[bytes]", log: Path, timeout_s: float = 0.0) -> None:
+def _raise_if_ended(process: "subprocess.Popen[bytes]", log: Path, step: str, timeout_s: float = 0.0) -> None:
     try:
         status = process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         return
-    raise failed("smoke", "tritonserver", status, log)
+    raise failed(step, "tritonserver", status, log)
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
+    """Two ports of loopback that nothing listens on: for HTTP and for metrics."""
     with socket.socket() as http_socket, socket.socket() as metrics_socket:
         for probe in (http_socket, metrics_socket):
             probe.bind(("127.0.0.1", 0))
