@@ -3,11 +3,14 @@
 NVIDIA's image, its toolkit and the GPUs are stand-ins: images/nvidia.Dockerfile says of what they are made.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from build_engine.selfcheck.gpu_part import subjects
+from build_engine.selfcheck.run import REPORT, WORK_DIR
 from tests.rehearsal.api import Api
 from tests.rehearsal.checkout import PROJECT, Checkout, say
 from tests.rehearsal.containers import REACHED, Containers, wait_for
@@ -19,8 +22,9 @@ TRUE = ["--entrypoint", "true", f"{PROJECT}-nvidia"]
 """A container that ends at once."""
 MEMLOCK = "memlock=-1"
 """As in compose.yaml."""
-NO_SELFCHECK = "SELFCHECK=no"
-"""It compares files of NVIDIA's package, which the stand-in does not have."""
+DIGESTS = "sha256: "
+"""Lines of the self check's report about files of which it has no digest to compare with: they are `not known`."""
+PASSED_BEFORE = "selfcheck: this image has passed on these GPUs before"
 TP_1 = 'key: "tensor_parallel_size", value: { string_value: "1" }'
 
 
@@ -48,12 +52,13 @@ def gpus(request: pytest.FixtureRequest, stand_in: None, checkout: Checkout, che
     if count == 1:
         checkout.make("plan", named, "GPU=h100-80g")
         checkout.make("images")
+        assert "no Docker here" not in checkout.make("selfcheck")
         assert "failure" not in checkout.make("doctor", named)
-        checkout.make("engine", named, NO_SELFCHECK)
+        assert PASSED_BEFORE in checkout.make("engine", named)
     else:
         config = checkout.directory / "model_repository" / "tensorrt_llm" / "config.pbtxt"
         edit(config, TP_1, TP_1.replace('"1"', f'"{count}"'))
-        checkout.make("down", "engine", named, NO_SELFCHECK)
+        assert PASSED_BEFORE in checkout.make("down", "engine", named)
     checkout.make("up")
     yield count
     checkout.make("down")
@@ -63,6 +68,27 @@ def edit(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert text.count(old) == 1
     file.write_text(text.replace(old, new))
+
+
+def test_the_self_check_passes(gpus: int, checkout: Checkout) -> None:
+    """It checks one GPU and two in the same run, before the engine is built."""
+    report = selfcheck_report(checkout)
+    *lines, total = report.splitlines()
+    say(f"self check: {total}")
+    statuses = {line[11:].split("  ")[0]: line[:11].strip() for line in lines}
+    assert {status for subject, status in statuses.items() if not subject.startswith(DIGESTS)} == {"passed"}, report
+    assert {status for subject, status in statuses.items() if subject.startswith(DIGESTS)} == {"not known"}, report
+    assert statuses.keys() >= {"options: mpirun", "tiny checkpoint", *subjects(gpus)}
+
+
+def test_the_report_of_the_self_check_has_no_path(gpus: int, checkout: Checkout) -> None:
+    report = selfcheck_report(checkout)
+    assert str(checkout.directory) not in report
+    assert not re.search(r"(?<![\w.>])/\w", report), report
+
+
+def selfcheck_report(checkout: Checkout) -> str:
+    return (checkout.directory / "model_repository/tensorrt_llm/1" / WORK_DIR / REPORT).read_text()
 
 
 def test_the_request_of_the_readme_is_answered(gpus: int, api: Api) -> None:
@@ -77,7 +103,7 @@ def test_the_engine_has_a_file_for_each_gpu(gpus: int, checkout: Checkout) -> No
 
 
 def test_another_build_finds_nothing_to_do(gpus: int, checkout: Checkout, checkpoint: Path) -> None:
-    assert "nothing changed" in checkout.make("engine", f"CHECKPOINT={checkpoint}", NO_SELFCHECK)
+    assert "nothing changed" in checkout.make("engine", f"CHECKPOINT={checkpoint}")
 
 
 def test_containers_are_healthy_and_the_frontend_reaches_triton(gpus: int, containers: Containers) -> None:

@@ -1,5 +1,6 @@
 """A GPU host made of doubles, on which the self check runs."""
 
+import shutil
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -13,23 +14,7 @@ from tests.build_engine.tensorrt_llm.conftest import H100, ROOT, GpuHost
 
 HERE = Path(__file__).parent
 ENTRYPOINT = ROOT / "docker" / "triton-entrypoint.sh"
-TORCH = """
-import numpy
-int8, quint4x2, float16 = numpy.int8, "quint4x2", numpy.float16
-from_numpy = numpy.asarray
-"""
-"""As much of PyTorch as NVIDIA's function and the script that calls it use."""
-FUNCTIONAL = """
-import numpy
-from tests.doubles.staged_layout import preprocess, unpack
-def preprocess_weights_for_mixed_gemm(tensor, quant_mode, act_dtype, sm_=-1, do_weight_interleave=True):
-    stacked = tensor.ndim == 3
-    matrices = tensor if stacked else tensor[None]
-    def ordered(packed):
-        signed = unpack(packed.view(numpy.uint8)).reshape(len(packed), -1)
-        return preprocess((signed + 8) & 15, SM, stacked=stacked)
-    return numpy.stack([ordered(matrix) for matrix in matrices]).reshape(tensor.shape).view(numpy.int8)
-"""
+NVIDIA_PYTHON = ROOT / "tests" / "doubles" / "nvidia_python"
 FILES = ("layers/moe.py", "layers/attention.py", "plugin/plugin.py", "builder.py")
 
 
@@ -71,8 +56,10 @@ class SelfCheckHost:
             (package / name).write_text("def postprocess_awq(): ...\n")
         (package / "quantization").mkdir()
         (package / "quantization" / "__init__.py").touch()
-        (package / "quantization" / "functional.py").write_text(FUNCTIONAL.replace("SM", sm))
-        (package.parent / "torch.py").write_text(TORCH)
+        (package / "quantization" / "functional.py").write_text(
+            (NVIDIA_PYTHON / "functional.py").read_text().replace("sm=sm_", f"sm={sm}")
+        )
+        shutil.copy(NVIDIA_PYTHON / "torch.py", package.parent)
         (self.host.directory.parent / "TRITON_VERSION").write_text("2.71.0\n")
         for program in ("tritonserver", "mpirun"):
             (self.host.bin / program).unlink(missing_ok=True)

@@ -14,12 +14,17 @@ RUN echo /opt/doubles > "$(python3 -c 'import sysconfig; print(sysconfig.get_pat
     && ln -s /opt/doubles/tests/doubles/trtllm_build.py /usr/local/bin/trtllm-build \
     && ln -s /opt/doubles/tests/doubles/nvidia_smi.py /usr/local/bin/nvidia-smi \
     && install -D /opt/doubles/tests/doubles/convert_checkpoint.py /app/examples/models/core/llama/convert_checkpoint.py
-# What `doctor` reads of the package.
+COPY --chmod=755 tests/build_engine/selfcheck/tritonserver.py /opt/doubles/selfcheck/
+# What `doctor` and the self check read of NVIDIA's packages, and the function that the self check calls.
 RUN cd "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-    && mkdir -p tensorrt_llm/layers tensorrt_llm-1.2.1.dist-info \
-    && touch tensorrt_llm/__init__.py \
+    && mkdir -p tensorrt_llm/layers tensorrt_llm/plugin tensorrt_llm/quantization tensorrt_llm-1.2.1.dist-info \
+    && touch tensorrt_llm/__init__.py tensorrt_llm/builder.py tensorrt_llm/plugin/plugin.py \
+        tensorrt_llm/layers/attention.py tensorrt_llm/quantization/__init__.py \
     && echo 'def postprocess_awq(): ...' > tensorrt_llm/layers/moe.py \
-    && printf 'Metadata-Version: 2.1\nName: tensorrt_llm\nVersion: 1.2.1\n' > tensorrt_llm-1.2.1.dist-info/METADATA
+    && cp /opt/doubles/tests/doubles/nvidia_python/functional.py tensorrt_llm/quantization/ \
+    && cp /opt/doubles/tests/doubles/nvidia_python/torch.py . \
+    && printf 'Metadata-Version: 2.1\nName: tensorrt_llm\nVersion: 1.2.1\n' > tensorrt_llm-1.2.1.dist-info/METADATA \
+    && echo stand-in > /opt/tritonserver/TRITON_VERSION
 # For the backend: the CPU model's code and engine, and the class that stands before them.
 COPY model_repository/openvino/1 /opt/stand_in/1
 COPY tests/rehearsal/images/tensorrtllm.py /opt/stand_in/1/
