@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ FIRST_REQUEST = """{
     ]
   }"""
 NUM_CLIENTS = 64
+_ATTEMPTS = 10
 
 
 def user(text: str) -> ChatCompletionMessageParam:
@@ -199,9 +200,12 @@ def test_a_late_request_joins_the_running_batch(server: Server) -> None:
             await long
             return received_before, num_received
 
-    received_before, received = asyncio.run(ask())
-    assert received > 400
-    assert received_before < received / 2, "the late request waited for the first to finish"
+    def joined() -> bool:
+        received_before, received = asyncio.run(ask())
+        assert received > 400
+        return received_before < received / 2
+
+    assert at_least_once(joined), "the late request waited for the first to finish"
 
 
 def test_a_seed_fixes_what_is_sampled(client: openai.OpenAI) -> None:
@@ -242,18 +246,26 @@ def full_context_s(client: openai.OpenAI) -> float:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["complete", "stream"])
 def test_a_client_that_disconnects_frees_its_slot(server: Server, full_context_s: float, stream: bool) -> None:
-    async def disconnect_when_running() -> None:
+    async def disconnect_when_running() -> bool:
         async with httpx.AsyncClient(base_url=server.api, timeout=60) as client:
             asking = asyncio.create_task(client.post(CHAT, json=body(stream=stream, ignore_eos=True)))
             while await asyncio.to_thread(server.active) == 0 and not asking.done():
                 await asyncio.sleep(0.01)
-            assert asking.cancel(), "the answer was complete before it was seen to run"
+            return asking.cancel()
 
-    wait_for(lambda: server.active() == 0, "an idle server")
-    started = time.monotonic()
-    asyncio.run(disconnect_when_running())
-    wait_for(lambda: server.active() == 0, "the slot to be freed")
-    assert time.monotonic() - started < full_context_s / 2, "the engine went on to the end"
+    def freed_early() -> bool:
+        wait_for(lambda: server.active() == 0, "an idle server")
+        started = time.monotonic()
+        was_running = asyncio.run(disconnect_when_running())
+        wait_for(lambda: server.active() == 0, "the slot to be freed")
+        return was_running and time.monotonic() - started < full_context_s / 2
+
+    assert at_least_once(freed_early), "the engine went on to the end"
+
+
+def at_least_once(seen: Callable[[], bool]) -> bool:
+    """For what a wrong server never does, but a test on a busy machine may be too slow to see."""
+    return any(seen() for _ in range(_ATTEMPTS))
 
 
 @pytest.mark.parametrize(
