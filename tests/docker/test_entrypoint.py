@@ -80,7 +80,9 @@ class Container:
     def signal(self, number: signal.Signals, after: str, **environment: str) -> tuple[int, str]:
         """Send the script a signal when it has printed a line. Its exit status, and what it printed after that line."""
         variables = self.variables(**environment)
-        with subprocess.Popen([SCRIPT], env=variables, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            [SCRIPT], env=variables, stdout=subprocess.PIPE, text=True, preexec_fn=receive_sigint
+        ) as process:
             assert process.stdout
             assert after in iter(process.stdout.readline, "")
             process.send_signal(number)
@@ -110,6 +112,11 @@ class Container:
             "--metrics-port=8002", "--exit-timeout-secs=30", f"--http-restricted-api={closed}",
             f"--grpc-restricted-protocol={closed}",
         ]  # fmt: skip
+
+
+def receive_sigint() -> None:
+    """As in a container. A shell ignores SIGINT for what it runs in the background, and a script cannot undo that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
