@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from frontend.errors import StartupError
 from frontend.generation import Engine, GenerationRequest, TokenChunk
 
-from .http_stream import OnBody, post
+from .http_stream import OnBody, ReadCoalescing, post
 from .tensors import ErrorParser, EventParser, encode_request, read_engine
 
 OnChunks = Callable[[Sequence[TokenChunk]], bool]
@@ -37,6 +37,7 @@ class TritonClient:
     def __init__(self, control: InferenceServerClient, url: str, model: str, engine: Engine) -> None:
         self._control = control
         self.model = model
+        self._coalescing = ReadCoalescing()
         self._generate_url = f"{url}/v2/models/{quote(model)}/generate_stream"
         self.engine = engine
         self.last_output_at = float("-inf")
@@ -52,7 +53,7 @@ class TritonClient:
         and any exception that `on_chunks` raises.
         """
         body = orjson.dumps(encode_request(request, self.engine))
-        await post(self._generate_url, body, lambda status: self._reader(status, request, on_chunks))
+        await post(self._generate_url, body, self._coalescing, lambda status: self._reader(status, request, on_chunks))
 
     def _reader(self, status: int, request: GenerationRequest, on_chunks: OnChunks) -> OnBody:
         events = EventParser(

@@ -1,6 +1,8 @@
-"""The HTTP stream from Triton: cancelled at any moment, and complete before anything reads it."""
+"""The HTTP stream from Triton: cancelled at any moment, complete before anything reads it, reads coalesced."""
 
 import asyncio
+import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -16,6 +18,7 @@ def test_a_stream_that_is_cancelled_while_it_connects_ends_and_closes_its_connec
 
     async def scenario() -> None:
         loop, closed = asyncio.get_running_loop(), asyncio.Event()
+        coalescing = http_stream.ReadCoalescing()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()  # to its end
@@ -35,7 +38,7 @@ def test_a_stream_that_is_cancelled_while_it_connects_ends_and_closes_its_connec
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             asking = asyncio.ensure_future(
-                http_stream.post(f"http://127.0.0.1:{port}/", b"{}", lambda status: lambda data: False)
+                http_stream.post(f"http://127.0.0.1:{port}/", b"{}", coalescing, lambda status: lambda data: False)
             )
             done, _ = await asyncio.wait({asking}, timeout=2)
             asking.cancel()
@@ -56,7 +59,7 @@ def test_a_response_that_is_complete_before_it_is_read_is_not_lost(complete: boo
         return False
 
     async def scenario() -> None:
-        asked = http_stream._HttpStream(b"")
+        asked = http_stream._HttpStream(b"", http_stream.ReadCoalescing())
         asked.data_received(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 4\r\n\r\n" + (b"boom" if complete else b"bo"))
         asked.connection_lost(None)
         assert await asked.status == 400
@@ -69,3 +72,35 @@ def test_a_response_that_is_complete_before_it_is_read_is_not_lost(complete: boo
     else:
         with pytest.raises(EngineUnavailable):
             asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("num_open", "pauses"), [(0, 0), (15, 0), (16, 1), (64, 1)])
+def test_with_many_open_streams_the_loop_pauses_once_for_all_that_arrived_together(
+    num_open: int, pauses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pauses_after_reads(num_open, num_open, monkeypatch) == [0.002] * pauses
+
+
+def test_a_stream_that_has_ended_no_longer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pauses_after_reads(16, 15, monkeypatch) == []
+
+
+def pauses_after_reads(num_opened: int, num_still_open: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses, in seconds, of an event loop that has read each open stream once."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+
+    async def read_all() -> None:
+        coalescing = http_stream.ReadCoalescing()
+        with ExitStack() as streams:
+            for _ in range(num_still_open):
+                streams.enter_context(coalescing.stream())
+            with ExitStack() as ended:
+                for _ in range(num_opened - num_still_open):
+                    ended.enter_context(coalescing.stream())
+            for _ in range(num_still_open):
+                coalescing.on_read()
+            await asyncio.sleep(0)
+
+    asyncio.run(read_all())
+    return pauses
