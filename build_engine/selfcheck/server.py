@@ -1,6 +1,5 @@
 """Serve a tiny engine through the container's entry point, as the service `triton` does, but on loopback."""
 
-import os
 import re
 import signal
 import subprocess
@@ -10,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_engine.errors import EngineError, HostError
+from build_engine.errors import EngineError
 from build_engine.signals import uninterrupted
 from build_engine.tensorrt_llm.smoke_test.client import MODEL, Client
 from build_engine.tensorrt_llm.smoke_test.triton import free_ports, wait_until_ready
-from build_engine.tensorrt_llm.subprocess_log import end_group
+from build_engine.tensorrt_llm.subprocess_log import end_group, start_group
 
 ENTRYPOINT = Path("/usr/local/bin/triton-entrypoint")
 """Where the image has docker/triton-entrypoint.sh."""
@@ -78,7 +77,6 @@ def serve(entrypoint: Path, repository: Path, log: Path) -> Iterator[Server]:
 
 def _start(command: list[str], repository: Path, log: Path) -> "subprocess.Popen[bytes]":
     environment = {
-        **os.environ,
         "MODEL": MODEL,
         "MODEL_REPOSITORY": str(repository),
         # The self check runs as the checkout's owner, who may be root.
@@ -87,14 +85,4 @@ def _start(command: list[str], repository: Path, log: Path) -> "subprocess.Popen
     }
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        try:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise HostError(f"{command[0]} cannot be started ({error.strerror})") from error
+        return start_group(command[0], command, output=output, environment=environment)

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from build_engine.errors import HostError, ToolFailed
 from build_engine.signals import uninterrupted
@@ -58,7 +59,13 @@ def run_tool(run: Run) -> ToolUsage:
     """
     started = time.monotonic()
     with run.log.open("w") as log:
-        process = _start(run)
+        process = start_group(
+            f"{run.what}: {run.command[0]}",
+            run.command,
+            output=subprocess.PIPE,
+            environment={"PYTHONUNBUFFERED": "1"},
+            keep_open=run.keep_open,
+        )
         try:
             watch = _follow(run, process, log.write)
             status, largest_mib = _reap(process)
@@ -73,8 +80,35 @@ def run_tool(run: Run) -> ToolUsage:
     return ToolUsage(seconds=time.monotonic() - started, host_mib=host_mib, gpu_mib=watch.gpu_mib)
 
 
+def start_group(
+    name: str,
+    command: Sequence[str],
+    *,
+    output: int | BinaryIO,
+    environment: Mapping[str, str] | None = None,
+    keep_open: tuple[int, ...] = (),
+) -> "subprocess.Popen[bytes]":
+    """Start a program in a session of its own, for `end_group`, with all that it prints to `output`.
+
+    `environment` is added to this process's. The program inherits the descriptors `keep_open`. Raises HostError, with
+    `name` in front, when it cannot be started.
+    """
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+            pass_fds=keep_open,
+        )
+    except OSError as error:
+        raise HostError(f"{name} cannot be started ({error.strerror})") from error
+
+
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End a program that was started in a session of its own, with its children."""
+    """End what `start_group` started, with its children."""
     for signum in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, signum)
@@ -84,21 +118,6 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
         except ProcessLookupError:
             pass
         return
-
-
-def _start(run: Run) -> "subprocess.Popen[bytes]":
-    try:
-        return subprocess.Popen(
-            run.command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-            pass_fds=run.keep_open,
-        )
-    except OSError as error:
-        raise HostError(f"{run.what}: {run.command[0]} cannot be started ({error.strerror})") from error
 
 
 def _follow(run: Run, process: "subprocess.Popen[bytes]", write: Callable[[str], object]) -> "_Watch":

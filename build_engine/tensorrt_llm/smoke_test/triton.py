@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_engine.errors import EngineError, HostError
+from build_engine.errors import EngineError
 from build_engine.model_config import ServingConfig
 from build_engine.signals import uninterrupted
 from build_engine.tensorrt_llm.commands import Toolchain, serve_command
-from build_engine.tensorrt_llm.subprocess_log import end_group, failed
+from build_engine.tensorrt_llm.subprocess_log import end_group, failed, start_group
 from build_engine.tensorrt_llm.tokenizer_info import XGRAMMAR_TOKENIZER_INFO
 
 from .client import MODEL, Client, NoAnswer
@@ -52,7 +52,8 @@ def serving(settings: Serving, tools: Toolchain) -> Iterator[Client]:
     command = serve_command(tools, write_repository(settings), settings.tp_size, http_port, metrics_port)
     log = settings.directory / "triton.log"
     client = Client(http_port=http_port, metrics_port=metrics_port)
-    process = _start(command, log, settings.keep_open)
+    with log.open("wb") as output:
+        process = start_group(f"{_STEP}: {command[0]}", command, output=output, keep_open=settings.keep_open)
     try:
         wait_until_ready(process, client, log, step=_STEP, timeout_s=_START_TIMEOUT_S)
         yield client
@@ -76,21 +77,6 @@ def write_repository(settings: Serving) -> Path:
     (model / "1").mkdir(parents=True, exist_ok=True)
     (model / "config.pbtxt").write_text(settings.config.text_with(paths))
     return model.parent
-
-
-def _start(command: list[str], log: Path, keep_open: tuple[int, ...]) -> "subprocess.Popen[bytes]":
-    with log.open("wb") as output:
-        try:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=keep_open,
-            )
-        except OSError as error:
-            raise HostError(f"{_STEP}: {command[0]} cannot be started ({error.strerror})") from error
 
 
 def wait_until_ready(
