@@ -1,5 +1,6 @@
 """A real Triton with the CPU engine of a tiny Mixtral, and the frontend in front of it, started as by `make run`."""
 
+import json
 import re
 import shutil
 import signal
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from build_engine.__main__ import main as build_engine
@@ -20,7 +23,9 @@ from build_engine.__main__ import main as build_engine
 ROOT = Path(__file__).parents[2]
 SEED_MODEL = "/opt/models/casperhansen/mixtral-instruct-awq"
 MAX_SEQ_LEN = 512
+PROMPT = [1, 733, 16289, 28793, 1824, 349, 264, 2134, 28804, 733, 28748, 16289, 28793]
 MAX_BATCH_SIZE = 8
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,43 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 10) ->
         if time.monotonic() > give_up:
             pytest.fail(f"waited {timeout_s} s for {what}")
         time.sleep(0.02)
+
+
+def at_least_once(seen: Callable[[], bool]) -> bool:
+    """For what a wrong server never does, but a test on a busy machine may be too slow to see."""
+    return any(seen() for _ in range(_ATTEMPTS))
+
+
+def frees_its_slot(server: Server, client: Callable[[], AbstractContextManager[object]], model: str) -> bool:
+    """Whether a request of `client`, which then disconnects, leaves the engine while an older one still runs.
+
+    The older one is sent to Triton and fills the context. By the engine's clock, which is this machine's, it ends after
+    the other has left; on a wrong server the older one ends first.
+    """
+    wait_for(lambda: server.active() == 0, "an idle server")
+    older = events(server, model, request_output_len=480, end_id=-1, return_perf_metrics=True)
+    next(older)
+    with client():
+        counted = any(server.active() == 2 for _ in range(100))
+    left = any(server.active() == 1 for _ in range(1000))
+    left_at_ns = time.monotonic_ns()
+    *_, last = older
+    return counted and left and left_at_ns < last["last_token_time_ns"]
+
+
+def events(server: Server, model: str = "openvino", **inputs: Any) -> Generator[dict[str, Any], None, None]:
+    """The responses to one request, as they arrive. Tensors of one element, scalars in Triton's JSON, become lists."""
+    body = {"input_ids": PROMPT, "request_output_len": 16, "streaming": True, **inputs}
+    body.setdefault("input_lengths", len(body["input_ids"]))
+    url = f"{server.triton}/v2/models/{model}/generate_stream"
+    with httpx.stream("POST", url, json=body, timeout=60) as response:
+        for line in response.iter_lines():
+            if line.startswith("data:"):
+                event = json.loads(line[5:])
+                for name in ("output_ids", "output_log_probs"):
+                    if name in event and not isinstance(event[name], list):
+                        event[name] = [event[name]]
+                yield event
 
 
 @contextmanager
