@@ -14,6 +14,7 @@ import uvloop
 from frontend.guided_decoding.vocabulary import vocabulary_of
 from frontend.server.admission import Admission
 from frontend.server.app import create_app
+from frontend.server.body_memory import BodyMemory
 from frontend.server.metrics import Metrics
 from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits
@@ -73,6 +74,7 @@ def _to_service(settings: Settings, files: EngineDir, served_model: ServedModel,
         admission=Admission(triton.engine.max_batch_size, settings.max_queue_length),
         guides=GuideCompiler(vocabulary_of(served_model)),
         metrics=Metrics(model_names[0]),
+        body_memory=BodyMemory(settings.max_body_bytes),
         max_body_bytes=settings.max_body_bytes,
         request_timeout_s=settings.request_timeout_s,
         reject_unknown_parameters=settings.reject_unknown_parameters,

@@ -11,7 +11,8 @@
     │   ├── BodyTooLarge              413
     │   └── UnsupportedMediaType      415
     ├── RateLimitExceeded             429  rate_limit_error, code rate_limit_exceeded
-    │   └── QueueFull                 429
+    │   ├── QueueFull                 429
+    │   └── TooManyBodies             429
     ├── EngineFailed                  500  server_error
     ├── EngineUnavailable             503  server_error, code engine_unavailable
     └── DeadlineExceeded              504  server_error, code timeout
@@ -119,6 +120,10 @@ class RateLimitExceeded(FrontendError):
 
 class QueueFull(RateLimitExceeded):
     """The queue is full; nothing of the request was queued."""
+
+
+class TooManyBodies(RateLimitExceeded):
+    """The bodies that are being read take all the memory that this caller may have."""
 
 
 class EngineFailed(FrontendError):

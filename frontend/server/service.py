@@ -8,6 +8,7 @@ from frontend.text.served_model import ServedModel
 from frontend.triton.client import TritonClient
 
 from .admission import Admission
+from .body_memory import BodyMemory
 from .metrics import Metrics
 
 
@@ -24,6 +25,7 @@ class Service:
     admission: Admission
     guides: GuideCompiler
     metrics: Metrics
+    body_memory: BodyMemory
     max_body_bytes: int
     request_timeout_s: float
     reject_unknown_parameters: bool

@@ -21,6 +21,7 @@ from frontend.guided_decoding import GuideCompiler
 from frontend.guided_decoding.vocabulary import vocabulary_of
 from frontend.server.admission import Admission
 from frontend.server.app import create_app
+from frontend.server.body_memory import BodyMemory
 from frontend.server.metrics import Metrics
 from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits
@@ -184,6 +185,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
             admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH),
             guides=GuideCompiler(vocabulary_of(model)),
             metrics=Metrics(MODEL),
+            body_memory=BodyMemory(MAX_BODY_BYTES),
             max_body_bytes=MAX_BODY_BYTES,
             request_timeout_s=REQUEST_TIMEOUT_S,
             reject_unknown_parameters=False,

@@ -64,12 +64,14 @@ async def _read(http: Request, max_bytes: int) -> bytes:
     content_type = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise UnsupportedMediaType(f"The body must be application/json, not {content_type}.")
-    body = bytearray()
-    async for piece in http.stream():
-        body += piece
-        if len(body) > max_bytes:
-            raise BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
-    return bytes(body)
+    body, memory = bytearray(), http.app.state.service.body_memory
+    with memory.body(http.scope.get("state", {}).get("caller", "")) as grow:
+        async for piece in http.stream():
+            grow(len(piece))
+            body += piece
+            if len(body) > max_bytes:
+                raise BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
+        return bytes(body)
 
 
 def new_reply(model: str, service: Service, prefix: str = "cmpl-") -> Reply:
