@@ -64,7 +64,7 @@ def our_options() -> set[str]:
     """Options of all programs of this repository."""
     texts = [help_of(lambda: Settings.from_args(["--help"], {})), help_of(local_help)]
     texts += [help_of(lambda command=command: build_engine([command, "--help"])) for command in BUILD_COMMANDS]  # type: ignore[misc]
-    texts += [file.read_text() for file in (ROOT / "tests" / "benchmarks").glob("*.py")]
+    texts += [file.read_text() for file in (ROOT / "tests" / "benchmarks").rglob("*.py")]
     return set(re.findall(r"--[a-z][a-z-]+", "\n".join(texts)))
 
 
