@@ -1,4 +1,7 @@
-"""The bounded queue in front of Triton: fair between callers, in order for each caller, QueueFull when it is full."""
+"""The bounded queue in front of Triton: fair between callers, in order for each caller, QueueFull when it is full.
+
+One caller cannot fill it: some places stay free for others.
+"""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -12,6 +15,9 @@ Item = TypeVar("Item")
 Waiter = asyncio.Future[None]
 """A generation that waits for a slot. Done when it has a slot; cancelled when its client has disconnected."""
 
+_SHARE = 3
+"""A caller may hold this many times as many places of the queue as stay free."""
+
 
 class FairQueue(Generic[Item]):
     """A queue for each caller, served round robin. A caller that starts to wait comes last."""
@@ -22,6 +28,10 @@ class FairQueue(Generic[Item]):
 
     def __len__(self) -> int:
         return self._len
+
+    def len_of(self, caller: str) -> int:
+        """Items of one caller."""
+        return len(self._queues.get(caller, ()))
 
     def append(self, caller: str, item: Item) -> None:
         """To the end of the caller's queue."""
@@ -52,6 +62,11 @@ class Admission:
     """At most `max_running` generations at once, and at most `max_waiting` that wait. For one event loop.
 
     While a generation waits, all slots are taken: a free slot goes to the next waiter in the same step of the loop.
+
+    A caller may wait with one generation if there is a place, and with more as long as they are at most three times as
+    many as the places that stay free. So a caller that is alone may hold three quarters of the queue, and the next one
+    three quarters of the rest: a full queue of one caller refuses that caller only.
+    (Choudhury and Hahne, Dynamic queue length thresholds, 1998.)
     """
 
     def __init__(self, max_running: int, max_waiting: int) -> None:
@@ -60,12 +75,12 @@ class Admission:
         self._waiting: FairQueue[Waiter] = FairQueue()
         self.num_running = 0
 
-    def check(self, count: int) -> None:
+    def check(self, caller: str, count: int) -> None:
         """Raises InvalidRequest if an idle server could not take `count` generations, QueueFull if this one cannot."""
-        capacity = self._max_running + self._max_waiting
+        capacity = self._max_running + min(self._max_waiting, max(1, self._max_waiting * _SHARE // (_SHARE + 1)))
         if count > capacity:
             raise InvalidRequest(f"{count} answers are asked for; this server takes {capacity} at a time.", param="n")
-        self._check_room(count)
+        self._check_room(caller, count)
 
     @property
     def num_waiting(self) -> int:
@@ -86,7 +101,7 @@ class Admission:
             reservation.give_up()
 
     def _queue_up(self, caller: str, count: int) -> deque[Waiter]:
-        self._check_room(count)
+        self._check_room(caller, count)
         loop = asyncio.get_running_loop()
         waiters: deque[Waiter] = deque(loop.create_future() for _ in range(count))
         for waiter in waiters:
@@ -94,10 +109,14 @@ class Admission:
         self._fill()
         return waiters
 
-    def _check_room(self, count: int) -> None:
-        num_free = self._max_running - self.num_running
-        if self.num_waiting + count - num_free > self._max_waiting:
+    def _check_room(self, caller: str, count: int) -> None:
+        num_new = count - (self._max_running - self.num_running)
+        num_left = self._max_waiting - self.num_waiting - num_new
+        num_own = self._waiting.len_of(caller)
+        if num_new > 0 and num_left < 0:
             raise QueueFull(f"The server is busy: {self.num_waiting} generations are waiting. Please retry shortly.")
+        if num_new > 0 and num_own + num_new > max(1, _SHARE * num_left):
+            raise QueueFull(f"The server is busy: {num_own} generations of yours are waiting. Please retry shortly.")
 
     def end(self, caller: str, waiter: Waiter) -> None:
         """Pass the waiter's slot on, or take it out of the queue if it has none."""

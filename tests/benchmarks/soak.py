@@ -142,8 +142,8 @@ async def soak(first: int, last: int) -> Counter[str]:
 
 
 async def has_full_capacity() -> bool:
-    """Whether as many generations as fit batch and queue are accepted at once: only if no reservation is still held."""
-    kind = chat(n=MAX_BATCH_SIZE + MAX_QUEUE_LENGTH)
+    """Whether all generations that one caller may have are accepted at once: only if no reservation is still held."""
+    kind = chat(n=MAX_BATCH_SIZE + MAX_QUEUE_LENGTH * 3 // 4)
     async with aiohttp.ClientSession() as session:
         return await ask(session, kind) == 200
 

@@ -40,6 +40,8 @@ MODEL = "/opt/models/casperhansen/mixtral-instruct-awq"
 CHAT = "/v1/chat/completions"
 MAX_BODY_BYTES = 200_000
 MAX_QUEUE_LENGTH = 2
+"""Generations of one caller that may wait. The queue has a place more, which is for others."""
+
 REQUEST_TIMEOUT_S = 2.0
 API_KEY = "the-only-key"
 ORIGIN = "https://chat.example.org"
@@ -182,7 +184,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
             model_names=(MODEL, "mixtral"),
             served_model=model,
             triton=client,
-            admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH),
+            admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH + 1),
             guides=GuideCompiler(vocabulary_of(model)),
             metrics=Metrics(MODEL),
             body_memory=BodyMemory(MAX_BODY_BYTES),

@@ -78,7 +78,7 @@ async def _answer(
     headers = report_ignored(body, reply, service)
     seed = secrets.randbits(64)
     job = await off_loop(body_bytes, lambda: to_job(body, service.served_model, reply, seed=seed))
-    service.admission.check(len(job.requests))
+    service.admission.check(http.scope["state"]["caller"], len(job.requests))
     if job.constraint is not None:
         compiling = service.guides.compile(job.constraint)
         guide = await cancel_on_disconnect(compiling, http.receive, arrived_at + service.request_timeout_s)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from itertools import groupby
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_request_that_does_not_fit_the_queue_is_refused_at_once() -> None:
 
 def test_cancelled_waiter_leaves_the_queue() -> None:
     async def scenario() -> None:
-        admission, served, release = Admission(1, 2), list[str](), asyncio.Event()
+        admission, served, release = Admission(1, 4), list[str](), asyncio.Event()
         first, second, last = [asyncio.create_task(hold(admission, name, served, release)) for name in "abc"]
         await settle()
         second.cancel()
@@ -78,7 +79,7 @@ def test_cancelled_waiter_leaves_the_queue() -> None:
 @pytest.mark.parametrize("next_first", [True, False])
 def test_a_slot_is_not_lost_when_the_next_waiter_is_cancelled_at_the_same_time(next_first: bool) -> None:
     async def scenario() -> None:
-        admission, served, release = Admission(1, 2), list[str](), asyncio.Event()
+        admission, served, release = Admission(1, 4), list[str](), asyncio.Event()
         holder, following, last = [asyncio.create_task(hold(admission, name, served, release)) for name in "abc"]
         await settle()
         for task in (following, holder) if next_first else (holder, following):
@@ -141,7 +142,7 @@ def test_generations_of_one_request_start_as_slots_become_free() -> None:
 @pytest.mark.parametrize(("count", "fits"), [(3, True), (4, False)])
 def test_all_generations_of_a_request_are_reserved_or_none(count: int, fits: bool) -> None:
     async def scenario() -> None:
-        admission, served, release = Admission(2, 2), list[str](), asyncio.Event()
+        admission, served, release = Admission(2, 3), list[str](), asyncio.Event()
         running = asyncio.create_task(hold(admission, "first", served, release))
         await settle()
         if fits:
@@ -159,14 +160,72 @@ def test_all_generations_of_a_request_are_reserved_or_none(count: int, fits: boo
 
 def test_an_idle_server_takes_its_capacity_and_no_more() -> None:
     async def scenario() -> None:
-        admission = Admission(2, 3)
-        admission.check(5)
+        admission = Admission(2, 4)
+        admission.check("a", 5)
         with admission.reserve("a", 5):
             assert (admission.num_running, admission.num_waiting) == (2, 3)
         with pytest.raises(InvalidRequest, match=r"6 answers are asked for; this server takes 5 at a time"):
-            admission.check(6)
+            admission.check("a", 6)
         with pytest.raises(QueueFull), admission.reserve("a", 6):
             pass
+
+    run(scenario())
+
+
+def test_a_queue_full_of_one_caller_refuses_that_caller_and_takes_another() -> None:
+    async def scenario() -> None:
+        admission = Admission(1, 8)
+        with admission.reserve("a", 1 + 6):
+            with pytest.raises(QueueFull, match="6 generations of yours are waiting"), admission.reserve("a"):
+                pass
+            with admission.reserve("b"), admission.reserve("c"):
+                assert admission.num_waiting == 8
+                with pytest.raises(QueueFull, match="8 generations are waiting"), admission.reserve("d"):
+                    pass
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("max_waiting", "of_one_caller"), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 3), (256, 192)])
+def test_a_caller_that_is_alone_has_three_quarters_of_the_queue(max_waiting: int, of_one_caller: int) -> None:
+    async def scenario() -> None:
+        admission = Admission(1, max_waiting)
+        admission.check("a", 1 + of_one_caller)
+        with pytest.raises(InvalidRequest):
+            admission.check("a", 1 + of_one_caller + 1)
+        with ExitStack() as reservations:
+            for _ in range(1 + of_one_caller):
+                reservations.enter_context(admission.reserve("a"))
+            with pytest.raises(QueueFull):
+                reservations.enter_context(admission.reserve("a"))
+        assert (admission.num_running, admission.num_waiting) == (0, 0)
+
+    run(scenario())
+
+
+@given(st.integers(1, 40), st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 5), st.booleans()), max_size=60))
+def test_whatever_two_callers_do_a_third_one_gets_a_place(max_waiting: int, steps: list[tuple[str, int, bool]]) -> None:
+    """With 16 places or more even these two leave some; with fewer, one that is alone does."""
+
+    async def scenario() -> None:
+        admission = Admission(1, max_waiting)
+        with ExitStack() as reservations, admission.reserve("running"):
+            for caller, count, gives_up in steps:
+                if max_waiting < 16 and caller == "b":
+                    continue
+                reservation = ExitStack()
+                try:
+                    reservation.enter_context(admission.reserve(caller, count))
+                except QueueFull:
+                    continue
+                if gives_up:
+                    reservation.close()
+                else:
+                    reservations.push(reservation)
+            assert admission.num_waiting <= max_waiting
+            if max_waiting > 1:
+                with admission.reserve("new"):
+                    assert admission.num_running == 1
 
     run(scenario())
 
