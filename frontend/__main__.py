@@ -44,6 +44,7 @@ async def serve(settings: Settings) -> None:
         settings.model,
         startup_timeout_s=settings.startup_timeout_s,
         with_cached_tokens=settings.enable_prompt_tokens_details,
+        metrics_url=settings.triton_metrics_url,
     ) as triton:
         served_model = ServedModel(
             template=template,

@@ -61,7 +61,7 @@ class Settings:
     model: Annotated[str, "name of the Triton model", str] = "openvino"
     triton_url: Annotated[str, "where Triton serves HTTP", str] = "http://127.0.0.1:8001"
     triton_metrics_url: Annotated[
-        str, "where Triton serves its metrics; /metrics takes the KV cache's from there (default: leave them out)", str
+        str, "where Triton serves its metrics: the KV cache's size, and its usage for /metrics (default: not read)", str
     ] = ""
     host: Annotated[str, "address to listen on", str] = "127.0.0.1"
     port: Annotated[int, "port to listen on", int] = 8000

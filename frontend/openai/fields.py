@@ -188,8 +188,8 @@ class CompletionFields(SamplingFields):
 
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="default: what is left of the context, or `default_max_tokens` of `config.pbtxt` if there is one "
-        "(GPU: 2048); for completions 16",
+        description="default: what is left of the context, at most `default_max_tokens` of `config.pbtxt` (2048); for "
+        "completions 16",
     )
     n: Annotated[int, Field(ge=1, le=MAX_N)] | None = Field(
         None,

@@ -19,6 +19,7 @@ from frontend.errors import StartupError
 from frontend.generation import Engine, GenerationRequest, TokenChunk
 
 from .http_stream import OnBody, ReadCoalescing, post
+from .kv_cache import fetch_kv_cache, fit_context
 from .tensors import ErrorParser, EventParser, encode_request, read_engine
 
 OnChunks = Callable[[Sequence[TokenChunk]], bool]
@@ -73,11 +74,12 @@ class TritonClient:
 
 @asynccontextmanager
 async def open_triton(
-    url: str, model: str, *, startup_timeout_s: float, with_cached_tokens: bool = False
+    url: str, model: str, *, startup_timeout_s: float, with_cached_tokens: bool = False, metrics_url: str = ""
 ) -> AsyncIterator[TritonClient]:
     """Wait for the model and read what it declares. Leaving closes the control connection. Raises StartupError.
 
-    `with_cached_tokens`: generations report how many tokens of their prompt were in the KV cache.
+    `with_cached_tokens`: generations report how many tokens of their prompt were in the KV cache. `metrics_url`: where
+    the size of that cache is read, which bounds the context; empty if it is not.
     """
     url = url.rstrip("/")
     if not url.startswith("http://"):
@@ -85,6 +87,8 @@ async def open_triton(
     async with InferenceServerClient(url.removeprefix("http://"), conn_timeout=_HEALTH_TIMEOUT_S) as control:
         await _wait_until_ready(control, url, model, startup_timeout_s)
         engine = read_engine(await control.get_model_config(model), with_cached_tokens=with_cached_tokens)
+        if metrics_url and (kv_cache := await fetch_kv_cache(metrics_url, model)):
+            engine = fit_context(engine, kv_cache)
         yield TritonClient(control, url, model, engine)
 
 

@@ -6,10 +6,12 @@ A failure is logged and not raised: the frontend's other metrics are useful with
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
+
+from frontend.generation import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +27,25 @@ class KvCache:
     num_blocks: int
     tokens_per_block: int
     usage: float
+
+    @property
+    def num_tokens(self) -> int:
+        """What a request can hold if it has the cache for itself; 0 if the engine does not say yet."""
+        return self.num_blocks * self.tokens_per_block
+
+
+def fit_context(engine: Engine, kv_cache: KvCache) -> Engine:
+    """The engine, with a context that fits its KV cache.
+
+    A longer request could never be completed: both engines refuse its prompt, or cut its answer without a word.
+    """
+    if not 0 < kv_cache.num_tokens < engine.max_seq_len:
+        return engine
+    _log.warning(
+        "max_seq_len is %d, and the engine's KV cache holds %d tokens: the context is %d tokens",
+        engine.max_seq_len, kv_cache.num_tokens, kv_cache.num_tokens,
+    )  # fmt: skip
+    return replace(engine, max_seq_len=kv_cache.num_tokens)
 
 
 async def fetch_kv_cache(metrics_url: str, model: str) -> KvCache | None:
