@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +20,14 @@ from typing import Protocol
 
 import openvino_genai as genai
 from generation import GenerationRequest, prompt_tensor
+from kv_room import KvRoom
 from openvino_genai.py_openvino_genai import GenerationHandle
 
 _SERVER_GONE_S = 10.0
 """Longest time for talking to Triton, which otherwise takes microseconds."""
+
+_CANCELLED = "the request was cancelled"
+_SHUTTING_DOWN = "the server is shutting down"
 
 
 @contextmanager
@@ -65,6 +70,14 @@ class Client(Protocol):
 
 
 @dataclass(slots=True, eq=False)
+class _Waiting:
+    """A request that is not in the batch yet."""
+
+    request: GenerationRequest
+    client: Client
+
+
+@dataclass(slots=True, eq=False)
 class _Active:
     request: GenerationRequest
     client: Client
@@ -73,12 +86,19 @@ class _Active:
 
 
 class Batcher:
-    """Owns the pipeline. `submit` may be called from any thread; `on_step` is called after every step and when idle."""
+    """Owns the pipeline. Requests start in order of arrival, each when the KV cache has room for it.
 
-    def __init__(self, pipeline: genai.ContinuousBatchingPipeline, on_step: Callable[[int], None]) -> None:
+    `submit` may be called from any thread; `on_step` is called after every step, with the number of requests.
+    """
+
+    def __init__(
+        self, pipeline: genai.ContinuousBatchingPipeline, room: KvRoom, on_step: Callable[[int], None]
+    ) -> None:
         self._pipeline = pipeline
+        self._room = room
         self._on_step = on_step
-        self._arrivals: queue.SimpleQueue[tuple[GenerationRequest, Client] | None] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._waiting: deque[_Waiting] = deque()
         self._active: list[_Active] = []
         self._request_ids = count()
         faulthandler.register(signal.SIGALRM, chain=True)  # print the stack, then end as by default
@@ -86,11 +106,11 @@ class Batcher:
         self._thread.start()
 
     def submit(self, request: GenerationRequest, client: Client) -> None:
-        """Add a request to the batch before the next step."""
-        self._arrivals.put((request, client))
+        """Add a request to the batch before the next step, or as soon as there is room."""
+        self._arrivals.put(_Waiting(request, client))
 
     def close(self) -> None:
-        """Stop after the current step; requests still active are failed."""
+        """Stop after the current step; requests that are not complete are failed."""
         self._arrivals.put(None)
         self._thread.join()
 
@@ -103,25 +123,43 @@ class Batcher:
             os._exit(1)
 
     def _run(self) -> None:
-        while self._admit():
+        while self._receive():
+            self._start_waiting()
             with _talking_to_triton():
-                self._drop_cancelled()
+                self._drop_cancelled()  # the step frees their room: what waits for it starts before the next one
             self._step()
-            self._on_step(len(self._active))
+            self._on_step(len(self._active) + len(self._waiting))
             time.sleep(0)  # let `submit` run: a step holds the GIL
+        for waiting in self._waiting:
+            waiting.client.fail(_SHUTTING_DOWN)
         for active in list(self._active):
-            self._end(active, "the server is shutting down")
+            self._end(active, _SHUTTING_DOWN)
 
-    def _admit(self) -> bool:
-        """Add all arrivals to the batch; wait for one when idle. False when closing."""
-        while not self._arrivals.empty() or not self._active:
+    def _receive(self) -> bool:
+        """Take all arrivals; wait for one when idle. False when closing."""
+        while not self._arrivals.empty() or not (self._active or self._waiting):
             arrival = self._arrivals.get()
             if arrival is None:
                 return False
-            self._add(*arrival)
+            self._waiting.append(arrival)
         return True
 
-    def _add(self, request: GenerationRequest, client: Client) -> None:
+    def _drop_cancelled(self) -> None:
+        for active in [active for active in self._active if active.client.is_cancelled()]:
+            self._end(active, _CANCELLED)
+        for waiting in [waiting for waiting in self._waiting if waiting.client.is_cancelled()]:
+            waiting.client.fail(_CANCELLED)
+            self._waiting.remove(waiting)
+
+    def _start_waiting(self) -> None:
+        """Add to the batch, in order of arrival, what the KV cache has room for."""
+        while self._waiting and self._room.may_start(
+            self._waiting[0].request.reserved_tokens, [active.request.reserved_tokens for active in self._active]
+        ):
+            self._add(self._waiting.popleft())
+
+    def _add(self, waiting: _Waiting) -> None:
+        request, client = waiting.request, waiting.client
         try:
             handle = self._pipeline.add_request(
                 next(self._request_ids), prompt_tensor(request), request.generation_config
@@ -130,10 +168,6 @@ class Batcher:
             client.fail(f"the engine refused the request: {error}")
         else:
             self._active.append(_Active(request, client, handle))
-
-    def _drop_cancelled(self) -> None:
-        for active in [active for active in self._active if active.client.is_cancelled()]:
-            self._end(active, "the request was cancelled")
 
     def _step(self) -> None:
         started_ns = time.monotonic_ns()

@@ -5,7 +5,7 @@ from typing import Any
 
 import openvino_genai as genai
 import triton_python_backend_utils as pb_utils
-from settings import KV_BLOCK_TOKENS, EngineSettings
+from kv_room import KV_BLOCK_TOKENS, KvRoom
 
 METRICS_PERIOD_NS = 100_000_000
 """Shortest time between two updates while requests run."""
@@ -14,20 +14,22 @@ METRICS_PERIOD_NS = 100_000_000
 class Gauges:
     """Requests and KV cache blocks; written at most ten times a second, and once more when the batch runs empty."""
 
-    def __init__(
-        self, labels: dict[str, str], settings: EngineSettings, pipeline: genai.ContinuousBatchingPipeline
-    ) -> None:
-        self._pipeline, self._num_kv_blocks, self._written_ns = pipeline, settings.num_kv_blocks, 0
+    def __init__(self, labels: dict[str, str], room: KvRoom, pipeline: genai.ContinuousBatchingPipeline) -> None:
+        self._pipeline, self._num_kv_blocks, self._written_ns = pipeline, room.num_blocks, 0
         self._requests = _Family("nv_trt_llm_request_metrics", "TRT LLM request metrics", "request_type", labels)
         self._kv_cache = _Family(
             "nv_trt_llm_kv_cache_block_metrics", "TRT LLM KV cache block metrics", "kv_cache_block_type", labels
         )
-        self._requests.set(active=0, scheduled=0, waiting=0, max=settings.max_batch_size)
+        self._requests.set(active=0, scheduled=0, waiting=0, max=room.max_batch_size)
         self._kv_cache.set(max=self._num_kv_blocks, tokens_per=KV_BLOCK_TOKENS)
         self._kv_cache.set(used=0, free=self._num_kv_blocks, fraction=0.0)
 
     def update(self, num_active: int) -> None:
-        """`num_active` requests are in the batch after a step."""
+        """The engine has `num_active` requests after a step: those of the batch and those that wait for room.
+
+        Used blocks belong to requests; blocks that are kept for a prompt with the same beginning count as free. GenAI
+        measures at the start of a step, so without requests its last figure still has what the last ones held.
+        """
         now_ns = time.monotonic_ns()
         if num_active and now_ns - self._written_ns < METRICS_PERIOD_NS:
             return
@@ -35,7 +37,7 @@ class Gauges:
         metrics = self._pipeline.get_metrics()
         scheduled = min(metrics.scheduled_requests, num_active)
         self._requests.set(active=num_active, scheduled=scheduled, waiting=num_active - scheduled)
-        fraction = metrics.cache_usage / 100
+        fraction = metrics.cache_usage / 100 if num_active else 0.0
         used = round(fraction * self._num_kv_blocks)
         self._kv_cache.set(used=used, free=self._num_kv_blocks - used, fraction=fraction)
 

@@ -44,6 +44,11 @@ class GenerationRequest:
     return_perf_metrics: bool
     arrival_time_ns: int = field(default_factory=time.monotonic_ns)
 
+    @property
+    def reserved_tokens(self) -> int:
+        """What it may come to hold in the KV cache: its prompt and its longest answer."""
+        return int(self.prompt_token_ids.size + self.generation_config.max_new_tokens)
+
 
 def decode_request(inputs: Inputs, limits: EngineLimits) -> GenerationRequest:
     """Check the tensors of one request. Raises InvalidRequest."""

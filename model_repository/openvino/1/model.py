@@ -8,7 +8,7 @@ from batcher import Batcher, Progress
 from gauges import Gauges
 from generation import GenerationRequest, InvalidRequest, decode_request
 from guides import GuideChecker
-from settings import MissingEngine, open_pipeline, read_settings
+from settings import InvalidSettings, MissingEngine, open_pipeline, read_settings
 
 
 class TritonPythonModel:
@@ -18,13 +18,13 @@ class TritonPythonModel:
         """Load and compile the engine."""
         try:
             settings = read_settings(args)
-        except MissingEngine as error:
+        except (MissingEngine, InvalidSettings) as error:
             raise pb_utils.TritonModelException(str(error)) from error
         pipeline = open_pipeline(settings)
         labels = {"model": args["model_name"], "version": args["model_version"]}
         self._limits = settings.limits
         self._guides = GuideChecker(settings.engine_dir / "guide_checker", pipeline.get_tokenizer())
-        self._batcher = Batcher(pipeline, Gauges(labels, settings, pipeline).update)
+        self._batcher = Batcher(pipeline, settings.kv_room, Gauges(labels, settings.kv_room, pipeline).update)
 
     def execute(self, requests: list[Any]) -> None:
         """Add the requests to the batch. Each is answered through its own response sender."""

@@ -7,9 +7,8 @@ from typing import Any
 
 import openvino_genai as genai
 from generation import EngineLimits
+from kv_room import KV_BLOCK_TOKENS, KvRoom
 
-KV_BLOCK_TOKENS = 32
-"""Tokens in a block of the KV cache: that of OpenVINO GenAI 2026.4 on CPU."""
 DEVICE_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16"}
 """Exact where that costs no speed: bfloat16 was not faster, and an 8-bit KV cache changes greedy answers."""
 
@@ -18,32 +17,41 @@ class MissingEngine(Exception):
     """Nothing was built yet; the message says how to build it."""
 
 
+class InvalidSettings(Exception):
+    """A parameter in config.pbtxt; the message says which, what was found, what is accepted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """What the engine is started with, in requests, tokens and blocks."""
+    """What the engine is started with."""
 
     engine_dir: Path
-    max_batch_size: int
+    kv_room: KvRoom
     max_num_tokens: int
-    num_kv_blocks: int
     dynamic_quantization_group_size: int
     limits: EngineLimits
 
 
 def read_settings(args: dict[str, str]) -> EngineSettings:
-    """The settings, from the arguments of Triton's `initialize`. Raises MissingEngine."""
+    """The settings, from the arguments of Triton's `initialize`. Raises MissingEngine and InvalidSettings.
+
+    A request may have as many tokens as the context, or as the KV cache if that is smaller.
+    """
     config = json.loads(args["model_config"])
     parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
     engine_dir = Path(args["model_repository"], args["model_version"], "engine")
     model = _read_manifest(engine_dir)["model"]
+    kv_room = KvRoom(
+        num_blocks=_num_kv_blocks(int(parameters["kv_cache_bytes"]), model["kv_bytes_per_token"]),
+        max_batch_size=config["max_batch_size"],
+    )
     return EngineSettings(
         engine_dir=engine_dir,
-        max_batch_size=config["max_batch_size"],
+        kv_room=kv_room,
         max_num_tokens=int(parameters["max_num_tokens"]),
-        num_kv_blocks=int(parameters["kv_cache_bytes"]) // (KV_BLOCK_TOKENS * model["kv_bytes_per_token"]),
         dynamic_quantization_group_size=int(parameters["dynamic_quantization_group_size"]),
         limits=EngineLimits(
-            max_seq_len=int(parameters["max_seq_len"]),
+            max_seq_len=min(int(parameters["max_seq_len"]), kv_room.num_tokens),
             vocab_size=model["vocab_size"],
             exclude_input_in_output=parameters["exclude_input_in_output"] == "true",
         ),
@@ -53,13 +61,21 @@ def read_settings(args: dict[str, str]) -> EngineSettings:
 def open_pipeline(settings: EngineSettings) -> genai.ContinuousBatchingPipeline:
     """Compile the engine for this CPU and allocate its KV cache."""
     scheduler = genai.SchedulerConfig()
-    scheduler.max_num_seqs = settings.max_batch_size
+    scheduler.max_num_seqs = settings.kv_room.max_batch_size
     scheduler.max_num_batched_tokens = settings.max_num_tokens
-    scheduler.num_kv_blocks = settings.num_kv_blocks
+    scheduler.num_kv_blocks = settings.kv_room.num_blocks
     scheduler.enable_prefix_caching = True
     properties = {**DEVICE_PROPERTIES, "DYNAMIC_QUANTIZATION_GROUP_SIZE": settings.dynamic_quantization_group_size}
     tokenizer = genai.Tokenizer(settings.engine_dir / "tokenizer")
     return genai.ContinuousBatchingPipeline(settings.engine_dir, tokenizer, scheduler, "CPU", **properties)
+
+
+def _num_kv_blocks(kv_cache_bytes: int, bytes_per_token: int) -> int:
+    """With 0 blocks GenAI would let the cache grow without a bound."""
+    bytes_per_block = KV_BLOCK_TOKENS * bytes_per_token
+    if kv_cache_bytes < bytes_per_block:
+        raise InvalidSettings(f"kv_cache_bytes is {kv_cache_bytes}; accepted: {bytes_per_block} and more")
+    return kv_cache_bytes // bytes_per_block
 
 
 def _read_manifest(engine_dir: Path) -> dict[str, Any]:

@@ -1,0 +1,154 @@
+"""Requests that do not fit the KV cache, alone or together, on a server whose cache holds less than the context.
+
+A request is as long as the cache at most. What fits alone is completed beside others, with the same tokens.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.conftest import MAX_SEQ_LEN, PROMPT, SEED_MODEL, Server, events, running, wait_for
+from tests.e2e.test_triton_contract import generate, refusal
+
+NUM_BLOCKS = 12
+CACHE_TOKENS = 32 * NUM_BLOCKS
+BYTES_PER_BLOCK = 32 * 512
+KV_BLOCKS = "nv_trt_llm_kv_cache_block_metrics"
+REGEX = {"guided_decoding_guide_type": "regex", "guided_decoding_guide": "([0-9]{2}-[a-f]{3};){20}", "end_id": 2}
+
+
+@pytest.fixture(scope="module")
+def small(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a KV cache of 12 blocks."""
+    repository = tmp_path_factory.mktemp("small_cache")
+    shutil.copytree(model_repository, repository, dirs_exist_ok=True, copy_function=os.link)
+    config = repository / "openvino" / "config.pbtxt"
+    text = config.read_text()
+    config.unlink()  # a link to the file of the other server
+    config.write_text(text.replace('"67108864"', f'"{NUM_BLOCKS * BYTES_PER_BLOCK}"'))
+    with running(repository, tmp_path_factory.mktemp("run")) as started:
+        yield started
+
+
+@pytest.fixture
+def client(small: Server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{small.api}/v1", api_key="none", max_retries=0)
+
+
+def prompt(number: int, length: int) -> list[int]:
+    """Different prompts, so that no request takes another's blocks."""
+    return [1000 + number, *(PROMPT * 40)[: length - 1]]
+
+
+def together(small: Server, requests: Sequence[dict[str, Any]]) -> list[list[int]]:
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return list(pool.map(lambda inputs: generate(small, **inputs), requests))
+
+
+def test_the_cache_is_smaller_than_the_context(small: Server) -> None:
+    assert small.gauge(KV_BLOCKS, "max") * small.gauge(KV_BLOCKS, "tokens_per") == CACHE_TOKENS < MAX_SEQ_LEN
+    (model,) = httpx.get(f"{small.api}/v1/models").json()["data"]
+    assert model["max_model_len"] == CACHE_TOKENS
+    assert f"the engine's KV cache holds {CACHE_TOKENS} tokens" in small.output()
+
+
+@pytest.mark.parametrize(("prompt_tokens", "max_tokens"), [(CACHE_TOKENS, 1), (CACHE_TOKENS - 9, 10)])
+def test_what_can_never_fit_is_refused_with_the_numbers(
+    client: openai.OpenAI, prompt_tokens: int, max_tokens: int
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(model=SEED_MODEL, prompt=prompt(0, prompt_tokens), max_tokens=max_tokens)
+    assert refused.value.code == "context_length_exceeded"
+    for number in (CACHE_TOKENS, prompt_tokens, max_tokens, prompt_tokens + max_tokens):
+        assert str(number) in refused.value.message
+
+
+def test_the_engine_refuses_by_itself_a_prompt_that_can_never_fit(small: Server) -> None:
+    message = f"Prompt length ({CACHE_TOKENS}) exceeds maximum input length ({CACHE_TOKENS - 1})"
+    assert refusal(small, input_ids=prompt(0, CACHE_TOKENS)) == message
+
+
+def test_an_answer_ends_with_length_where_the_cache_ends(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=SEED_MODEL, messages=[{"role": "user", "content": "Hi"}], temperature=0, extra_body={"ignore_eos": True}
+    )
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == CACHE_TOKENS
+
+
+def test_a_request_may_fill_the_cache(small: Server) -> None:
+    assert len(generate(small, input_ids=prompt(0, CACHE_TOKENS - 40), request_output_len=40, end_id=-1)) == 40
+
+
+def test_requests_that_outgrow_the_cache_together_answer_as_they_do_alone(small: Server) -> None:
+    requests: list[dict[str, Any]] = [
+        {"input_ids": prompt(number, 60), "request_output_len": 250, "end_id": -1} for number in range(4)
+    ]
+    requests += [{**request, **REGEX} for request in requests[:2]]
+    requests += [{**requests[2], "repetition_penalty": 0.5}, {**requests[3], "end_id": 2, "min_tokens": 200}]
+    alone = [generate(small, **request) for request in requests]
+    assert together(small, requests) == alone
+
+
+def test_cancelled_requests_do_not_change_the_others(small: Server) -> None:
+    requests = [{"input_ids": prompt(number, 60), "request_output_len": 250, "end_id": -1} for number in range(4)]
+    alone = [generate(small, **request) for request in requests]
+    with ThreadPoolExecutor(len(requests)) as pool:
+        answers = [pool.submit(generate, small, **request) for request in requests]
+        for number in range(10, 16):
+            leaving = events(small, input_ids=prompt(number, 60), request_output_len=250, end_id=-1)
+            next(leaving)
+            leaving.close()
+        assert [answer.result() for answer in answers] == alone
+
+
+def test_conversations_that_are_in_the_cache_come_back_longer_at_once(small: Server) -> None:
+    """GenAI alone ends both: each holds its beginning, and neither finds room for the rest."""
+    for number in (0, 1):
+        generate(small, input_ids=prompt(number, 190), request_output_len=2)
+    longer = [{"input_ids": prompt(number, 300), "request_output_len": 20, "end_id": -1} for number in (0, 1)]
+    assert [len(answer) for answer in together(small, longer)] == [20, 20]
+
+
+def test_a_request_starts_in_the_room_of_one_that_was_cancelled(small: Server) -> None:
+    """Both need all of the cache."""
+    fill: list[dict[str, Any]] = [
+        {"input_ids": prompt(number, 20), "request_output_len": CACHE_TOKENS - 20, "end_id": -1} for number in (0, 1)
+    ]
+    alone = generate(small, **fill[1])
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(5):
+            leaving = events(small, **fill[0])
+            next(leaving)
+            answer = pool.submit(generate, small, **fill[1])
+            leaving.close()
+            assert answer.result() == alone
+
+
+def test_all_of_n_are_complete(client: openai.OpenAI) -> None:
+    answer = client.completions.create(
+        model=SEED_MODEL, prompt=prompt(0, 100), max_tokens=200, n=4, extra_body={"ignore_eos": True}
+    )
+    assert [choice.finish_reason for choice in answer.choices] == ["length"] * 4
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4 * 200
+
+
+def test_no_block_is_used_when_all_requests_have_ended(small: Server) -> None:
+    together(small, [{"input_ids": prompt(number, 60), "request_output_len": 100} for number in range(6)])
+    wait_for(lambda: small.active() == 0, "an idle server")
+    wait_for(lambda: small.gauge(KV_BLOCKS, "used") == 0, "an empty cache")
+    assert small.gauge(KV_BLOCKS, "free") == NUM_BLOCKS
+    assert small.gauge(KV_BLOCKS, "fraction") == 0
+    assert "vllm:gpu_cache_usage_perc" in (metrics := httpx.get(f"{small.api}/metrics").text)
+    assert [line.split()[-1] for line in metrics.splitlines() if line.startswith("vllm:gpu_cache_usage_perc")] == [
+        "0.0"
+    ]
