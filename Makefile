@@ -5,6 +5,9 @@ OPTIONS ?=
 # For containers: gpu or cpu. PROFILE=gpu,metrics adds Prometheus.
 PROFILE ?= gpu
 GPU ?= h100-80g
+# For `make limits`: how many of them, and what for, interactive or throughput.
+GPUS ?= 1
+LIMITS ?= interactive
 # `make engine` makes the self check first, once for each image and kind of GPU.
 SELFCHECK ?= yes
 CONCURRENCY ?= 1:33:8
@@ -28,8 +31,8 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	"$$python" -c '$(ACCEPTED)' 2>/dev/null && echo "$$python" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check table bench quality demo cpu-engine plan images selfcheck engine doctor up down logs perf \
-	aiperf rehearsal clean
+.PHONY: help run test check table bench quality demo cpu-engine plan limits images selfcheck engine doctor up down logs \
+	perf aiperf rehearsal clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -85,6 +88,9 @@ IS_BUILT = @test -f $(ENGINE)/manifest.json || { echo "no engine in $(ENGINE); b
 
 plan: $(INSTALLED)  ## estimate what fits on a GPU and how fast it is, without one (CHECKPOINT=DIR GPU=h100-80g)
 	@$(BIN)/python -m build_engine plan --gpu $(GPU) $(CHECKPOINT)
+
+limits: $(INSTALLED)  ## write limits into the GPU model's config.pbtxt (CHECKPOINT=DIR GPU=l40s GPUS=2 LIMITS=interactive)
+	@$(BIN)/python -m build_engine limits --gpu $(GPU) --gpus $(GPUS) --profile $(LIMITS) $(CHECKPOINT)
 
 images:  ## build the images of PROFILE (gpu, cpu)
 	$(COMPOSE) build

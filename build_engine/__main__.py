@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from build_engine.tensorrt_llm.commands import BACKEND, CONVERTER, Toolchain
-from build_engine.tensorrt_llm.gpus import GPUS
+from build_engine.tensorrt_llm.gpus import GPUS, Gpu
+from build_engine.tensorrt_llm.layout import TENSOR_PARALLEL_SIZES
+from build_engine.tensorrt_llm.profiles import PROFILES
 
 from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .errors import BuildError, BuildInterrupted, HostError, ToolFailed
@@ -52,10 +54,16 @@ def _parser() -> argparse.ArgumentParser:
     build.set_defaults(run=_build)
 
     plan = commands.add_parser("plan", help="what fits on which GPUs, and how fast it can be; needs no GPU")
-    plan.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_OR_CONFIG_JSON")
-    plan.add_argument("--gpu", choices=tuple(GPUS), required=True)
-    plan.add_argument("--memory-gib", type=_positive_float, help="usable memory of one GPU (default: that of --gpu)")
+    _add_plan_options(plan)
+    plan.add_argument("--json", action="store_true", help="the same figures as JSON")
     plan.set_defaults(run=_plan)
+
+    limits = commands.add_parser("limits", help="write the limits that the plan has for a profile into config.pbtxt")
+    _add_plan_options(limits)
+    limits.add_argument("--gpus", type=int, choices=TENSOR_PARALLEL_SIZES, default=1, help="default: %(default)s")
+    limits.add_argument("--profile", choices=tuple(PROFILES), required=True)
+    _add_model_repository(limits)
+    limits.set_defaults(run=_limits)
 
     doctor = commands.add_parser("doctor", help="whether this host can build and serve a GPU engine of a checkpoint")
     doctor.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
@@ -79,8 +87,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_gpu_options(parser: argparse.ArgumentParser) -> None:
+def _add_plan_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_OR_CONFIG_JSON")
+    parser.add_argument("--gpu", choices=tuple(GPUS), required=True)
+    parser.add_argument("--memory-gib", type=_positive_float, help="usable memory of one GPU (default: that of --gpu)")
+
+
+def _add_model_repository(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-repository", type=Path, default=MODEL_REPOSITORY, help="default: %(default)s")
+
+
+def _add_gpu_options(parser: argparse.ArgumentParser) -> None:
+    _add_model_repository(parser)
     gpu = parser.add_argument_group("GPU target")
     gpu.add_argument("--work-dir", type=Path, help="for the converted checkpoint (default: beside the engine)")
     gpu.add_argument("--converter", type=Path, default=CONVERTER, help="NVIDIA's; default: %(default)s")
@@ -146,12 +164,30 @@ _BUILDERS = {"openvino": _build_openvino, "tensorrt_llm": _build_tensorrt_llm}
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from build_engine.tensorrt_llm.plan_report import report
+    from build_engine.tensorrt_llm.plan_report import report, report_json
 
+    show = report_json if arguments.json else report
+    _print(show(read_config(arguments.checkpoint), _gpu(arguments)))
+
+
+def _limits(arguments: argparse.Namespace) -> None:
+    from build_engine.tensorrt_llm.plan import planned_limits
+    from build_engine.tensorrt_llm.write_limits import write_limits
+
+    profile, gpu = PROFILES[arguments.profile], _gpu(arguments)
+    limits = planned_limits(profile, read_config(arguments.checkpoint), gpu, arguments.gpus)
+    create_default(arguments.model_repository)
+    config_pbtxt = arguments.model_repository / "tensorrt_llm" / "config.pbtxt"
+    chosen = f"{arguments.profile} on {arguments.gpus} {gpu.name}"
+    if changes := write_limits(config_pbtxt, limits, arguments.gpus):
+        _print(f"{config_pbtxt}: for {chosen}: {', '.join(changes)}; build the engine again")
+    else:
+        _print(f"nothing changed: {config_pbtxt} has the limits for {chosen} already")
+
+
+def _gpu(arguments: argparse.Namespace) -> Gpu:
     gpu = GPUS[arguments.gpu]
-    if arguments.memory_gib is not None:
-        gpu = replace(gpu, memory_gib=arguments.memory_gib)
-    _print(report(read_config(arguments.checkpoint), gpu))
+    return gpu if arguments.memory_gib is None else replace(gpu, memory_gib=arguments.memory_gib)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

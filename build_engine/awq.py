@@ -11,14 +11,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .mixtral import PACK_FACTOR
+
 Int32: TypeAlias = NDArray[np.int32]
 Int64: TypeAlias = NDArray[np.int64]
 Uint8: TypeAlias = NDArray[np.uint8]
 Float16: TypeAlias = NDArray[np.float16]
 Float32: TypeAlias = NDArray[np.float32]
 
-PACK_FACTOR = 8
-"""4-bit values in an int32."""
 MAX_QUANT = 15
 """The largest 4-bit value."""
 PACK_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)

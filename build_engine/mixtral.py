@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .awq import PACK_FACTOR
 from .errors import CheckpointError
 
 GROUP_SIZES = (64, 128)
 """Group sizes that TensorRT-LLM's int4 kernels support. The CPU engine is limited to the same."""
+
+PACK_FACTOR = 8
+"""4-bit values in an int32 of the checkpoint."""
 
 ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
 EXPERT_LINEARS = ("w1", "w2", "w3")

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engine.awq import PACK_FACTOR, Uint8
+from build_engine.awq import Uint8
 from build_engine.errors import ConversionError
+from build_engine.mixtral import PACK_FACTOR
 from build_engine.tensorrt_llm.commands import Toolchain
 from build_engine.tensorrt_llm.gpus import is_interleaved
 from build_engine.tensorrt_llm.layout import channel_bytes, input_order

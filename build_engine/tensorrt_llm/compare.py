@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engine.awq import PACK_FACTOR, PACK_ORDER, Float16, Int32, Int64, Uint8
+from build_engine.awq import PACK_ORDER, Float16, Int32, Int64, Uint8
 from build_engine.awq_linear import AwqLinear
+from build_engine.mixtral import PACK_FACTOR
 
 from .layout import channel_bytes, input_order
 from .trtllm_checkpoint import PackedLinear

@@ -11,7 +11,7 @@ from build_engine.model_config import Limits
 from .commands import IMAGE, VERSION, Toolchain, build_command, convert_command, flags_of, is_release
 from .gpus import refusal
 from .host import HostFacts, InstalledGpu
-from .plan import GIB, RUNTIME_BYTES, kv_tokens, weight_bytes
+from .memory import GIB, RUNTIME_BYTES, kv_tokens, weight_bytes
 
 Level = Literal["ok", "warning", "failure"]
 

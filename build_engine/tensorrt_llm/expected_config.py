@@ -10,7 +10,7 @@ from build_engine.mixtral import MixtralConfig
 from build_engine.model_config import Limits
 
 from .config_check import Expectation, OneOf, flat
-from .plan import TOKENS_PER_BLOCK
+from .memory import TOKENS_PER_BLOCK
 
 _ON = OneOf(("auto", "float16"))
 """A plugin that is on, in the model's dtype: "auto" is written as it is, or resolved."""

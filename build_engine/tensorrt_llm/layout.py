@@ -7,8 +7,8 @@ layers/moe.py (names, fusion), quantization/functional.py (the order of the valu
 import numpy as np
 from numpy.typing import NDArray
 
-from build_engine.awq import PACK_FACTOR, Int64, Uint8
-from build_engine.mixtral import MixtralConfig, TensorSpec, linear_sizes
+from build_engine.awq import Int64, Uint8
+from build_engine.mixtral import PACK_FACTOR, MixtralConfig, TensorSpec, linear_sizes
 
 PACKED_PER_FLOAT16 = 4
 """4-bit values in what the converter declares as one float16."""

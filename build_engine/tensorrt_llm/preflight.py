@@ -10,7 +10,7 @@ from .doctor import Finding, Need, examine
 from .gpu_build import BUILD, CONVERT, GpuBuild
 from .host import probe_host
 from .layout import split_problem
-from .plan import TOKENS_PER_BLOCK, build_host_bytes, convert_host_bytes, weight_bytes
+from .memory import TOKENS_PER_BLOCK, build_host_bytes, convert_host_bytes, weight_bytes
 from .work_dir import WorkDir
 
 

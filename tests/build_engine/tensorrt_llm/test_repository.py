@@ -16,7 +16,8 @@ from build_engine.model_config import Limits, read_serving_config
 from build_engine.tensorrt_llm.build import open_build
 from build_engine.tensorrt_llm.commands import Toolchain
 from build_engine.tensorrt_llm.gpus import GPUS
-from build_engine.tensorrt_llm.plan import kv_tokens, roofline
+from build_engine.tensorrt_llm.memory import kv_tokens
+from build_engine.tensorrt_llm.speed import speed
 from frontend.generation import EndTokens, GenerationRequest, SamplingParams
 from frontend.triton.tensors import encode_request, read_engine
 from tests.build_engine.tensorrt_llm.conftest import ROOT, GpuHost
@@ -91,7 +92,7 @@ def test_how_many_requests_the_kv_cache_holds_at_each_default(max_tokens: int, r
     config, gpu = to_mixtral_config(MIXTRAL_8X7B), GPUS["h100-80g"]
     held = kv_tokens(config, gpu.memory_gib, 1) // (500 + max_tokens)
     assert held == requests
-    assert f"| {max_tokens:,} | {requests} | {roofline(config, gpu, 1, held):,.0f} |" in GPU_HOST.read_text()
+    assert f"| {max_tokens:,} | {requests} | {speed(config, gpu, 1, held).at_most:,.0f} |" in GPU_HOST.read_text()
 
 
 def test_the_default_of_max_tokens_is_that_of_the_figures() -> None:
