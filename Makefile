@@ -119,11 +119,12 @@ down:  ## stop and remove the containers
 logs:  ## follow the logs of the containers
 	$(COMPOSE) logs --follow --tail 100
 
-perf:  ## run perf_analyzer on Triton's model: token ids in, streams out (CONCURRENCY=1:33:8)
+perf:  ## run perf_analyzer on Triton's model, beside what the plan expects of GPU (CONCURRENCY=1:33:8 GPU=h100-80g)
 	$(IS_BUILT)
 	@mkdir -p .cache/perf
 	$(COMPOSE) -f docker/compose.perf.yaml up --detach --wait
 	@python3 -m tests.benchmarks.perf_analyzer $(ENGINE) --model $(MODEL) --url triton:8001 --concurrency $(CONCURRENCY) \
+		$(if $(filter tensorrt_llm,$(MODEL)),--gpu $(GPU)) \
 		-- $(COMPOSE) -f docker/compose.perf.yaml run --rm -T --user "$$(stat -c %u:%g .cache/perf)" perf
 
 aiperf: .cache/aiperf/bin/aiperf  ## run aiperf on the OpenAI API at URL, with the tokenizer of PROFILE's engine (REQUESTS=64)

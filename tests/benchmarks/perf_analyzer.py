@@ -5,6 +5,8 @@
 What follows `--` is the program, to which options are added: perf_analyzer itself, or what runs it in a container
 (`make perf`). Triton must have gRPC open. Standard library only: a GPU host need not have this project's environment.
 
+With `--gpu`, each line has the speed that the plan expects of the engine under this load, and the upper limit.
+
 A window of measurement ends after a number of answers, not after a time, so that it fits an engine of any speed.
 """
 
@@ -17,6 +19,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from build_engine.tensorrt_llm.gpus import GPUS
+from build_engine.tensorrt_llm.speed import Speed
+from tests.benchmarks.expected_speed import Load, expected_speed, gpu_problem
 
 PROMPT_TOKENS = 256
 ANSWER_TOKENS = 64
@@ -66,7 +72,7 @@ def options(model: str, url: str, streams: int, directory: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def summary(profile: dict[str, Any]) -> str:
+def summary(profile: dict[str, Any], expected: Speed | None = None) -> str:
     """One line. Counts each response as one token, which is right for a stream of single tokens."""
     (experiment,) = profile["experiments"]
     streams = experiment["experiment"]["value"]
@@ -79,15 +85,18 @@ def summary(profile: dict[str, Any]) -> str:
     end = max(answer["response_timestamps"][-1] for answer in answers)
     first = [answer["response_timestamps"][0] - answer["timestamp"] for answer in answers]
     gaps = [later - earlier for answer in answers for earlier, later in pairwise(answer["response_timestamps"])]
+    beside = f" (expected {expected.expected:,.0f}, at most {expected.at_most:,.0f})" if expected else ""
     return (
-        f"{streams:4} streams: {1e9 * tokens / (end - begin):8.1f} tokens/s, "
+        f"{streams:4} streams: {1e9 * tokens / (end - begin):8.1f} tokens/s{beside}, "
         f"first token after {statistics.median(first) / 1e6:.0f} ms, "
         f"then one every {statistics.median(gaps) / 1e6:.1f} ms (medians of {len(answers)} answers)"
     )
 
 
-def measure(program: Sequence[str], model: str, url: str, streams: int, vocab_size: int, directory: Path) -> str:
-    """The summary of one run of perf_analyzer. Raises SystemExit with the end of its output if it fails."""
+def measure(
+    program: Sequence[str], model: str, url: str, streams: int, vocab_size: int, directory: Path
+) -> dict[str, Any]:
+    """The profile of one run of perf_analyzer. Raises SystemExit with the end of its output if it fails."""
     (directory / "requests.json").write_text(json.dumps(requests(vocab_size, PROMPTS_PER_STREAM * streams)))
     profile = directory / "profile.json"
     profile.unlink(missing_ok=True)
@@ -99,7 +108,8 @@ def measure(program: Sequence[str], model: str, url: str, streams: int, vocab_si
     if done.returncode or not profile.exists():
         tail = "\n".join(done.stdout.splitlines()[-10:])
         raise SystemExit(f"{tail}\nperf_analyzer ended with status {done.returncode} and {streams} streams")
-    return summary(json.loads(profile.read_bytes()))
+    found: dict[str, Any] = json.loads(profile.read_bytes())
+    return found
 
 
 def main() -> None:
@@ -115,12 +125,19 @@ def main() -> None:
     )
     parser.add_argument("--concurrency", type=levels, default="1:33:8", metavar="FIRST[:LAST[:STEP]]", help=streams)
     parser.add_argument("--directory", type=Path, default=Path(".cache/perf"), metavar="DIR", help=shared)
+    parser.add_argument("--gpu", choices=tuple(GPUS), help="that of this host, for the expected speed of a GPU engine")
     parser.add_argument("program", nargs="+", metavar="-- PROGRAM", help="perf_analyzer, or a command that runs it")
     given = parser.parse_args()
     vocab_size = json.loads((given.engine_dir / "manifest.json").read_bytes())["model"]["vocab_size"]
     given.directory.mkdir(parents=True, exist_ok=True)
+    gpu = given.gpu
+    if gpu and (problem := gpu_problem(given.engine_dir, gpu)):
+        print(problem, flush=True)
+        gpu = None
     for streams in given.concurrency:
-        print(measure(given.program, given.model, given.url, streams, vocab_size, given.directory), flush=True)
+        load = Load(streams=streams, prompt_tokens=PROMPT_TOKENS, answer_tokens=ANSWER_TOKENS)
+        profile = measure(given.program, given.model, given.url, streams, vocab_size, given.directory)
+        print(summary(profile, expected_speed(given.engine_dir, gpu, load) if gpu else None), flush=True)
 
 
 if __name__ == "__main__":

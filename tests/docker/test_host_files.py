@@ -120,7 +120,9 @@ def make(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("target", ["engine", "doctor", "plan", "images", "up", "down", "logs", "perf", "aiperf"])
+@pytest.mark.parametrize(
+    "target", ["engine", "doctor", "plan", "limits", "images", "up", "down", "logs", "perf", "aiperf"]
+)
 def test_make_knows_and_lists_its_targets(target: str) -> None:
     assert make(target).returncode == 0
     assert re.search(rf"^{target}:.*## \w", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -130,6 +132,16 @@ def test_make_engine_mounts_the_checkpoint_read_only_under_its_own_path() -> Non
     path = "/opt/models/casperhansen/mixtral-instruct-awq"
     output = make("engine", f"CHECKPOINT={path}").stdout
     assert f'--volume "{path}:{path}:ro" engine build --target tensorrt_llm "{path}"' in output
+
+
+def test_make_perf_names_the_gpu_of_a_gpu_engine_only() -> None:
+    assert "--gpu l40s -- docker compose" in " ".join(make("perf", "GPU=l40s").stdout.replace("\\\n", " ").split())
+    assert "--gpu" not in make("perf", "PROFILE=cpu", "GPU=l40s").stdout
+
+
+def test_make_limits_writes_those_for_its_gpus() -> None:
+    output = make("limits", "CHECKPOINT=/opt/models/m", "GPU=l40s", "GPUS=2", "LIMITS=throughput").stdout
+    assert "build_engine limits --gpu l40s --gpus 2 --profile throughput /opt/models/m" in output
 
 
 def test_make_engine_refuses_a_path_without_a_checkpoint(tmp_path: Path) -> None:
