@@ -31,7 +31,12 @@ for module in (generate, models, health, tokenize):
 
 def create_app(service: Service) -> FastAPI:
     """The application, ready to serve."""
-    app = FastAPI(title="Mixtral on Triton", description="OpenAI's chat API.", redoc_url=None)
+    app = FastAPI(
+        title="Mixtral on Triton",
+        description="OpenAI's chat API.",
+        redoc_url=None,
+        redirect_slashes=False,  # Starlette would redirect to whatever the Host header names
+    )
     app.state.service = service
     app.include_router(router)
     add_error_handlers(app)

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from frontend.errors import FrontendError, MethodNotAllowed, NotFound
+from frontend.errors import FrontendError, MethodNotAllowed, NotFound, RateLimitExceeded
 from frontend.openai.errors import to_error_body
 
 from .disconnect import ClientDisconnected
@@ -37,6 +37,15 @@ def add_error_handlers(app: FastAPI) -> None:
 
 async def _answer_error(http: Request, exc: Exception) -> Response:
     """An exception that is not a FrontendError is a bug; Starlette logs it after this."""
+    if isinstance(exc, RateLimitExceeded):
+        _log.info(
+            "%s %s from %s: %d %s",
+            http.method,
+            http.url.path,
+            http.scope.get("state", {}).get("caller", "unknown"),
+            exc.status,
+            exc.message,
+        )
     return error_response(to_frontend_error(exc))
 
 

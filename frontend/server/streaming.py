@@ -73,7 +73,7 @@ class JobResponse(Response):
                 _log.exception("%s", self._job.id)
             await self._shortest_send({"type": "http.response.body", "body": self._job.writer.error(error)})
         finally:
-            self._report(ended, time.monotonic() - self._arrived_at)
+            self._report(ended, caller, time.monotonic() - self._arrived_at)
 
     async def _answer(self, send: Send, caller: str) -> None:
         raise NotImplementedError
@@ -101,13 +101,13 @@ class JobResponse(Response):
     def _outcomes(self) -> list[Outcome]:
         return [decoder.outcome for decoder in self._decoders]
 
-    def _report(self, ended: str, took_s: float) -> None:
+    def _report(self, ended: str, caller: str, took_s: float) -> None:
         usages = [outcome.usage for outcome in self._outcomes]
         num_prompt_tokens = sum(usage.num_prompt_tokens for usage in usages)
         num_completion_tokens = sum(usage.num_completion_tokens for usage in usages)
         _log.info(
-            "%s %s: %d prompt tokens, %d completion tokens, %.2f s",
-            self._job.id, ended, num_prompt_tokens, num_completion_tokens, took_s,
+            "%s %s: %d prompt tokens, %d completion tokens, %.2f s, for %s",
+            self._job.id, ended, num_prompt_tokens, num_completion_tokens, took_s, caller,
         )  # fmt: skip
 
 

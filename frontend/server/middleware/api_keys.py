@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from frontend.errors import InvalidApiKey, StartupError
+from frontend.server.secret_files import check_secret_file
 
 _LINE = re.compile(r"sha256:(?P<digest>[0-9a-fA-F]{64})(?:\s+(?P<name>[!-~]{1,64}))?")
 _BEARER = re.compile(rb"bearer +(?P<key>\S+)", re.IGNORECASE)
@@ -41,6 +42,7 @@ def read_api_keys(file: Path | None, plain: Sequence[str]) -> tuple[ApiKey, ...]
 
 
 def _read_file(path: Path) -> tuple[ApiKey, ...]:
+    check_secret_file(path)
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as exc:

@@ -15,7 +15,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from frontend.errors import FrontendError, RateLimitExceeded
+from frontend.errors import FrontendError, InvalidApiKey, RateLimitExceeded
 from frontend.server.errors import error_response
 
 from .api_keys import ApiKey, authenticate
@@ -30,9 +30,8 @@ call them, need hold no secret. /health/generate makes the engine work, so it ne
 class CallerLimits:
     """Limits on the POST requests of each caller. GET requests are not counted: they cost the engine nothing.
 
-    A caller is an API key. Without keys it is a client address: behind a proxy on this host, the one that the proxy
-    writes into X-Forwarded-For. All clients behind a proxy on another host count as one caller, unless uvicorn's
-    variable FORWARDED_ALLOW_IPS names that proxy.
+    A caller is an API key. Without keys it is a client address. All clients behind a proxy count as one caller, unless
+    `forwarded_allow_ips` names the proxy: then it is the address that the proxy writes into X-Forwarded-For.
 
     `rate_limit` counts requests as they arrive, over a sliding window, invalid ones too, as OpenAI does. `max_requests`
     counts those that wait or run; one with `n` answers counts once.
@@ -84,17 +83,24 @@ class Auth:
             await self._app(scope, receive, send)
             return
         async with AsyncExitStack() as request:
+            caller = scope["client"][0] if scope["client"] else "unknown"
             try:
-                scope.setdefault("state", {})["caller"] = caller = self._caller(scope)
+                if self._keys:
+                    caller = authenticate(self._keys, _authorization(scope))
+                scope.setdefault("state", {})["caller"] = caller
                 if scope["method"] == "POST":
                     await request.enter_async_context(self._limits.request(caller))
             except FrontendError as error:
-                _log.info("%s %s: %d %s", scope["method"], scope["raw_path"].decode(), error.status, error.message)
+                route = f"{scope['method']} {scope['raw_path'].decode()}"
+                _log.info("%s from %s: %d %s", route, caller, error.status, error.message)
                 await error_response(error)(scope, receive, send)
             else:
                 await self._app(scope, receive, send)
 
-    def _caller(self, scope: Scope) -> str:
-        if self._keys:
-            return authenticate(self._keys, dict(scope["headers"]).get(b"authorization"))
-        return scope["client"][0] if scope["client"] else "unknown"
+
+def _authorization(scope: Scope) -> bytes | None:
+    """The Authorization header. Raises InvalidApiKey for two: which one counts would depend on who reads them."""
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(given) > 1:
+        raise InvalidApiKey("Several Authorization headers were given. Send one: Authorization: Bearer YOUR_KEY.")
+    return given[0] if given else None

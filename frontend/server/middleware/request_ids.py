@@ -17,8 +17,9 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
 """For logging.Formatter; `request_id` is added by `log_handler`."""
 
 _HEADER = b"x-request-id"
-_ACCEPTED = re.compile(rb"[ -~]{1,128}")
-"""Printable ASCII, which can neither break a header nor start a new line of the log."""
+_ACCEPTED = re.compile(rb"[A-Za-z0-9_.:=+/-]{1,128}")
+"""Enough for UUIDs, ULIDs, traceparent, base64 and names. No space or bracket, which could feign other parts of a line
+of the log."""
 
 
 class RequestIds:

@@ -85,6 +85,23 @@ def test_file_with_a_repeated_key_or_none_is_refused(tmp_path: Path, text: str, 
         read_api_keys(write(tmp_path, text), [])
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_file_that_all_may_read_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
+) -> None:
+    file = write(tmp_path, line("a"))
+    file.chmod(mode)
+    assert len(read_api_keys(file, [])) == 1
+    assert ("every user of this host may read" in caplog.text) is warned
+
+
+def test_file_that_all_may_write_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, line("a"))
+    file.chmod(0o666)
+    with pytest.raises(StartupError, match=r"every user of this host may write .* \(mode 0666\); accepted: chmod 600"):
+        read_api_keys(file, [])
+
+
 def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="No such file"):
         read_api_keys(tmp_path / "none", [])

@@ -233,6 +233,34 @@ def test_caller_may_have_max_requests_at_a_time() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("order", [(API_KEY, "wrong"), ("wrong", API_KEY), (API_KEY, API_KEY)])
+def test_two_authorization_headers_are_refused_in_any_order(guarded: httpx.Client, order: tuple[str, str]) -> None:
+    headers = [("authorization", f"Bearer {key}") for key in order]
+    assert "Several Authorization headers" in error_of(guarded.get("/v1/models", headers=headers), 401)["message"]
+
+
+def test_no_answer_redirects_to_what_the_host_header_names(http: httpx.Client) -> None:
+    for path in ("/v1/models/", "/health/", f"{CHAT}/", "//evil.example.org/v1/models/"):
+        response = http.request(
+            "GET", http.base_url.copy_with(raw_path=path.encode()), headers={"host": "evil.example.org"}
+        )
+        assert "location" not in response.headers
+        error_of(response, 404)
+
+
+def test_lines_of_limits_name_the_key(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "frontend")
+
+    async def scenario() -> None:
+        keys = read_api_keys(None, ["a"])
+        app = Auth(Route(), keys, CallerLimits(limits.parse("1/day")))
+        for _ in range(2):
+            await client(app, "a").post("/x")
+        assert f"POST /x from {keys[0].name}: 429 You have sent more requests" in caplog.text
+
+    run(scenario())
+
+
 def test_request_over_the_rate_does_not_count_as_concurrent() -> None:
     async def scenario() -> None:
         counts = CallerLimits(limits.parse("1/day"), max_requests=1)
@@ -258,4 +286,4 @@ def test_refusals_are_logged_with_their_path_which_cannot_forge_a_line() -> None
     finally:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
-    assert lines.getvalue().startswith("GET /x%0Aforged: 401 No API key was given.")
+    assert lines.getvalue().startswith("GET /x%0Aforged from 10.0.0.1: 401 No API key was given.")

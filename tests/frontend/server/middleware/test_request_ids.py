@@ -48,10 +48,10 @@ def log() -> Iterator[io.StringIO]:
 def test_every_response_has_the_clients_id_or_a_new_one(
     http: httpx.Client, method: str, path: str, sent: Any, status: int
 ) -> None:
-    given = http.request(method, path, json=sent, headers={"X-Request-Id": "order 66/~"})
+    given = http.request(method, path, json=sent, headers={"X-Request-Id": "order_66/A.b:c=+-"})
     without = http.request(method, path, json=sent)
     assert (given.status_code, without.status_code) == (status, status)
-    assert given.headers.get_list("x-request-id") == ["order 66/~"]
+    assert given.headers.get_list("x-request-id") == ["order_66/A.b:c=+-"]
     assert NEW_ID.fullmatch(without.headers["x-request-id"])
 
 
@@ -68,9 +68,27 @@ def test_responses_to_engine_errors_and_unexpected_exceptions_have_it_too(
 
 
 @pytest.mark.parametrize(
-    ("given", "accepted"), [(b"~" * 128, True), (b"~" * 129, False), (b"", False), (b"a\tb", False), (b"\xe4", False)]
+    ("given", "accepted"),
+    [
+        (b"a" * 128, True),
+        (b"9f1c2d3e-5b6a-4c7d-8e9f-0a1b2c3d4e5f", True),
+        (b"01ARZ3NDEKTSV4RRFFQ69G5FAV", True),
+        (b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        (b"Root=1-67891233-abcdef012345678912345678", True),
+        (b"a" * 129, False),
+        (b"", False),
+        (b"a\tb", False),
+        (b"\xe4", False),
+        (b"x] ERROR frontend [y", False),
+        (b"a b", False),
+        (b"a%0Ab", False),
+        (b"<b>", False),
+        (b'"', False),
+    ],
 )
-def test_id_that_is_too_long_or_not_printable_is_replaced(http: httpx.Client, given: bytes, accepted: bool) -> None:
+def test_id_that_is_too_long_or_could_feign_a_line_of_the_log_is_replaced(
+    http: httpx.Client, given: bytes, accepted: bool
+) -> None:
     answered = http.get("/health", headers=[(b"x-request-id", given)]).headers["x-request-id"]
     assert answered == given.decode() if accepted else NEW_ID.fullmatch(answered)
 
