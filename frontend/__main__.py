@@ -15,6 +15,10 @@ from frontend.guided_decoding.vocabulary import vocabulary_of
 from frontend.server.admission import Admission
 from frontend.server.app import create_app
 from frontend.server.body_memory import BodyMemory
+from frontend.server.connection import ConnectionLimits, connection_factory
+from frontend.server.connection_counts import ConnectionCounts
+from frontend.server.descriptors import connections_that_fit, raise_descriptor_limit
+from frontend.server.drain import Drain
 from frontend.server.metrics import Metrics
 from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits
@@ -55,15 +59,23 @@ async def serve(settings: Settings) -> None:
             allow_chat_template=settings.allow_chat_template,
         )
         service = _to_service(settings, files, served_model, triton)
-        limits = CallerLimits(settings.rate_limit, settings.max_requests_per_key)
-        app = with_middleware(create_app(service), api_keys, limits, settings.cors_origin)
-        server = Server(uvicorn_config(app, settings, tls))
+        limits, drain = CallerLimits(settings.rate_limit, settings.max_requests_per_key), Drain()
+        app = with_middleware(create_app(service), api_keys, limits, settings.cors_origin, drain)
+        connection = connection_factory(ConnectionLimits(), _connection_counts(settings, triton))
+        server = Server(uvicorn_config(app, settings, tls, connection), drain, settings.shutdown_timeout_s)
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: the garbage collector need not scan it again
         try:
             await server.serve()
         finally:
             await service.guides.close()
+
+
+def _connection_counts(settings: Settings, triton: TritonClient) -> ConnectionCounts:
+    max_connections = connections_that_fit(
+        settings.max_connections, raise_descriptor_limit(), triton.engine.max_batch_size
+    )
+    return ConnectionCounts(max_connections, settings.max_connections_per_address, settings.forwarded_allow_ips)
 
 
 def _to_service(settings: Settings, files: EngineDir, served_model: ServedModel, triton: TritonClient) -> Service:

@@ -8,13 +8,18 @@
     │   ├── NotFound                  404
     │   │   └── ModelNotFound         404    code model_not_found
     │   ├── MethodNotAllowed          405
+    │   ├── RequestTimeout            408
     │   ├── BodyTooLarge              413
-    │   └── UnsupportedMediaType      415
+    │   ├── UrlTooLong                414
+    │   ├── UnsupportedMediaType      415
+    │   └── HeadersTooLarge           431
     ├── RateLimitExceeded             429  rate_limit_error, code rate_limit_exceeded
     │   ├── QueueFull                 429
     │   └── TooManyBodies             429
     ├── EngineFailed                  500  server_error
     ├── EngineUnavailable             503  server_error, code engine_unavailable
+    ├── TooManyConnections            503  server_error, code too_many_connections
+    ├── ShuttingDown                  503  server_error, code shutting_down
     └── DeadlineExceeded              504  server_error, code timeout
     StartupError                      no response: one line for the operator
 
@@ -94,16 +99,34 @@ class MethodNotAllowed(InvalidRequest):
         self.headers = {"allow": allowed}
 
 
+class RequestTimeout(InvalidRequest):
+    """The client has not sent all of its request in time."""
+
+    status = 408
+
+
 class BodyTooLarge(InvalidRequest):
     """More bytes than the operator allows."""
 
     status = 413
 
 
+class UrlTooLong(InvalidRequest):
+    """The request line is longer than allowed."""
+
+    status = 414
+
+
 class UnsupportedMediaType(InvalidRequest):
     """The content type of the body is not JSON."""
 
     status = 415
+
+
+class HeadersTooLarge(InvalidRequest):
+    """Too many headers, or too many bytes of them."""
+
+    status = 431
 
 
 class RateLimitExceeded(FrontendError):
@@ -136,6 +159,25 @@ class EngineUnavailable(FrontendError):
     status = 503
     code = "engine_unavailable"
     headers: Mapping[str, str] = {"retry-after": "1"}
+
+
+class TooManyConnections(FrontendError):
+    """More connections are open than the operator allows."""
+
+    status = 503
+    code = "too_many_connections"
+    headers: Mapping[str, str] = {"retry-after": "1"}
+
+
+class ShuttingDown(FrontendError):
+    """The frontend ends; `retry-after` has the seconds until it has ended."""
+
+    status = 503
+    code = "shutting_down"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.headers = {"retry-after": str(retry_after_s), "connection": "close"}
 
 
 class DeadlineExceeded(FrontendError):

@@ -5,10 +5,12 @@ its config.pbtxt.
 """
 
 import argparse
+import ipaddress
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -17,6 +19,8 @@ import limits
 ENV_PREFIX = "FRONTEND_"
 SCRIPT = "mixtral-frontend"
 """The command that an installed wheel has for `python -m frontend`."""
+
+Network = IPv4Network | IPv6Network
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s,]+")
 
@@ -41,6 +45,13 @@ def _origin(text: str) -> str:
     if not _ORIGIN.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r}; accepted: https://HOST, https://HOST:PORT, * for all")
     return text
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; accepted: 10.0.0.7, 10.0.0.0/24, ::1") from None
 
 
 def _yes(text: str) -> bool:
@@ -80,6 +91,15 @@ class Settings:
     max_requests_per_key: Annotated[
         int | None, "concurrent POST requests of each, including those that wait", _count
     ] = None
+    forwarded_allow_ips: Annotated[
+        tuple[Network, ...],
+        "proxy whose X-Forwarded-For is believed, an address or a network; repeat it for several (default: none)",
+        _network,
+    ] = ()
+    max_connections: Annotated[int, "open connections; more are answered 503", _count] = 4096
+    max_connections_per_address: Annotated[
+        int, "open connections of one address, other than those of --forwarded-allow-ips; more are answered 429", _count
+    ] = 1024
     cors_origin: Annotated[
         tuple[str, ...], "origin whose pages may call from a browser; repeat it for several, * for all", _origin
     ] = ()

@@ -1,4 +1,4 @@
-"""Cancel work when its client disconnects, or when it takes longer than the operator allows."""
+"""Cancel work when its client disconnects, when it takes longer than the operator allows, or when the server ends."""
 
 import asyncio
 import time
@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from frontend.errors import DeadlineExceeded
+from frontend.errors import DeadlineExceeded, ShuttingDown
+
+from .drain import CUT_OFF
 
 Result = TypeVar("Result")
 
@@ -19,7 +21,8 @@ class ClientDisconnected(Exception):
 async def cancel_on_disconnect(work: Coroutine[Any, Any, Result], receive: Receive, deadline: float) -> Result:
     """The result of `work`. `deadline` is by the monotonic clock. `receive` must have returned all of the body before.
 
-    Raises ClientDisconnected, DeadlineExceeded and what `work` raises. `work` has ended in each case.
+    Raises ClientDisconnected, DeadlineExceeded, ShuttingDown and what `work` raises. `work` has ended in each case.
+    Only for the task that the server runs a request in: the server alone cancels that, when the time to end is over.
     """
     working, disconnecting = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(receive))
     try:
@@ -29,6 +32,8 @@ async def cancel_on_disconnect(work: Coroutine[Any, Any, Result], receive: Recei
             if disconnecting.done():
                 raise ClientDisconnected
             raise DeadlineExceeded("The answer took longer than this server allows.")
+    except asyncio.CancelledError:
+        raise ShuttingDown(CUT_OFF) from None
     finally:
         for task in (working, disconnecting):
             task.cancel()

@@ -22,6 +22,8 @@ from frontend.guided_decoding.vocabulary import vocabulary_of
 from frontend.server.admission import Admission
 from frontend.server.app import create_app
 from frontend.server.body_memory import BodyMemory
+from frontend.server.connection import ConnectionLimits, connection_factory
+from frontend.server.connection_counts import ConnectionCounts
 from frontend.server.metrics import Metrics
 from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits
@@ -30,7 +32,7 @@ from frontend.server.service import Service
 from frontend.text.chat_template import ChatTemplate
 from frontend.text.served_model import ServedModel
 from frontend.text.tokenizer import Tokenizer
-from frontend.triton.client import open_triton
+from frontend.triton.client import TritonClient, open_triton
 from frontend.triton.tensors import read_engine
 from tests.frontend.chatml_tokenizer import write_chatml_tokenizer
 from tests.frontend.engine_files import write_manifest
@@ -170,6 +172,25 @@ def client(frontend: Running) -> Iterator[openai.OpenAI]:
         yield client
 
 
+def make_service(model: ServedModel, client: TritonClient, triton_url: str) -> Service:
+    """The parts of a frontend, as __main__ puts them together."""
+    return Service(
+        model_names=(MODEL, "mixtral"),
+        served_model=model,
+        triton=client,
+        admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH + 1),
+        guides=GuideCompiler(vocabulary_of(model)),
+        metrics=Metrics(MODEL),
+        body_memory=BodyMemory(MAX_BODY_BYTES),
+        max_body_bytes=MAX_BODY_BYTES,
+        request_timeout_s=REQUEST_TIMEOUT_S,
+        reject_unknown_parameters=False,
+        started=1_700_000_000,
+        engine_versions={"openvino": "2026.1"},
+        triton_metrics_url=f"{triton_url}/metrics",
+    )
+
+
 async def _serve(model: ServedModel, started: list[Running], ready: threading.Event, stop: threading.Event) -> None:
     fake, loop = FakeTriton(), asyncio.get_running_loop()
     runner = web.AppRunner(fake.application(), shutdown_timeout=0.1)
@@ -180,21 +201,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
         open_triton(triton_url, fake.model, startup_timeout_s=5) as client,
         open_triton(triton_url, fake.model, startup_timeout_s=5, with_cached_tokens=True) as details_client,
     ):
-        service = Service(
-            model_names=(MODEL, "mixtral"),
-            served_model=model,
-            triton=client,
-            admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH + 1),
-            guides=GuideCompiler(vocabulary_of(model)),
-            metrics=Metrics(MODEL),
-            body_memory=BodyMemory(MAX_BODY_BYTES),
-            max_body_bytes=MAX_BODY_BYTES,
-            request_timeout_s=REQUEST_TIMEOUT_S,
-            reject_unknown_parameters=False,
-            started=1_700_000_000,
-            engine_versions={"openvino": "2026.1"},
-            triton_metrics_url=f"{triton_url}/metrics",
-        )
+        service = make_service(model, client, triton_url)
         with_details = with_middleware(create_app(replace(service, triton=details_client)))
         guarded = with_middleware(create_app(service), read_api_keys(None, [API_KEY]), CallerLimits(), [ORIGIN])
         async with (
@@ -225,7 +232,8 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
 
 @asynccontextmanager
 async def _uvicorn(app: ASGIApp) -> AsyncIterator[str]:
-    config = uvicorn.Config(app, port=0, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False)
+    connection: Any = connection_factory(ConnectionLimits(), ConnectionCounts(2000, 1000))
+    config = uvicorn.Config(app, port=0, http=connection, ws="none", lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:

@@ -39,6 +39,7 @@ def test_environment_replaces_defaults_and_the_command_line_replaces_both() -> N
         [*NEEDED, "--ssl-keyfile", "key.pem"],
         [*NEEDED, "--max-requests-per-key", "0"],
         *([*NEEDED, "--rate-limit", rate] for rate in ("60", "0/minute", "60/fortnight", "1/second;5/minute", "")),
+        *([*NEEDED, "--forwarded-allow-ips", ips] for ips in ("*", "proxy", "10.0.0.1/8", "10.0.0.1,10.0.0.2", "")),
         *([*NEEDED, "--cors-origin", o] for o in ("example.org", "https://example.org/", "http://a,http://b", "")),
     ],
 )

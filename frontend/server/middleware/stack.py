@@ -6,9 +6,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from frontend.server.asgi_send import DirectSend
+from frontend.server.drain import Drain
 
 from .api_keys import ApiKey
 from .auth import Auth, CallerLimits
+from .drain import RefuseInDrain
 from .request_ids import RequestIds
 
 _EXPOSED_HEADERS = ("x-request-id", "x-ignored-params", "retry-after")
@@ -16,14 +18,18 @@ _EXPOSED_HEADERS = ("x-request-id", "x-ignored-params", "retry-after")
 
 
 def with_middleware(
-    app: ASGIApp, api_keys: Sequence[ApiKey] = (), limits: CallerLimits | None = None, cors_origins: Sequence[str] = ()
+    app: ASGIApp,
+    api_keys: Sequence[ApiKey] = (),
+    limits: CallerLimits | None = None,
+    cors_origins: Sequence[str] = (),
+    drain: Drain | None = None,
 ) -> ASGIApp:
     """The application with its middleware.
 
     The request id is outermost, so that every response has it. CORS is outside of the API keys: a browser's preflight
-    request has no key, and a page may read a 401 only with CORS headers.
+    request has no key, and a page may read a 401 only with CORS headers. A server that ends asks for no key any more.
     """
-    guarded: ASGIApp = Auth(app, api_keys, limits or CallerLimits())
+    guarded: ASGIApp = RefuseInDrain(Auth(app, api_keys, limits or CallerLimits()), drain or Drain())
     if cors_origins:
         guarded = CORSMiddleware(
             guarded,

@@ -1,6 +1,7 @@
 """uvicorn with the frontend's settings: HTTPS with a certificate made for the test, and addresses behind a proxy."""
 
 import asyncio
+import logging
 import shutil
 import ssl
 import subprocess
@@ -12,6 +13,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.errors import StartupError
+from frontend.server.connection import ConnectionLimits, connection_factory
+from frontend.server.connection_counts import ConnectionCounts
+from frontend.server.drain import Drain
 from frontend.server.uvicorn import Server, tls_context, uvicorn_config
 from frontend.settings import Settings
 
@@ -40,8 +44,8 @@ def read(*argv: object, password: str = "") -> Settings:
 
 
 async def get(settings: Settings, scheme: str, verify: ssl.SSLContext | bool, app: ASGIApp = SERVED) -> str:
-    config = uvicorn_config(app, settings, tls_context(settings))
-    server = Server(config)
+    connection = connection_factory(ConnectionLimits(), ConnectionCounts(10, 10))
+    server = Server(uvicorn_config(app, settings, tls_context(settings), connection), Drain(), 1)
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -76,11 +80,39 @@ def test_without_a_certificate_http_is_served() -> None:
     assert asyncio.run(get(read(), "http", False)) == "served"
 
 
-def test_client_behind_a_proxy_on_this_host_has_the_address_that_the_proxy_names() -> None:
-    async def address(scope: Scope, receive: Receive, send: Send) -> None:
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [
+        ([], "127.0.0.1"),
+        (["--forwarded-allow-ips", "10.0.0.1"], "127.0.0.1"),
+        (["--forwarded-allow-ips", "127.0.0.1"], "192.0.2.7"),
+        (["--forwarded-allow-ips", "10.0.0.1", "--forwarded-allow-ips", "127.0.0.0/8"], "192.0.2.7"),
+    ],
+)
+def test_the_address_in_x_forwarded_for_counts_only_behind_a_proxy_that_the_operator_names(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], address: str
+) -> None:
+    async def show_address(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse(scope["client"][0])(scope, receive, send)
 
-    assert asyncio.run(get(read(), "http", False, address)) == "192.0.2.7"
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")  # uvicorn's own variable
+    assert asyncio.run(get(read(*options), "http", False, show_address)) == address
+
+
+@pytest.mark.parametrize(("mode", "refused", "warned"), [(0o600, 0, 0), (0o640, 0, 0), (0o644, 0, 1), (0o602, 1, 0)])
+def test_a_private_key_that_all_may_write_is_refused_and_one_that_all_may_read_is_warned_of(
+    pem: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, refused: bool, warned: bool
+) -> None:
+    key = tmp_path / "key.pem"
+    shutil.copy(pem / "key.pem", key)
+    key.chmod(mode)
+    settings = read("--ssl-certfile", pem / "cert.pem", "--ssl-keyfile", key)
+    if refused:
+        with pytest.raises(StartupError, match=r"every user of this host may write .*key\.pem \(mode 0602\)"):
+            tls_context(settings)
+    else:
+        assert tls_context(settings) is not None
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * warned
 
 
 @pytest.mark.parametrize(

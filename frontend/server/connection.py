@@ -1,0 +1,233 @@
+"""One HTTP connection: uvicorn's, with limits on what a client may send, and how slowly, before any key is checked.
+
+A request line, headers and connections have limits in bytes and number; headers and bodies have a time by which they
+must have arrived. What is over a limit gets OpenAI's error body, and the connection is closed. A request that arrives
+in one piece costs no timer, and the parts of an answer do not come by here.
+"""
+
+import asyncio
+import enum
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from frontend.errors import (
+    FrontendError,
+    HeadersTooLarge,
+    InvalidRequest,
+    RateLimitExceeded,
+    RequestTimeout,
+    TooManyConnections,
+    UrlTooLong,
+)
+
+from .connection_counts import ConnectionCounts
+from .errors import error_response
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """What a client may send before its request is handed to a route.
+
+    `max_header_bytes` is of all headers of a request together, names and values. `header_timeout_s` counts from the
+    first byte of a request, or from when the connection was opened, `body_timeout_s` from the end of the headers.
+    """
+
+    max_url_bytes: int = 8 * 1024
+    max_header_bytes: int = 32 * 1024
+    max_headers: int = 100
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 60.0
+
+
+class _Awaited(enum.Enum):
+    """What has to come next from the client."""
+
+    HEADERS = "headers"
+    BODY = "body"
+    NOTHING = "nothing"
+    """The request is complete. uvicorn closes the connection if no other follows its answer for a while."""
+
+
+class Connection(HttpToolsProtocol):
+    """See the module. Other keyword arguments are those of uvicorn."""
+
+    def __init__(self, *, limits: ConnectionLimits, counts: ConnectionCounts, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self._limits = limits
+        self._counts = counts
+        self._address = ""
+        self._is_counted = False
+        self._awaited = _Awaited.HEADERS
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed: _Awaited = _Awaited.NOTHING
+        self._got_anything = False
+        self._num_header_bytes = 0
+        self._num_unparsed_bytes = 0
+        self._parsed_something = False
+
+    # ---- asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse the connection if there are too many, else wait for a request."""
+        super().connection_made(transport)
+        self._address = self.client[0] if self.client else ""
+        try:
+            self._counts.add(self._address)
+        except (TooManyConnections, RateLimitExceeded) as error:
+            self._refuse(error)
+        else:
+            self._is_counted = True
+            self._set_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give up its place."""
+        self._cancel_timer()
+        if self._is_counted:
+            self._is_counted = False
+            self._counts.remove(self._address)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, and start the timer of what has to come next."""
+        self._parsed_something = False
+        try:
+            self.parser.feed_data(data)
+            self._check_unparsed(data)
+        except httptools.HttpParserUpgrade:
+            _log.info("%s: asks for another protocol, which is ignored", self._address)
+        except httptools.HttpParserError as exc:
+            self._refuse(_to_error(exc))
+        except HeadersTooLarge as error:
+            self._refuse(error)
+        else:
+            self._set_timer()
+
+    # ---- The parser's callbacks. What they raise is the context of the parser's own exception.
+
+    def on_message_begin(self) -> None:
+        """A new request."""
+        super().on_message_begin()
+        self._cancel_timer()
+        self._unset_keepalive_if_required()
+        self._parsed_something = self._got_anything = True
+        self._awaited = _Awaited.HEADERS
+        self._num_header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request line."""
+        super().on_url(url)
+        if len(self.url) > self._limits.max_url_bytes:
+            raise UrlTooLong(f"The URL is longer than {self._limits.max_url_bytes} bytes.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A complete header, or a trailer of the body."""
+        self._parsed_something = True
+        self._num_header_bytes += len(name) + len(value)
+        if self._num_header_bytes > self._limits.max_header_bytes:
+            raise self._headers_too_large()
+        if len(self.headers) >= self._limits.max_headers:
+            raise HeadersTooLarge(f"The request has more than {self._limits.max_headers} headers.")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The body follows, if there is one."""
+        super().on_headers_complete()
+        self._unset_keepalive_if_required()
+        self._awaited = _Awaited.BODY
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._parsed_something = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        super().on_message_complete()
+        self._parsed_something = True
+        self._awaited = _Awaited.NOTHING
+
+    # ---- Limits
+
+    def _check_unparsed(self, data: bytes) -> None:
+        """Bound what the parser keeps of a header, a trailer or a chunk's extension that does not end."""
+        self._num_unparsed_bytes = 0 if self._parsed_something else self._num_unparsed_bytes + len(data)
+        if self._num_unparsed_bytes > self._limits.max_header_bytes:
+            raise self._headers_too_large()
+
+    def _headers_too_large(self) -> HeadersTooLarge:
+        return HeadersTooLarge(f"The headers are larger than {self._limits.max_header_bytes} bytes.")
+
+    def _set_timer(self) -> None:
+        """Start the timer of what is awaited, unless it runs."""
+        if self._timer is not None and self._timed is self._awaited:
+            return
+        self._cancel_timer()
+        self._timed = self._awaited
+        if self._awaited is _Awaited.HEADERS:
+            self._timer = self.loop.call_later(self._limits.header_timeout_s, self._on_timeout)
+        elif self._awaited is _Awaited.BODY:
+            self._timer = self.loop.call_later(self._limits.body_timeout_s, self._on_timeout)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timeout(self) -> None:
+        """Close the connection, unless its client waits for us: it has sent the next request before its answer."""
+        self._timer = None
+        waits_for_us = self.pipeline or self.flow.read_paused
+        if waits_for_us or (self._awaited is _Awaited.HEADERS and self._is_answering):
+            self._set_timer()
+        elif not self._got_anything:
+            self.transport.close()
+        elif self._awaited is _Awaited.HEADERS:
+            self._refuse(RequestTimeout(f"The headers did not arrive within {self._limits.header_timeout_s:g} s."))
+        else:
+            self._refuse(RequestTimeout(f"The body did not arrive within {self._limits.body_timeout_s:g} s."))
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _may_answer(self) -> bool:
+        """Whether the next bytes that the client gets would be the answer to what it is sending."""
+        if self._awaited is _Awaited.HEADERS:
+            return not self._is_answering
+        return self._is_answering and not self.cycle.response_started and not self.pipeline
+
+    def _refuse(self, error: FrontendError) -> None:
+        """Answer if an answer can be sent, and close the connection."""
+        _log.info("%s: %d %s", self._address, error.status, error.message)
+        self._cancel_timer()
+        if self._may_answer:
+            self.transport.write(_to_bytes(error, self.server_state.default_headers))
+        self.transport.close()
+
+
+def _to_error(exc: httptools.HttpParserError) -> FrontendError:
+    cause = exc.__context__
+    if isinstance(cause, FrontendError):
+        return cause
+    reason = "its URL cannot be read" if isinstance(exc, httptools.HttpParserCallbackError) else exc
+    return InvalidRequest(f"This is not a valid HTTP request: {reason}.")
+
+
+def _to_bytes(error: FrontendError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    response = error_response(error)
+    headers = [*default_headers, *response.raw_headers, (b"connection", b"close")]
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    return b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(response.body)])
+
+
+def connection_factory(limits: ConnectionLimits, counts: ConnectionCounts) -> Callable[..., Connection]:
+    """What uvicorn calls for each connection."""
+    return lambda **uvicorn: Connection(limits=limits, counts=counts, **uvicorn)

@@ -1,0 +1,291 @@
+"""What a client may send before its key is checked: how much, how slowly, and on how many connections."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Coroutine
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from frontend.errors import RateLimitExceeded, TooManyConnections
+from frontend.server.connection import ConnectionLimits
+from frontend.server.connection_counts import ConnectionCounts
+from frontend.server.descriptors import connections_that_fit
+from tests.frontend.server.serving import Client, serving
+
+SMALL = ConnectionLimits(
+    max_url_bytes=100, max_header_bytes=1000, max_headers=10, header_timeout_s=0.2, body_timeout_s=0.2
+)
+GENEROUS = ConnectionLimits(max_url_bytes=100, max_header_bytes=1000, max_headers=10)
+HOST = b"Host: a\r\n"
+POST = b"POST / HTTP/1.1\r\n" + HOST
+HANDED_ON: list[str] = []
+"""What has reached the application."""
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the length of the body; `/stream` in two parts, 0.5 s apart."""
+    HANDED_ON.append(scope["path"])
+    if scope["path"] == "/stream":
+        await StreamingResponse(_two_parts())(scope, receive, send)
+        return
+    try:
+        body = await Request(scope, receive).body()
+    except ClientDisconnect:
+        return
+    await PlainTextResponse(f"{len(body)} bytes")(scope, receive, send)
+
+
+async def _two_parts() -> Any:
+    yield b"first "
+    await asyncio.sleep(0.5)
+    yield b"second"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_handed_on() -> None:
+    HANDED_ON.clear()
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 30))
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "message"),
+    [
+        (b"GET /" + b"a" * 101, 414, "The URL is longer than 100 bytes."),
+        (b"GET /" + b"a" * 101 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414, "The URL is longer than 100 bytes."),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 1001 + b"\r\n\r\n", 431, "The headers are larger than 1000 bytes."),
+        (b"GET / HTTP/1.1\r\n" + b"X: b\r\n" * 11 + b"\r\n", 431, "The request has more than 10 headers."),
+        (b"nonsense\r\n\r\n", 400, "This is not a valid HTTP request: Invalid method encountered."),
+        (b"GET noslash HTTP/1.1\r\n\r\n", 400, None),
+        (b"GET http://[ HTTP/1.1\r\n" + HOST + b"\r\n", 400, None),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, None),
+        (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, None),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n", 400, None),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400, None),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: b\r\n" * 11 + b"\r\n", 431, None),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_a_request_is_answered_with_openais_error_and_logged_with_the_address(
+    caplog: pytest.LogCaptureFixture, sent: bytes, status: int, message: str | None
+) -> None:
+    caplog.set_level(logging.INFO, "frontend")
+
+    async def scenario() -> None:
+        async with serving(app, GENEROUS) as server:
+            client = await Client.connect(server)
+            await client.send(sent)
+            answered, error, head = await client.error()
+            assert (answered, error["type"], error["param"], error["code"]) == (
+                status, "invalid_request_error", None, None,
+            )  # fmt: skip
+            assert message in (None, error["message"])
+            assert b"content-type: application/json" in head
+            assert f"127.0.0.1: {status} {error['message']}" in caplog.text
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET / HTTP/1.1\r\nX: ",
+        b"GET / HTTP/1.1\r\nX",
+        b"GET /",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n1;",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+        b"\r\n",
+    ],
+)
+def test_what_does_not_end_is_not_kept(caplog: pytest.LogCaptureFixture, start: bytes) -> None:
+    """In many pieces, as the network brings them: the parser itself keeps what it has of a header, without a bound."""
+    caplog.set_level(logging.INFO, "frontend")
+
+    async def scenario() -> None:
+        async with serving(app, GENEROUS) as server:
+            client = await Client.connect(server)
+            await client.send(start)
+            reading, num_pieces = asyncio.create_task(client.read_to_end()), 0
+            while not (await asyncio.wait({reading}, timeout=0.1))[0]:
+                await client.send(b"a" * 400 if start.strip() else b"\r\n" * 200)
+                num_pieces += 1
+            assert num_pieces <= 3
+
+    run(scenario())
+    assert re.search("127.0.0.1: (431|414) ", caplog.text)
+
+
+def test_a_request_within_the_limits_is_handed_on_and_the_connection_stays() -> None:
+    async def scenario() -> None:
+        async with serving(app, SMALL) as server:
+            client = await Client.connect(server)
+            for _ in range(2):
+                await client.send(POST + b"X: " + b"a" * 900 + b"\r\nContent-Length: 5\r\n\r\n12345")
+                assert (await client.read_until(b"5 bytes")).startswith(b"HTTP/1.1 200 ")
+                await asyncio.sleep(3 * SMALL.header_timeout_s)  # the times of the request before are over
+            await client.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (b"GET / HT", "The headers did not arrive within 0.2 s."),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX-", "The headers did not arrive within 0.2 s."),
+        (POST + b"Content-Length: 5\r\n\r\n1234", "The body did not arrive within 0.2 s."),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n", "The body did not arrive within 0.2 s."),
+    ],
+)
+def test_a_request_that_stalls_is_answered_408(sent: bytes, message: str) -> None:
+    async def scenario() -> None:
+        async with serving(app, SMALL) as server:
+            client = await Client.connect(server)
+            await client.send(sent)
+            status, error, _ = await client.error()
+            assert (status, error["message"]) == (408, message)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nX: ", POST + b"Content-Length: 500\r\n\r\n"])
+def test_a_byte_now_and_then_does_not_win_time(caplog: pytest.LogCaptureFixture, start: bytes) -> None:
+    caplog.set_level(logging.INFO, "frontend")
+
+    async def scenario() -> None:
+        async with serving(app, SMALL) as server:
+            client = await Client.connect(server)
+            await client.send(start)
+            reading = asyncio.create_task(client.read_to_end())
+            while not reading.done():
+                await client.send(b"a")
+                await asyncio.sleep(0.02)
+
+    run(scenario())
+    assert "127.0.0.1: 408 " in caplog.text  # the answer itself is lost if a byte crosses it
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n\r\n"])
+def test_a_connection_that_sends_no_request_is_closed_without_an_answer(sent: bytes) -> None:
+    async def scenario() -> None:
+        async with serving(app, SMALL) as server:
+            client = await Client.connect(server)
+            await client.send(sent)
+            assert await client.read_to_end() == b""
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("behind", [b"GET / HT", POST + b"Content-Length: 5\r\n\r\n1"])
+def test_an_answer_longer_than_the_limits_is_not_cut_off_by_what_the_client_sends_behind(behind: bytes) -> None:
+    async def scenario() -> None:
+        async with serving(app, SMALL) as server:
+            client = await Client.connect(server)
+            await client.send(b"GET /stream HTTP/1.1\r\n" + HOST + b"\r\n" + behind)
+            assert b"first " in await client.read_until(b"second")
+            await client.close()
+
+    run(scenario())
+
+
+def test_an_error_behind_a_request_is_not_taken_for_its_answer() -> None:
+    async def scenario() -> None:
+        async with serving(app, SMALL) as server:
+            client = await Client.connect(server)
+            await client.send(b"GET /stream HTTP/1.1\r\n" + HOST + b"\r\nnonsense\r\n\r\n")
+            assert b" 400 " not in await client.read_to_end()
+
+    run(scenario())
+
+
+def test_an_upgrade_is_ignored_and_logged_with_the_address(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        async with serving(app, SMALL) as server:
+            client = await Client.connect(server)
+            await client.send(b"GET / HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            assert (await client.read_until(b"0 bytes")).startswith(b"HTTP/1.1 200 ")
+            await client.close()
+
+    run(scenario())
+    assert "127.0.0.1: asks for another protocol" in caplog.text
+    assert "pip install" not in caplog.text
+
+
+# ---- Connections
+
+
+def test_connections_of_one_address_and_of_all_are_bounded_and_answered() -> None:
+    async def scenario() -> None:
+        counts = ConnectionCounts(max_connections=3, max_per_address=2)
+        async with serving(app, GENEROUS, counts) as server:
+            clients = [await Client.connect(server) for _ in range(2)]
+            while counts.num_open < 2:
+                await asyncio.sleep(0.01)
+            status, error, head = await (await Client.connect(server)).error()
+            assert (status, error["type"]) == (429, "rate_limit_error")
+            assert error["message"] == "2 connections of your address are open, the most allowed."
+            assert b"retry-after: 1" in head
+            other = await Client.connect(server, "127.0.0.2")
+            await other.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert b" 200 " in await other.read_until(b"0 bytes")
+            status, error, head = await (await Client.connect(server, "127.0.0.3")).error()
+            assert (status, error["code"]) == (503, "too_many_connections")
+            assert b"retry-after: 1" in head
+            for client in [*clients, other]:
+                await client.close()
+            while counts.num_open:
+                await asyncio.sleep(0.01)
+            assert HANDED_ON == ["/"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "are_one"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::1%eth0", True),
+        ("10.0.0.1", "10.0.0.1", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", False),
+        ("", "", False),
+    ],
+)
+def test_what_counts_as_one_address(first: str, second: str, are_one: bool) -> None:
+    """Proxies, here of 10.0.0.0/8, and Unix sockets may have any number."""
+    counts = ConnectionCounts(max_connections=9, max_per_address=1, proxies=[ip_network("10.0.0.0/8")])
+    counts.add(first)
+    if are_one:
+        with pytest.raises(RateLimitExceeded):
+            counts.add(second)
+        counts.remove(first)
+    counts.add(second)
+
+
+def test_a_refused_connection_is_not_counted() -> None:
+    counts = ConnectionCounts(max_connections=1, max_per_address=9)
+    counts.add("192.0.2.1")
+    with pytest.raises(TooManyConnections):
+        counts.add("192.0.2.2")
+    counts.remove("192.0.2.1")
+    counts.add("192.0.2.2")
+
+
+def test_connections_are_fewer_where_the_limit_on_open_files_is_low(caplog: pytest.LogCaptureFixture) -> None:
+    assert connections_that_fit(4096, 1_048_576, 256) == 4096
+    assert not caplog.records
+    assert connections_that_fit(4096, 1024, 256) == 640
+    assert "at most 640 connections, not 4096: the hard limit on open files is 1024" in caplog.text
