@@ -27,7 +27,7 @@ def report(config: MixtralConfig, gpu: Gpu) -> str:
     made = _plans(config, gpu)
     fitting = [plan for plan in made.values() if isinstance(plan, Plan) and plan.kv_tokens]
     table = [*_table(fitting), ""] if fitting else []
-    return "\n".join([*_head(gpu), "", *table, *_problems(made, gpu), *_NOTES])
+    return "\n".join([*_head(gpu), *_window(config), "", *table, *_problems(made, gpu), *_NOTES])
 
 
 def report_json(config: MixtralConfig, gpu: Gpu) -> str:
@@ -50,6 +50,14 @@ def _head(gpu: Gpu) -> Iterator[str]:
         f"Of a GPU's memory the runtime gets {RUNTIME_BYTES / GIB:.0f} GiB, and the float16 KV cache"
         f" {KV_CACHE_FRACTION:.0%} of what the weights leave."
     )
+
+
+def _window(config: MixtralConfig) -> Iterator[str]:
+    if config.context_length < config.max_position_embeddings:
+        yield (
+            f"max_seq_len is bounded by sliding_window, {config.context_length:,}, below max_position_embeddings,"
+            f" {config.max_position_embeddings:,}."
+        )
 
 
 def _table(plans: list[Plan]) -> Iterator[str]:

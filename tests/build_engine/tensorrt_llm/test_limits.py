@@ -11,7 +11,7 @@ import pytest
 from build_engine.__main__ import main
 from build_engine.model_config import Limits, read_serving_config
 from build_engine.tensorrt_llm.write_limits import write_limits
-from tests.build_engine.tensorrt_llm.conftest import ROOT
+from tests.build_engine.tensorrt_llm.conftest import ROOT, GpuHost
 from tests.build_engine.tensorrt_llm.test_plan import MIXTRAL_8X7B
 
 SHIPPED = ROOT / "model_repository" / "tensorrt_llm" / "config.pbtxt"
@@ -51,6 +51,16 @@ def test_writes_what_the_plan_has(checkpoint: Path, config_pbtxt: Path, capsys: 
         f"{config_pbtxt}: for interactive on 2 l40s: max_batch_size 256 -> 128, preferred_batch_size 256 -> 128,"
         " max_queue_size 256 -> 128, max_num_tokens 8192 -> 2048, tensor_parallel_size 1 -> 2; build the engine again\n"
     )
+
+
+def test_the_engine_is_built_for_them(host: GpuHost) -> None:
+    """The tiny model has 8,192 positions, and room for as many requests as a profile may have."""
+    options = ["--gpu", "h100-80g", "--gpus", "2", "--profile", "throughput"]
+    assert limits(host.checkpoint, host.model_dir / "config.pbtxt", *options) == 0
+    assert host.build() == 0
+    manifest = json.loads((host.engine_dir / "manifest.json").read_bytes())
+    assert manifest["limits"] == {"max_batch_size": 512, "max_seq_len": 8192, "max_num_tokens": 8192}
+    assert manifest["tensor_parallel_size"] == 2
 
 
 def test_the_repository_has_the_limits_for_throughput_on_one_gpu_of_80_gb(

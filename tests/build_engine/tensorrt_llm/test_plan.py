@@ -245,6 +245,14 @@ def test_a_model_that_fits_on_none_has_no_table(tmp_path: Path, capsys: pytest.C
     assert shown.count("does not fit") == 4
 
 
+def test_a_sliding_window_that_bounds_the_context_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = "max_seq_len is bounded by sliding_window, 4,096, below max_position_embeddings, 32,768."
+    for window, shown in ((4096, True), (32768, False), (None, False)):
+        (tmp_path / "config.json").write_text(json.dumps({**MIXTRAL_8X7B, "sliding_window": window}))
+        assert main(["plan", str(tmp_path), "--gpu", "h100-80g"]) == 0
+        assert (named in capsys.readouterr().out) is shown
+
+
 def test_json_has_the_figures_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(MIXTRAL_8X7B))
     assert main(["plan", str(tmp_path), "--gpu", "rtx4090", "--json"]) == 0
