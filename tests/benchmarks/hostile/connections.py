@@ -117,19 +117,24 @@ def _wrong_keys(count: int, at_once: int) -> Send:
     return send
 
 
-ATTACKS = (
+QUICK = (
     Attack("header-80M", _one_header(80_000_000)),
     Attack("url-60M", _url(60_000_000)),
-    Attack("idle-2000", held(2000, b"")),
-    Attack("slow-heads-500", held(500, b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: ", b"a")),
-    Attack("stalled-bodies-100", held(100, head(CHAT, 4_000_000) + b" " * 3_999_000)),
-    Attack("slow-bodies-100", held(100, head(CHAT, 100_000), b" ")),
     Attack("headers-1M", _headers(1_000_000)),
     Attack("chunks-1M", _chunks(1_000_000)),
     Attack("pipelined-health", _pipelined(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", 20_000)),
     Attack("pipelined-unknown", _pipelined(b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 5_000)),
     Attack("pipelined-models", _pipelined(f"GET /v1/models/{MODEL} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 5_000)),
+)
+
+HELD = (
+    Attack("idle-2000", held(2000, b"")),
+    Attack("slow-heads-500", held(500, b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: ", b"a")),
+    Attack("stalled-bodies-100", held(100, head(CHAT, 4_000_000) + b" " * 3_999_000)),
+    Attack("slow-bodies-100", held(100, head(CHAT, 100_000), b" ")),
     Attack("unread-streams", _unread(32)),
     Attack("resets-2000", _churn(2000, head(CHAT, len(_BODY)) + _BODY)),
     Attack("wrong-keys-2000", _wrong_keys(2000, 16)),
 )
+
+ATTACKS = (*QUICK, *HELD)

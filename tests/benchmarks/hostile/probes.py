@@ -46,8 +46,9 @@ class Watcher:
     """A child process that measures until it is asked for what it has found."""
 
     def __init__(self, target: "Callable[[Connection[Any, Any], int, int], None]", port: int, pid: int) -> None:
-        self._pipe, theirs = multiprocessing.Pipe()
-        self._process = multiprocessing.Process(target=target, args=(theirs, port, pid), daemon=True)
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=target, args=(theirs, port, pid), daemon=True)
         self._process.start()
 
     def take(self) -> Any:

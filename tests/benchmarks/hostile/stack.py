@@ -75,13 +75,13 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 @contextmanager
-def running(engine: Path, directory: Path, *, tiny_cache: bool) -> Iterator[Stack]:
+def running(engine: Path, directory: Path, *options: str, tiny_cache: bool) -> Iterator[Stack]:
     """A server of this checkout with the engine at `engine`; `directory` gets its repository and its logs."""
     repository = _repository(engine, directory, tiny_cache=tiny_cache)
     port, triton_port, metrics_port = free_ports(3)
     command = [sys.executable, "-m", "frontend.local", "--model-repository", str(repository), "--port", str(port)]
     command += ["--triton-port", str(triton_port), "--metrics-port", str(metrics_port)]
-    command += ["--runtime-dir", str(directory / "run"), "--served-model-name", MODEL]
+    command += ["--runtime-dir", str(directory / "run"), "--served-model-name", MODEL, *options]
     log = directory / "output.log"
     environment = {**os.environ, "FRONTEND_API_KEYS": f"{ATTACKER_KEY},{NEIGHBOUR_KEY}"}
     with log.open("ab") as output:
