@@ -20,6 +20,7 @@
     ├── EngineUnavailable             503  server_error, code engine_unavailable
     ├── TooManyConnections            503  server_error, code too_many_connections
     ├── ShuttingDown                  503  server_error, code shutting_down
+    ├── CompilerBusy                  503  server_error, code compiler_busy
     └── DeadlineExceeded              504  server_error, code timeout
     StartupError                      no response: one line for the operator
 
@@ -178,6 +179,14 @@ class ShuttingDown(FrontendError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.headers = {"retry-after": str(retry_after_s), "connection": "close"}
+
+
+class CompilerBusy(FrontendError):
+    """More structured output waits to be compiled than the grammar compiler takes; nothing was queued."""
+
+    status = 503
+    code = "compiler_busy"
+    headers: Mapping[str, str] = {"retry-after": "5"}
 
 
 class DeadlineExceeded(FrontendError):

@@ -16,9 +16,9 @@ NUM_PROBES = 5
 """Random answers that are generated."""
 MAX_TOKENS = 400
 """Length of one of them."""
-MAX_PROBE_S = 2.0
+MAX_PROBE_S = 1.0
 """Processor time for all of them, which does not pass while other processes run. A grammar not slow by then is fine."""
-MAX_TOKEN_S = 0.3
+MAX_TOKEN_S = 0.2
 """A grammar is slow if `_SLOW_TOKENS` repetitions of a token in a row take longer than this each."""
 _SLOW_TOKENS = 3
 _GROWTH = 8

@@ -1,8 +1,11 @@
 """The worker process that compiles constraints: python -m frontend.guided_decoding.worker, started by compiler.py.
 
-Reads pickled requests from stdin and writes JSON answers to stdout, each preceded by its length. A timer ends the
-process when a constraint takes too long: SIGALRM without a handler, as Python runs none while xgrammar compiles. The
-process also ends with its input, so it does not outlive its parent.
+Reads pickled requests from stdin and writes JSON answers to stdout, each preceded by its length. A timer of processor
+time ends the process when a constraint takes too much of it: SIGPROF without a handler, as Python runs none while
+xgrammar compiles. The process also ends with its input, so it does not outlive its parent.
+
+xgrammar runs in a thread with a smaller stack than any thread of an engine has. A grammar too deep for the stack ends
+this process, never the engine.
 """
 
 import json
@@ -10,6 +13,8 @@ import pickle
 import resource
 import signal
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 from frontend.errors import InvalidRequest
@@ -23,6 +28,9 @@ from .vocabulary import Vocabulary
 from .worker_messages import LENGTH, GuideLimits
 from .xgrammar import RAW_VOCABULARY, Core, load_core
 
+STACK_BYTES = 1024**2
+"""Of the thread that xgrammar runs in. The engines' threads have 8 MiB, glibc's default."""
+
 
 def main() -> None:
     """Answer requests until the input ends. The first one holds the vocabulary and the limits."""
@@ -33,9 +41,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     compiler = _Compiler(load_core(), vocabulary, limits)
     while (constraint := _receive(source)) is not None:
-        signal.setitimer(signal.ITIMER_REAL, limits.time_s)  # SIGALRM ends the process
+        signal.setitimer(signal.ITIMER_PROF, limits.cpu_s)  # SIGPROF ends the process
         answer = json.dumps(compiler.answer(constraint)).encode()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         sink.write(LENGTH.pack(len(answer)) + answer)
         sink.flush()
 
@@ -56,13 +64,15 @@ class _Compiler:
         tokens = [vocabulary.token_bytes.get(token_id, b"") for token_id in range(self._vocab_size)]
         info = core.TokenizerInfo(tokens, RAW_VOCABULARY, self._vocab_size, vocabulary.stop_token_ids, False)
         self._compiler = core.GrammarCompiler(info, 1, False, -1)
+        threading.stack_size(STACK_BYTES)  # of threads that start from now on
+        self._thread = ThreadPoolExecutor(1)
 
     def answer(self, constraint: Constraint) -> dict[str, str]:
         """The grammar as `ebnf`, or `message` and `param` of an error."""
         try:
             text = to_ebnf_text(constraint)
             with naming_field(param_of(constraint)):
-                self._check(text)
+                self._thread.submit(self._check, text).result()
         except InvalidRequest as error:
             return {"message": error.message, "param": error.param or ""}
         return {"ebnf": text}
@@ -71,6 +81,10 @@ class _Compiler:
         if len(text.encode()) > self._limits.ebnf_bytes:
             raise InvalidConstraint(f"becomes a grammar of more than {self._limits.ebnf_bytes} bytes")
         compiled = compile_grammar(self._core, self._compiler, text)
+        if compiled.memory_size_bytes > self._limits.compiled_bytes:
+            raise InvalidConstraint(
+                f"takes {compiled.memory_size_bytes} bytes when it is compiled; accepted: {self._limits.compiled_bytes}"
+            )
         probe_latency(self._core, compiled, self._vocab_size, self._stop_token_ids)
 
 

@@ -15,6 +15,7 @@ from frontend.errors import (
     EngineFailed,
     EngineUnavailable,
     FrontendError,
+    InvalidRequest,
     StartupError,
 )
 from frontend.generation import Engine, GenerationRequest, TokenChunk
@@ -57,6 +58,11 @@ _ENGINE_ERRORS: Sequence[tuple[str, type[FrontendError], str]] = (
     ("aximum queue size", EngineUnavailable, "The engine takes no more requests. Please retry shortly."),
     ("shutting down", EngineUnavailable, "The engine is shutting down."),
     ("is not ready", EngineUnavailable, "The engine is not ready."),
+    (
+        "guided_decoding_guide",
+        InvalidRequest,
+        "The structured output (response_format, tools, ...) takes more of the engine than one request may.",
+    ),
 )
 """Part of an engine's message, error and message for the client. The engine's errors have no codes."""
 

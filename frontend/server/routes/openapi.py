@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from frontend.errors import (
     BodyTooLarge,
+    CompilerBusy,
     ContextLengthExceeded,
     DeadlineExceeded,
     EngineFailed,
@@ -79,5 +80,5 @@ TAKES_A_BODY: Responses = failures(
 
 _FAILURES_OF_GENERATING = TAKES_A_BODY | failures(
     InvalidRequest, UnsupportedParameter, ContextLengthExceeded, RateLimitExceeded, QueueFull, FrontendError,
-    EngineFailed, EngineUnavailable, DeadlineExceeded,
+    EngineFailed, EngineUnavailable, CompilerBusy, DeadlineExceeded,
 )  # fmt: skip

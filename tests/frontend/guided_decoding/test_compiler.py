@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from frontend.errors import InvalidRequest, QueueFull
+from frontend.errors import CompilerBusy, InvalidRequest, QueueFull
 from frontend.guided_decoding import (
     Choice,
+    Constraint,
     Grammar,
     GuideCompiler,
     GuideLimits,
@@ -41,9 +42,10 @@ def run(
     scenario: Callable[[GuideCompiler], Awaitable[None]],
     limits: GuideLimits | None = None,
     vocabulary: Vocabulary = BYTES,
+    num_workers: int = 2,
 ) -> None:
     async def with_compiler() -> None:
-        guide_compiler = GuideCompiler(vocabulary, limits)
+        guide_compiler = GuideCompiler(vocabulary, limits, num_workers)
         try:
             await scenario(guide_compiler)
         finally:
@@ -97,13 +99,13 @@ def test_mixtrals_vocabulary(mixtral_tokenizer_dir: Path) -> None:
 def test_equal_constraints_are_compiled_once() -> None:
     async def scenario(guide_compiler: GuideCompiler) -> None:
         asked = []
-        ask = guide_compiler._ask
+        compile_one = guide_compiler._compile
 
-        async def counted(constraint: object) -> dict[str, str]:
+        async def counted(constraint: Constraint, caller: str) -> str:
             asked.append(constraint)
-            return await ask(constraint)  # type: ignore[arg-type]
+            return await compile_one(constraint, caller)
 
-        guide_compiler._ask = counted  # type: ignore[method-assign]
+        guide_compiler._compile = counted  # type: ignore[method-assign]
         assert len(set(await asyncio.gather(*(guide_compiler.compile(DIGITS) for _ in range(5))))) == 1
         await guide_compiler.compile(DIGITS)
         assert asked == [DIGITS]
@@ -155,7 +157,7 @@ def test_a_constraint_that_takes_too_long_is_refused_and_the_next_one_compiles()
         assert caught.value.param == "response_format"
         assert await guide_compiler.compile(DIGITS)
 
-    run(scenario, GuideLimits(time_s=0.5))
+    run(scenario, GuideLimits(cpu_s=0.5))
 
 
 def test_a_worker_that_dies_fails_one_constraint() -> None:
@@ -185,17 +187,96 @@ def test_memory_of_the_worker_is_limited() -> None:
     run(scenario, GuideLimits(memory_bytes=768 * 1024**2))
 
 
-def test_constraints_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "MAX_WAITING", 1)
+def test_constraints_of_one_caller_beyond_its_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "MAX_WAITING_OF_CALLER", 1)
 
     async def scenario(guide_compiler: GuideCompiler) -> None:
-        first = asyncio.create_task(guide_compiler.compile(DIGITS))
+        first = asyncio.create_task(guide_compiler.compile(DIGITS, "a"))
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull):
-            await guide_compiler.compile(JsonObject(param="response_format"))
+        with pytest.raises(QueueFull) as caught:
+            await guide_compiler.compile(JsonObject(param="response_format"), "a")
+        assert caught.value.status == 429
+        assert await guide_compiler.compile(JsonObject(param="response_format"), "b")
         assert await first
 
     run(scenario)
+
+
+def test_an_overloaded_compiler_answers_503_and_when_to_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "MAX_WAITING", 1)
+
+    async def scenario(guide_compiler: GuideCompiler) -> None:
+        first = asyncio.create_task(guide_compiler.compile(DIGITS, "a"))
+        await asyncio.sleep(0)
+        with pytest.raises(CompilerBusy) as caught:
+            await guide_compiler.compile(JsonObject(param="response_format"), "b")
+        assert caught.value.status == 503
+        assert int(caught.value.headers["retry-after"]) > 0
+        assert await first
+
+    run(scenario)
+
+
+def endless(number: int) -> JsonSchema:
+    return JsonSchema(schema={"enum": [f"{number}" + "a" * 40 + "b"], "pattern": "^[0-9]*(a+)+$"}, param="tools")
+
+
+def test_slow_constraints_of_one_caller_leave_a_worker_to_the_others() -> None:
+    async def scenario(guide_compiler: GuideCompiler) -> None:
+        slow = [asyncio.create_task(guide_compiler.compile(endless(number), "a")) for number in range(12)]
+        await asyncio.sleep(0)
+        assert await guide_compiler.compile(DIGITS, "b") == to_ebnf_text(DIGITS)
+        assert not any(task.done() for task in slow)
+
+    run(scenario, GuideLimits(cpu_s=60))
+
+
+def test_callers_take_turns_where_all_have_slow_constraints() -> None:
+    """With one worker: the second constraint of a caller comes after the first one of each other caller."""
+
+    async def scenario(guide_compiler: GuideCompiler) -> None:
+        finished: list[str] = []
+
+        async def one(text: str, caller: str) -> None:
+            await guide_compiler.compile(Choice(choices=(text,), param="guided_choice"), caller)
+            finished.append(text)
+
+        await asyncio.gather(*(one(f"{caller}{number}", caller) for caller in "abc" for number in range(2)))
+        assert finished == ["a0", "b0", "c0", "a1", "b1", "c1"]
+
+    run(scenario, num_workers=1)
+
+
+def test_a_compilation_ends_with_the_last_request_that_awaits_it() -> None:
+    async def scenario(guide_compiler: GuideCompiler) -> None:
+        await guide_compiler.compile(DIGITS)
+        before = worker_pids()
+        requests = [asyncio.create_task(guide_compiler.compile(ENDLESS)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        requests[0].cancel()
+        await asyncio.sleep(0.05)
+        assert worker_pids() == before
+        requests[1].cancel()
+        while worker_pids():
+            await asyncio.sleep(0.01)
+        assert await guide_compiler.compile(JsonObject(param="response_format"))
+
+    run(scenario, GuideLimits(cpu_s=60))
+
+
+def test_the_time_limit_counts_processor_time_only() -> None:
+    """A worker that stands still, as on a loaded machine, loses nothing of its time."""
+
+    async def scenario(guide_compiler: GuideCompiler) -> None:
+        await guide_compiler.compile(DIGITS)
+        (pid,) = worker_pids()
+        os.kill(pid, signal.SIGSTOP)
+        stopped = asyncio.create_task(guide_compiler.compile(JsonObject(param="response_format")))
+        await asyncio.sleep(0.8)
+        os.kill(pid, signal.SIGCONT)
+        assert await stopped
+
+    run(scenario, GuideLimits(cpu_s=0.5))
 
 
 def test_close_cancels_the_running_compilation() -> None:

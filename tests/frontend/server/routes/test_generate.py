@@ -24,9 +24,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Constraint]:
     seen: list[Constraint] = []
     compile_ = GuideCompiler.compile
 
-    async def recording(guides: GuideCompiler, constraint: Constraint) -> str:
+    async def recording(guides: GuideCompiler, constraint: Constraint, caller: str) -> str:
         seen.append(constraint)
-        return await compile_(guides, constraint)
+        return await compile_(guides, constraint, caller)
 
     monkeypatch.setattr(GuideCompiler, "compile", recording)
     return seen
