@@ -34,7 +34,7 @@ from frontend.triton.client import TritonClient, open_triton
 from .engine_dir import EngineDir, read_engine_dir, served_names
 from .errors import StartupError
 from .guided_decoding import GuideCompiler
-from .settings import Settings
+from .settings import TRITON_KEY_HEADER, Settings
 
 
 async def serve(settings: Settings) -> None:
@@ -49,6 +49,7 @@ async def serve(settings: Settings) -> None:
         startup_timeout_s=settings.startup_timeout_s,
         with_cached_tokens=settings.enable_prompt_tokens_details,
         metrics_url=settings.triton_metrics_url,
+        headers={TRITON_KEY_HEADER: settings.triton_key} if settings.triton_key else {},
     ) as triton:
         served_model = ServedModel(
             template=template,

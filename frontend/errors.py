@@ -18,6 +18,8 @@
     │   └── TooManyBodies             429
     ├── EngineFailed                  500  server_error
     ├── EngineUnavailable             503  server_error, code engine_unavailable
+    │   └── EngineGone                503
+    │       └── EngineHangs           503
     ├── TooManyConnections            503  server_error, code too_many_connections
     ├── ShuttingDown                  503  server_error, code shutting_down
     ├── CompilerBusy                  503  server_error, code compiler_busy
@@ -160,6 +162,16 @@ class EngineUnavailable(FrontendError):
     status = 503
     code = "engine_unavailable"
     headers: Mapping[str, str] = {"retry-after": "1"}
+
+
+class EngineGone(EngineUnavailable):
+    """Triton cannot be reached, or the connection broke off. To start again it needs some seconds, or minutes."""
+
+    headers: Mapping[str, str] = {"retry-after": "10"}
+
+
+class EngineHangs(EngineGone):
+    """Triton runs, and has given up on the process of its engine."""
 
 
 class TooManyConnections(FrontendError):

@@ -17,8 +17,12 @@ from typing import Annotated, Any, get_args
 import limits
 
 ENV_PREFIX = "FRONTEND_"
+TRITON_KEY_VARIABLE = f"{ENV_PREFIX}TRITON_KEY"
 SCRIPT = "mixtral-frontend"
 """The command that an installed wheel has for `python -m frontend`."""
+
+TRITON_KEY_HEADER = "triton-key"
+"""The header with `triton_key`. Triton serves inference to those that send it, if it was started with such a key."""
 
 Network = IPv4Network | IPv6Network
 
@@ -74,6 +78,7 @@ class Settings:
     triton_metrics_url: Annotated[
         str, "where Triton serves its metrics: the KV cache's size, and its usage for /metrics (default: not read)", str
     ] = ""
+    triton_key: Annotated[str, "key that Triton requires"] = field(default="", repr=False)
     host: Annotated[str, "address to listen on", str] = "127.0.0.1"
     port: Annotated[int, "port to listen on", int] = 8000
     served_model_name: Annotated[

@@ -6,8 +6,9 @@ tensors and events, see tensors.py.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -15,37 +16,51 @@ import orjson
 from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from frontend.errors import StartupError
+from frontend.errors import EngineHangs, StartupError
 from frontend.generation import Engine, GenerationRequest, TokenChunk
 
-from .http_stream import OnBody, ReadCoalescing, post
+from .http_stream import OnBody, ReadCoalescing, Target, post
 from .kv_cache import fetch_kv_cache, fit_context
 from .tensors import ErrorParser, EventParser, encode_request, read_engine
 
 OnChunks = Callable[[Sequence[TokenChunk]], bool]
 """Takes the chunks that have arrived, without blocking. Returns True when it wants no more."""
 
+NO_HEADERS: Mapping[str, str] = {}
 _HEALTH_TIMEOUT_S = 2.0
+_HANGS_FOR_S = 60.0
 _POLL_INTERVAL_S = 0.25
 
 
 class TritonClient:
     """One model of one Triton server.
 
-    `engine` is what the model declared at start. `last_output_at` is the time of its last output, by time.monotonic.
+    `engine` is what the model declared at start. `headers` are sent with each request. `last_output_at` is the time of
+    the last output, by time.monotonic.
     """
 
-    def __init__(self, control: InferenceServerClient, url: str, model: str, engine: Engine) -> None:
+    def __init__(
+        self, control: InferenceServerClient, url: str, model: str, engine: Engine, headers: Mapping[str, str]
+    ) -> None:
         self._control = control
         self.model = model
         self._coalescing = ReadCoalescing()
-        self._generate_url = f"{url}/v2/models/{quote(model)}/generate_stream"
+        self._target = Target.of(f"{url}/v2/models/{quote(model)}/generate_stream", headers)
         self.engine = engine
         self.last_output_at = float("-inf")
+        self._hung_at = float("-inf")
 
     async def is_ready(self) -> bool:
-        """Whether the model is ready; False also if Triton does not answer in time."""
-        return await _is_ready(self._control, self.model)
+        """Whether the model is ready; False also if Triton does not answer in time.
+
+        Triton calls it ready while its process hangs. So it is not ready for a minute after Triton has given up on it,
+        unless it has generated since.
+        """
+        hangs = self.last_output_at < self._hung_at > time.monotonic() - _HANGS_FOR_S
+        is_ready = await _is_ready(self._control, self.model)
+        if not is_ready:
+            self._hung_at = float("-inf")  # Triton has ended; when it is ready again, its process is another one
+        return is_ready and not hangs
 
     async def generate(self, request: GenerationRequest, on_chunks: OnChunks) -> None:
         """Pass the tokens of a request to `on_chunks`, all chunks that have arrived at a time, until they end.
@@ -54,7 +69,11 @@ class TritonClient:
         and any exception that `on_chunks` raises.
         """
         body = orjson.dumps(encode_request(request, self.engine))
-        await post(self._generate_url, body, self._coalescing, lambda status: self._reader(status, request, on_chunks))
+        try:
+            await post(self._target, body, self._coalescing, lambda status: self._reader(status, request, on_chunks))
+        except EngineHangs:
+            self._hung_at = time.monotonic()
+            raise
 
     def _reader(self, status: int, request: GenerationRequest, on_chunks: OnChunks) -> OnBody:
         events = EventParser(
@@ -74,22 +93,28 @@ class TritonClient:
 
 @asynccontextmanager
 async def open_triton(
-    url: str, model: str, *, startup_timeout_s: float, with_cached_tokens: bool = False, metrics_url: str = ""
+    url: str,
+    model: str,
+    *,
+    startup_timeout_s: float,
+    with_cached_tokens: bool = False,
+    metrics_url: str = "",
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> AsyncIterator[TritonClient]:
     """Wait for the model and read what it declares. Leaving closes the control connection. Raises StartupError.
 
     `with_cached_tokens`: generations report how many tokens of their prompt were in the KV cache. `metrics_url`: where
-    the size of that cache is read, which bounds the context; empty if it is not.
+    the size of that cache is read, which bounds the context; empty if it is not. `headers` are what Triton requires.
     """
     url = url.rstrip("/")
     if not url.startswith("http://"):
         raise StartupError(f"triton_url is {url}; accepted: http://HOST:PORT, on loopback or an internal network")
     async with InferenceServerClient(url.removeprefix("http://"), conn_timeout=_HEALTH_TIMEOUT_S) as control:
         await _wait_until_ready(control, url, model, startup_timeout_s)
-        engine = read_engine(await control.get_model_config(model), with_cached_tokens=with_cached_tokens)
+        engine = read_engine(await _read_config(control, model, headers), with_cached_tokens=with_cached_tokens)
         if metrics_url and (kv_cache := await fetch_kv_cache(metrics_url, model)):
             engine = fit_context(engine, kv_cache)
-        yield TritonClient(control, url, model, engine)
+        yield TritonClient(control, url, model, engine, headers)
 
 
 async def _wait_until_ready(control: InferenceServerClient, url: str, model: str, timeout_s: float) -> None:
@@ -98,6 +123,15 @@ async def _wait_until_ready(control: InferenceServerClient, url: str, model: str
         if time.monotonic() > give_up:
             raise StartupError(f"no model `{model}` ready at {url} after {timeout_s:g} s: is Triton running?")
         await asyncio.sleep(_POLL_INTERVAL_S)
+
+
+async def _read_config(control: InferenceServerClient, model: str, headers: Mapping[str, str]) -> Mapping[str, Any]:
+    """Triton's JSON of the model's config.pbtxt."""
+    try:
+        config: Mapping[str, Any] = await control.get_model_config(model, headers=dict(headers))
+    except InferenceServerException as exc:
+        raise StartupError(f"Triton does not give the configuration of `{model}`: {exc.message()}") from exc
+    return config
 
 
 async def _is_ready(control: InferenceServerClient, model: str) -> bool:

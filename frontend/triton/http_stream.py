@@ -6,14 +6,15 @@ costs as much CPU as everything else done for it. Not here: what the body means,
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httptools
 
-from frontend.errors import EngineUnavailable
+from frontend.errors import EngineGone
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -102,7 +103,7 @@ class _HttpStream(asyncio.Protocol):
     def _fail(self) -> None:
         for future in (self.status, self.finished):
             if not future.done():
-                _set_exception(future, EngineUnavailable("The engine has gone away."))
+                _set_exception(future, EngineGone("The engine has gone away. Please retry shortly."))
 
     # ---- called by the event loop ----------------------------------------------------------------------------------
 
@@ -150,21 +151,34 @@ def _set_exception(future: "asyncio.Future[Any]", exc: Exception) -> None:
     future.exception()  # marks it as retrieved: asyncio would log one that nothing awaits any more
 
 
-async def post(url: str, body: bytes, coalescing: ReadCoalescing, reader: Callable[[int], OnBody]) -> None:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests go, and the part of them that is the same for each."""
+
+    host: str
+    port: int
+    head: bytes
+
+    @classmethod
+    def of(cls, url: str, headers: Mapping[str, str]) -> "Target":
+        """`url` begins with http://. `headers` are sent besides those that HTTP needs."""
+        parts = urlsplit(url)
+        lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}", "Content-Type: application/json"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += ["Connection: close", "Content-Length: "]
+        return cls(parts.hostname or "", parts.port or 80, "\r\n".join(lines).encode())
+
+
+async def post(target: Target, body: bytes, coalescing: ReadCoalescing, reader: Callable[[int], OnBody]) -> None:
     """Send `body` as JSON. `reader` gets the response's status and returns what takes its body.
 
     Returns when the body ends or its reader wants no more. Returning closes the connection, which cancels what the
-    server still does for it. `url` begins with http://. Raises EngineUnavailable when there is no connection or it
+    server still does for it. Raises EngineGone when there is no connection or it
     breaks off, and whatever the reader raises.
     """
-    target = urlsplit(url)
-    host, port = target.hostname or "", target.port or 80
-    head = (
-        f"POST {target.path} HTTP/1.1\r\nHost: {target.netloc}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    )
-    stream = _HttpStream(head.encode() + body, coalescing)
-    connecting = asyncio.ensure_future(asyncio.get_running_loop().create_connection(lambda: stream, host, port))
+    stream = _HttpStream(b"%b%d\r\n\r\n%b" % (target.head, len(body), body), coalescing)
+    loop = asyncio.get_running_loop()
+    connecting = asyncio.ensure_future(loop.create_connection(lambda: stream, target.host, target.port))
     try:
         await _connected(connecting)
         with coalescing.stream():
@@ -176,11 +190,13 @@ async def post(url: str, body: bytes, coalescing: ReadCoalescing, reader: Callab
 
 
 async def _connected(connecting: "asyncio.Future[Any]") -> None:
-    """Return when there is a connection. Raises EngineUnavailable.
+    """Return when there is a connection. Raises EngineGone.
 
     Not asyncio.wait_for: up to Python 3.11 it forgets a cancellation that comes together with the connection, and a
     client that left would keep its slot until its answer is complete.
     """
     done, _ = await asyncio.wait({connecting}, timeout=CONNECT_TIMEOUT_S)
     if not done or connecting.exception() is not None:
-        raise EngineUnavailable("The engine cannot be reached.") from (connecting.exception() if done else None)
+        raise EngineGone("The engine cannot be reached. Please retry shortly.") from (
+            connecting.exception() if done else None
+        )

@@ -13,6 +13,7 @@ import orjson
 from frontend.errors import (
     ContextLengthExceeded,
     EngineFailed,
+    EngineHangs,
     EngineUnavailable,
     FrontendError,
     InvalidRequest,
@@ -63,6 +64,8 @@ _ENGINE_ERRORS: Sequence[tuple[str, type[FrontendError], str]] = (
         InvalidRequest,
         "The structured output (response_format, tools, ...) takes more of the engine than one request may.",
     ),
+    # Of Triton's Python backend (stub_launcher.cc): the process that it started is frozen or has ended.
+    ("is not healthy", EngineHangs, "The engine does not respond. Please retry shortly."),
 )
 """Part of an engine's message, error and message for the client. The engine's errors have no codes."""
 

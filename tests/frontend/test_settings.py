@@ -92,10 +92,10 @@ def test_help_lists_every_setting_but_secrets_only_by_their_variables(capsys: py
         Settings.from_args(["--help"], {"FRONTEND_API_KEYS": "first"})
     shown = capsys.readouterr().out
     flags = {"--" + setting.name.replace("_", "-") for setting in fields(Settings)}
-    secrets = {"--api-keys", "--ssl-keyfile-password"}
+    secrets = {"--api-keys", "--ssl-keyfile-password", "--triton-key"}
     assert flags - set(re.findall(r"--[a-z-]+", shown)) == secrets
     assert set(re.findall(r"FRONTEND_[A-Z_]+", shown)) == {
-        "FRONTEND_MAX_BODY_BYTES", "FRONTEND_API_KEYS", "FRONTEND_SSL_KEYFILE_PASSWORD",
+        "FRONTEND_MAX_BODY_BYTES", "FRONTEND_API_KEYS", "FRONTEND_SSL_KEYFILE_PASSWORD", "FRONTEND_TRITON_KEY",
     }  # fmt: skip
     assert "first" not in shown
 

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from build_engine.errors import EngineError
@@ -42,10 +42,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """The ports of a Triton on this machine. Every method raises EngineError but `is_ready`."""
+    """The ports of a Triton on this machine, and headers for it. Every method raises EngineError but `is_ready`."""
 
     http_port: int
     metrics_port: int
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def is_ready(self) -> bool:
         """Whether the model is loaded. Raises OSError or HTTPException while nothing answers."""
@@ -72,7 +73,7 @@ class Client:
         response: http.client.HTTPResponse | None = None
         try:
             body = json.dumps(tensors)
-            headers = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json", **self.headers}
             connection.request("POST", f"/v2/models/{MODEL}/generate_stream", body, headers)
             response = connection.getresponse()
             if response.status != 200:

@@ -36,9 +36,9 @@ def test_a_stream_that_is_cancelled_while_it_connects_ends_and_closes_its_connec
 
         monkeypatch.setattr(http_stream._HttpStream, "connection_made", connection_made)
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
+            target = http_stream.Target.of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", {})
             asking = asyncio.ensure_future(
-                http_stream.post(f"http://127.0.0.1:{port}/", b"{}", coalescing, lambda status: lambda data: False)
+                http_stream.post(target, b"{}", coalescing, lambda status: lambda data: False)
             )
             done, _ = await asyncio.wait({asking}, timeout=2)
             asking.cancel()

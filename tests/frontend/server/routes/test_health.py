@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from frontend.server.routes import health
-from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, Running, body
+from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, Running, body, error_of
 from tests.frontend.fake_triton import Death, Endless, Events, FakeTriton, Refusal
 
 
@@ -80,3 +80,29 @@ def test_busy_engine_is_healthy_if_other_requests_get_tokens(
     finally:
         leave.set()
         listening.join()
+
+
+HANGS = Refusal(400, "Stub process 'openvino_0_0' is not healthy.")
+"""As Triton's Python backend answers when its process is frozen or has ended; it still calls the model ready."""
+
+
+def test_an_engine_that_triton_has_given_up_on_is_503_and_not_ready_until_it_generates(
+    http: httpx.Client, triton: FakeTriton
+) -> None:
+    triton.script = [HANGS]
+    refused = http.post(CHAT, json=body())
+    assert error_of(refused, 503)["code"] == "engine_unavailable"
+    assert refused.headers["retry-after"] == "10"
+    assert http.get("/health").status_code == 503
+    triton.script = [Events([[6004], []])]
+    assert http.post(CHAT, json=body()).status_code == 200
+    assert http.get("/health").status_code == 200
+
+
+def test_an_engine_that_was_started_again_is_ready_before_it_generates(http: httpx.Client, triton: FakeTriton) -> None:
+    triton.script = [HANGS]
+    http.post(CHAT, json=body())
+    triton.ready = False
+    assert http.get("/health").status_code == 503
+    triton.ready = True
+    assert http.get("/health").status_code == 200
