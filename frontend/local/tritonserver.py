@@ -5,16 +5,28 @@ Python backend and the stub for this Python. Not here: waiting until it is ready
 """
 
 import importlib.util
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any
+
+from frontend.settings import ENV_PREFIX, TRITON_KEY_HEADER
 
 from .child_process import start_child
+
+_log = logging.getLogger(__name__)
+
+_PRIVATE_UMASK = 0o077
+"""What Triton and its Python backend write is for their own user."""
+
+INFERENCE_APIS = "inference,metadata,model-config,statistics"
+"""What the frontend uses; every user of this machine can connect, so these APIs ask for a key. Health checks do not."""
 
 ADMIN_APIS = "model-repository,shared-memory,trace,logging"
 """Triton's APIs that change a running server or read its memory; closed, as the frontend does not use them."""
@@ -29,19 +41,33 @@ class TritonUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TritonSettings:
-    """Where a server listens (loopback only) and the one model that it loads."""
+    """Where a server listens, on loopback, and the one model that it loads. Inference needs `key`, if it is set.
+
+    `shm_prefix` begins the names of the Python backend's regions in /dev/shm.
+    """
 
     model_repository: Path
     model: str
     http_port: int
     metrics_port: int
     runtime_dir: Path
+    key: str = field(default="", repr=False)
+    shm_prefix: str = "triton_python_backend_shm_region_"
 
 
-def start_triton(settings: TritonSettings, log: BinaryIO) -> "subprocess.Popen[bytes]":
+def start_triton(settings: TritonSettings, log: IO[Any]) -> "subprocess.Popen[bytes]":
     """Start tritonserver with its output in `log`, without waiting until it is ready. Raises TritonUnavailable."""
     command, environment = triton_command(settings)
-    return start_child(command, environment=environment, output=log)
+    start = partial(start_child, command, environment=environment, output=log, umask=_PRIVATE_UMASK)
+    try:
+        return start(secret=_key_option(settings.key) if settings.key else None)
+    except (OSError, subprocess.SubprocessError) as exc:
+        _log.warning("local: every user of this machine can read Triton's key, as it cannot be hidden: %s", exc)
+        return start()
+
+
+def _key_option(key: str) -> str:
+    return f"--http-restricted-api={INFERENCE_APIS}:{TRITON_KEY_HEADER}={key}"
 
 
 def triton_command(settings: TritonSettings) -> tuple[list[str], dict[str, str]]:
@@ -60,16 +86,18 @@ def triton_command(settings: TritonSettings) -> tuple[list[str], dict[str, str]]
         "allow-gpu-metrics": "false",
         "exit-timeout-secs": 5,
         "http-restricted-api": f"{ADMIN_APIS}:{UNSENDABLE_KEY}",
+        "backend-config": f"python,shm-region-prefix-name={settings.shm_prefix}",
     }
     binary, more, environment = _installation(settings.runtime_dir)
     arguments = [f"--{name}={value}" for name, value in (options | more).items()]
-    return [str(binary), "--disable-auto-complete-config", *arguments], environment
+    with_key = [_key_option(settings.key)] if settings.key else []
+    return [str(binary), "--disable-auto-complete-config", *arguments, *with_key], environment
 
 
 def _installation(runtime_dir: Path) -> tuple[Path, dict[str, object], dict[str, str]]:
     """The binary, its options for the directory of backends, and its environment."""
     if on_path := shutil.which("tritonserver"):
-        return Path(on_path), {}, dict(os.environ)
+        return Path(on_path), {}, _environment_of_others()
     wheel = _wheel()
     environment = _python_environment()
     backends = _link_backends(wheel, runtime_dir / "backends")
@@ -115,11 +143,16 @@ def _python_environment() -> dict[str, str]:
             f" install it with: apt-get install libpython{sys.version_info.major}.{sys.version_info.minor}"
         )
     return {
-        **os.environ,
+        **_environment_of_others(),
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(library), os.environ.get("LD_LIBRARY_PATH")])),
         # The stub ignores PYTHONPATH, but finds a virtual environment by the first python3 on the PATH.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
+
+
+def _environment_of_others() -> dict[str, str]:
+    """Without the frontend's settings, of which some are secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
 
 
 def _loadable(library: Path, name: str) -> bool:

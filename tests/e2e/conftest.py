@@ -38,6 +38,12 @@ class Server:
     triton: str
     metrics: str
 
+    @property
+    def triton_headers(self) -> dict[str, str]:
+        """What Triton requires of a request, from the file for operators."""
+        name, _, value = (self.log.parent / "triton.header").read_text().strip().partition(": ")
+        return {name: value}
+
     def gauge(self, family: str, kind: str) -> float:
         """The value of a gauge in Triton's /metrics, selected by the value of one of its labels."""
         with urllib.request.urlopen(f"{self.metrics}/metrics") as response:
@@ -126,7 +132,7 @@ def events(server: Server, model: str = "openvino", **inputs: Any) -> Generator[
     body = {"input_ids": PROMPT, "request_output_len": 16, "streaming": True, **inputs}
     body.setdefault("input_lengths", len(body["input_ids"]))
     url = f"{server.triton}/v2/models/{model}/generate_stream"
-    with httpx.stream("POST", url, json=body, timeout=60) as response:
+    with httpx.stream("POST", url, json=body, headers=server.triton_headers, timeout=60) as response:
         for line in response.iter_lines():
             if line.startswith("data:"):
                 event = json.loads(line[5:])

@@ -52,7 +52,9 @@ class Guided:
         body = {"input_ids": PROMPT, "input_lengths": len(PROMPT), "request_output_len": MAX_TOKENS, "streaming": True}
         token_ids: list[int] = []
         url = f"{self._server.triton}/v2/models/openvino/generate_stream"
-        with httpx.stream("POST", url, json=body | sampling | inputs, timeout=120) as response:
+        with httpx.stream(
+            "POST", url, json=body | sampling | inputs, headers=self._server.triton_headers, timeout=120
+        ) as response:
             for line in response.iter_lines():
                 if line.startswith("data:"):
                     event = json.loads(line[5:])

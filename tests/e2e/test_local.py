@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from frontend.local.runtime_dir import RuntimeDir
 from tests.e2e.conftest import MAX_BATCH_SIZE, SEED_MODEL, Server, free_ports, running, start_local, wait_for
 
 NUM_STREAMS = 16
@@ -32,8 +33,8 @@ class Launcher:
     ports: Sequence[int]
 
     @contextmanager
-    def running(self) -> Iterator[Server]:
-        with running(self.model_repository, self.runtime_dir, ports=self.ports) as server:
+    def running(self, *options: str) -> Iterator[Server]:
+        with running(self.model_repository, self.runtime_dir, *options, ports=self.ports) as server:
             yield server
 
     def refusal(self, *options: str) -> str:
@@ -59,8 +60,14 @@ class ProcessTree:
         (backend,) = children["triton"].children()
         self._members = {"supervisor": supervisor, "backend": backend, **children}
 
+    def __getitem__(self, name: str) -> psutil.Process:
+        return self._members[name]
+
     def kill(self, name: str) -> None:
         self._members[name].kill()
+
+    def freeze(self, name: str) -> None:
+        self._members[name].suspend()
 
     def alive(self) -> list[str]:
         """The names of those that run. Zombies do not count."""
@@ -116,6 +123,11 @@ def listeners(server: Server, count: int, **fields: Any) -> Iterator[list[Listen
         yield clients
         for thread in threads:
             thread.join()
+
+
+def ask(server: Server) -> httpx.Response:
+    body = {"model": SEED_MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    return httpx.post(f"{server.api}/v1/chat/completions", json=body, timeout=30)
 
 
 def health(server: Server) -> int:
@@ -196,6 +208,66 @@ def test_killing_one_process_ends_all_and_every_client_notices_within_2_s(
         assert f"local: {victim} ended with status -9" in server.output()
     if victim == "backend":
         assert "local: triton's backend process ended" in server.output()
+
+
+def test_restart_brings_back_what_ends_while_clients_are_told_to_retry(launcher: Launcher) -> None:
+    with launcher.running("--restart") as server:
+        for victim, ended in (("backend", "triton"), ("frontend", "frontend")):
+            processes = ProcessTree(server)
+            processes.kill(victim)
+            if victim == "backend":
+                wait_for(lambda: health(server) == 503, "/health to answer 503", NOTICED_WITHIN_S)
+                refused = ask(server)
+                assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+                assert refused.json()["error"]["code"] == "engine_unavailable"
+            again = f"local: {ended} serves again after "
+            wait_for(lambda again=again: again in server.output(), "it to be started again", 60)  # type: ignore[misc]
+            assert ask(server).status_code == 200
+            assert ("frontend" in processes.alive()) == (victim == "backend")
+            assert ("triton" in processes.alive()) == (victim == "frontend")
+        processes = ProcessTree(server)
+    assert server.process.returncode == 0
+    assert processes.alive() == []
+
+
+def test_a_frozen_engine_is_503_and_a_second_ctrl_c_ends_it(launcher: Launcher) -> None:
+    with launcher.running() as server:
+        processes = ProcessTree(server)
+        processes.freeze("backend")
+        refused = ask(server)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+        assert refused.json()["error"]["code"] == "engine_unavailable"
+        assert health(server) == 503
+        server.process.send_signal(signal.SIGINT)
+        wait_for(lambda: health(server) == 0, "the frontend to take no more requests")
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(10) == 0
+        processes.expect_all_ended(within_s=5)
+
+
+def test_secrets_stay_with_the_frontend_and_what_triton_shares_is_private(
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRONTEND_API_KEYS", "secret-of-clients")
+    with launcher.running() as server:
+        processes = ProcessTree(server)
+        (key,) = server.triton_headers.values()
+        for name in ("supervisor", "triton", "backend", "frontend"):
+            assert key not in " ".join(processes[name].cmdline())
+        for name in ("triton", "backend"):
+            assert "secret-of-clients" not in processes[name].environ().values()
+        regions = [Path(region.path) for region in processes["backend"].memory_maps() if "/dev/shm/" in region.path]
+        assert regions
+        assert {path.stat().st_mode & 0o777 for path in regions} == {0o600}
+        assert (launcher.runtime_dir / "triton.log").stat().st_mode & 0o777 == 0o600
+        assert key not in (launcher.runtime_dir / "triton.log").read_text()
+
+
+def test_a_directory_of_another_instance_is_refused(launcher: Launcher) -> None:
+    with closing(RuntimeDir(launcher.runtime_dir)):
+        output = launcher.refusal()
+    expected = f"local: {launcher.runtime_dir} is used by another instance; choose another with --runtime-dir\n"
+    assert output == expected
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)

@@ -98,7 +98,9 @@ def text(server: Server, **more: Any) -> str:
 
 
 def test_triton_serves_the_tensors_that_the_gpu_host_declares(gpu_contract: Server, names: dict[str, str]) -> None:
-    config = httpx.get(f"{gpu_contract.triton}/v2/models/tensorrt_llm/config").json()
+    config = httpx.get(
+        f"{gpu_contract.triton}/v2/models/tensorrt_llm/config", headers=gpu_contract.triton_headers
+    ).json()
     served = json_format.ParseDict(config, ModelConfig(), ignore_unknown_fields=True)
     declared = parse(SHIPPED)
     for tensor in declared.input:
@@ -170,7 +172,11 @@ def smoke_model(gpu_contract: Server, names: dict[str, str], tiny_checkpoint: Pa
     checkpoint = open_checkpoint(tiny_checkpoint)
     optional = {tensor.name for tensor in parse(SHIPPED).input if tensor.optional}
     return Model(
-        client=Client(http_port=port_of(gpu_contract.triton), metrics_port=port_of(gpu_contract.metrics)),
+        client=Client(
+            http_port=port_of(gpu_contract.triton),
+            metrics_port=port_of(gpu_contract.metrics),
+            headers=gpu_contract.triton_headers,
+        ),
         tokenizer=Tokenizer.from_file(str(tiny_checkpoint / TOKENIZER)),
         vocab_size=checkpoint.config.vocab_size,
         end_tokens=checkpoint.end_tokens,

@@ -1,6 +1,7 @@
 """Triton's `openvino` model has the tensors and the streaming behaviour of `tensorrt_llm`, tested over HTTP."""
 
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,7 +155,7 @@ def test_the_answer_matches_the_regex_of_the_request(server: Server, mixtral_tok
 
 
 def test_embedding_bias_is_not_declared(server: Server) -> None:
-    config = httpx.get(f"{server.triton}/v2/models/openvino/config").json()
+    config = httpx.get(f"{server.triton}/v2/models/openvino/config", headers=server.triton_headers).json()
     assert config["max_batch_size"] == MAX_BATCH_SIZE
     assert "embedding_bias" not in {tensor["name"] for tensor in config["input"]}
 
@@ -203,5 +204,43 @@ def test_more_requests_than_slots_all_finish(server: Server, greedy: list[int]) 
     ],
 )
 def test_admin_apis_are_closed(server: Server, method: str, path: str) -> None:
-    for headers in ({}, {"closed": ""}, {"closed": "\\n"}):
+    for headers in ({}, {"closed": ""}, {"closed": "\\n"}, server.triton_headers):
         assert httpx.request(method, server.triton + path, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v2/models/openvino/generate_stream"),
+        ("POST", "/v2/models/openvino/generate"),
+        ("POST", "/v2/models/openvino/infer"),
+        ("POST", "/v2/models/openvino/versions/1/infer"),
+        ("GET", "/v2/models/openvino/config"),
+        ("GET", "/v2/models/openvino"),
+        ("GET", "/v2/models/openvino/stats"),
+        ("GET", "/v2"),
+    ],
+)
+def test_without_the_key_of_this_start_triton_only_says_whether_it_is_ready(
+    server: Server, method: str, path: str
+) -> None:
+    for headers in ({}, {"triton-key": ""}, {"triton-key": "0" * 64}):
+        assert httpx.request(method, server.triton + path, headers=headers).status_code == 403
+    assert httpx.get(f"{server.triton}/v2/models/openvino/ready").status_code == 200
+
+
+MILLION_CHUNKS = b"1\r\nA\r\n" * 1_000_000 + b"0\r\n\r\n"
+"""Triton before 2.59 keeps a pointer to each chunk on its stack, and crashes (CVE-2025-23310)."""
+
+
+def test_a_body_that_crashes_triton_is_refused_before_it_is_parsed(server: Server) -> None:
+    path = "/v2/models/openvino/generate_stream"
+    port = httpx.URL(server.triton).port
+    assert port
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as attacker:
+        attacker.sendall(f"POST {path} HTTP/1.1\r\nHost: triton\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        attacker.sendall(MILLION_CHUNKS)
+        assert attacker.recv(100).startswith(b"HTTP/1.1 403 ")
+    nested = b'{"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    assert httpx.post(server.triton + path, content=nested).status_code == 403
+    assert httpx.get(f"{server.triton}/v2/models/openvino/ready").status_code == 200
