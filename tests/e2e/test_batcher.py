@@ -99,7 +99,8 @@ engine.close()
 """
 
 
-def run(script: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+def run_in_model(script: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    """A Python script that may import the Triton model's modules."""
     model = ROOT / "model_repository" / "openvino" / "1"
     command = [sys.executable, "-c", script, *arguments]
     return subprocess.run(command, cwd=model, env={"PYTHONPATH": str(model)}, capture_output=True, timeout=30)
@@ -115,15 +116,15 @@ def run(script: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
     ids=["all fit", "one that fits does not overtake", "one that left while waiting"],
 )
 def test_requests_start_in_order_when_the_kv_cache_has_room(blocks: str, cancelled: str, expected: list[str]) -> None:
-    assert json.loads(run(ROOM, cancelled, blocks).stdout) == expected
+    assert json.loads(run_in_model(ROOM, cancelled, blocks).stdout) == expected
 
 
 def test_a_step_frees_the_room_of_a_cancelled_request_before_another_starts() -> None:
-    log = json.loads(run(ROOM, "a", "44").stdout)
+    log = json.loads(run_in_model(ROOM, "a", "44").stdout)
     assert log[-5:] == ["a: the request was cancelled", "step", "b starts", "step", "b is complete"]
 
 
 def test_a_call_to_triton_that_never_returns_ends_the_process_with_a_traceback() -> None:
-    ended = run(HANGS)
+    ended = run_in_model(HANGS)
     assert ended.returncode == -signal.SIGALRM
     assert b"in is_cancelled" in ended.stderr

@@ -3,6 +3,7 @@
 A request is as long as the cache at most. What fits alone is completed beside others, with the same tokens.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,12 +16,57 @@ import openai
 import pytest
 
 from tests.e2e.conftest import MAX_SEQ_LEN, PROMPT, SEED_MODEL, Server, events, running, wait_for
+from tests.e2e.test_batcher import run_in_model
 from tests.e2e.test_triton_contract import generate, refusal
 
 NUM_BLOCKS = 12
 CACHE_TOKENS = 32 * NUM_BLOCKS
 BYTES_PER_BLOCK = 32 * 512
 KV_BLOCKS = "nv_trt_llm_kv_cache_block_metrics"
+AT_ONCE = """
+import json, sys, threading
+from pathlib import Path
+
+import numpy as np
+from batcher import Batcher
+from generation import EngineLimits, decode_request
+from kv_room import KvRoom
+from settings import EngineSettings, open_pipeline
+
+engine_dir, batches = Path(sys.argv[1]), json.loads(sys.argv[2])
+limits = EngineLimits(max_seq_len=384, vocab_size=32000, exclude_input_in_output=True)
+room = KvRoom(num_blocks=12, max_batch_size=8)
+pipeline = open_pipeline(EngineSettings(
+    engine_dir=engine_dir, kv_room=room, max_num_tokens=256, dynamic_quantization_group_size=0, limits=limits,
+))
+ends, complete = [], threading.Event()
+
+class Client:
+    def is_cancelled(self):
+        return False
+
+    def send(self, request, progress, final):
+        if final:
+            ends.append(len(progress.token_ids))
+
+    def fail(self, message):
+        ends.append(message)
+
+def submit_next_batch(num_requests):
+    if num_requests == 0 and not batches:
+        complete.set()
+    elif num_requests == 0:
+        for prompt, num_tokens in batches.pop(0):
+            inputs = {"input_ids": np.array([prompt], np.int32), "input_lengths": np.array([len(prompt)])}
+            engine.submit(decode_request(inputs | {"request_output_len": np.array([num_tokens])}, limits), Client())
+
+engine = Batcher(pipeline, room, submit_next_batch)
+submit_next_batch(0)
+complete.wait()
+engine.close()
+print(json.dumps(ends))
+"""
+
 REGEX = {"guided_decoding_guide_type": "regex", "guided_decoding_guide": "([0-9]{2}-[a-f]{3};){20}", "end_id": 2}
 
 
@@ -110,12 +156,26 @@ def test_cancelled_requests_do_not_change_the_others(small: Server) -> None:
         assert [answer.result() for answer in answers] == alone
 
 
-def test_conversations_that_are_in_the_cache_come_back_longer_at_once(small: Server) -> None:
-    """GenAI alone ends both: each holds its beginning, and neither finds room for the rest."""
-    for number in (0, 1):
-        generate(small, input_ids=prompt(number, 190), request_output_len=2)
-    longer = [{"input_ids": prompt(number, 300), "request_output_len": 20, "end_id": -1} for number in (0, 1)]
-    assert [len(answer) for answer in together(small, longer)] == [20, 20]
+CONVERSATIONS = [
+    [(prompt(0, 190), 2), (prompt(1, 190), 2)],
+    [(prompt(0, 300), 20), (prompt(1, 300), 20)],
+]
+"""Two that are in the cache and come back longer: each holds its beginning, and neither finds room for the rest."""
+ONE_PROMPT = [[(prompt(0, 100), 200)], [(prompt(0, 100), 200)] * 4]
+"""All share their beginning: taking blocks from the youngest frees none."""
+
+
+@pytest.mark.parametrize(
+    ("batches", "num_tokens"),
+    [(CONVERSATIONS, [2, 2, 20, 20]), (ONE_PROMPT, [200] * 5)],
+    ids=["conversations", "one prompt"],
+)
+def test_what_arrives_before_the_same_step_is_completed(
+    model_repository: Path, batches: list[Any], num_tokens: list[int]
+) -> None:
+    """GenAI by itself ends all requests of both cases."""
+    engine_dir = model_repository / "openvino" / "1" / "engine"
+    assert json.loads(run_in_model(AT_ONCE, str(engine_dir), json.dumps(batches)).stdout) == num_tokens
 
 
 def test_a_request_starts_in_the_room_of_one_that_was_cancelled(small: Server) -> None:
