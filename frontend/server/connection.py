@@ -1,8 +1,9 @@
 """One HTTP connection: uvicorn's, with limits on what a client may send, and how slowly, before any key is checked.
 
 A request line, headers and connections have limits in bytes and number; headers and bodies have a time by which they
-must have arrived. What is over a limit gets OpenAI's error body, and the connection is closed. A request that arrives
-in one piece costs no timer, and the parts of an answer do not come by here.
+must have arrived. What is over a limit gets OpenAI's error body, and the connection is closed. A client that does not
+read its answer is cut off. A request that arrives in one piece costs no timer, and the parts of an answer cost one only
+while the client does not read.
 """
 
 import asyncio
@@ -33,10 +34,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """What a client may send before its request is handed to a route.
+    """What a client may send before its request is handed to a route, and how long it may take to read.
 
     `max_header_bytes` is of all headers of a request together, names and values. `header_timeout_s` counts from the
-    first byte of a request, or from when the connection was opened, `body_timeout_s` from the end of the headers.
+    first byte of a request, or from when the connection was opened, `body_timeout_s` from the end of the headers,
+    `write_timeout_s` from when 64 KiB of an answer wait for the client, or from when the connection is to be closed.
     """
 
     max_url_bytes: int = 8 * 1024
@@ -44,6 +46,7 @@ class ConnectionLimits:
     max_headers: int = 100
     header_timeout_s: float = 10.0
     body_timeout_s: float = 60.0
+    write_timeout_s: float = 60.0
 
 
 class _Awaited(enum.Enum):
@@ -67,6 +70,7 @@ class Connection(HttpToolsProtocol):
         self._awaited = _Awaited.HEADERS
         self._timer: asyncio.TimerHandle | None = None
         self._timed: _Awaited = _Awaited.NOTHING
+        self._write_timer: asyncio.TimerHandle | None = None
         self._got_anything = False
         self._num_header_bytes = 0
         self._num_unparsed_bytes = 0
@@ -89,6 +93,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up its place."""
         self._cancel_timer()
+        self._cancel_write_timer()
         if self._is_counted:
             self._is_counted = False
             self._counts.remove(self._address)
@@ -108,6 +113,30 @@ class Connection(HttpToolsProtocol):
             self._refuse(error)
         else:
             self._set_timer()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        self._set_write_timer()
+
+    def resume_writing(self) -> None:
+        """The client has read. If the connection is to be closed, it must read the rest in time too."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._cancel_write_timer()
+
+    # ---- uvicorn's callbacks
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for the client to read what is left."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._set_write_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No other request has come."""
+        super().timeout_keep_alive_handler()
+        self._set_write_timer()
 
     # ---- The parser's callbacks. What they raise is the context of the parser's own exception.
 
@@ -211,6 +240,21 @@ class Connection(HttpToolsProtocol):
         if self._may_answer:
             self.transport.write(_to_bytes(error, self.server_state.default_headers))
         self.transport.close()
+        self._set_write_timer()
+
+    def _set_write_timer(self) -> None:
+        """Drop what the client has not read by then. A closed transport would wait for ever."""
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self._limits.write_timeout_s, self._on_write_timeout)
+
+    def _cancel_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _on_write_timeout(self) -> None:
+        _log.info("%s: does not read its answer, and is cut off", self._address)
+        self.transport.abort()
 
 
 def _to_error(exc: httptools.HttpParserError) -> FrontendError:

@@ -19,6 +19,6 @@ def check_secret_file(path: Path) -> None:
     except OSError:
         return
     if mode & stat.S_IWOTH:
-        raise StartupError(f"every user of this host may write {path} (mode {mode:04o}); accepted: chmod 600")
+        raise StartupError(f"every user of this host may write {path} (mode {mode:04o}); accepted: chmod o-w")
     if mode & stat.S_IROTH:
-        _log.warning("every user of this host may read %s (mode %04o); better: chmod 600", path, mode)
+        _log.warning("every user of this host may read %s (mode %04o); better: chmod o-r", path, mode)

@@ -4,6 +4,7 @@ OpenSSL never asks a terminal for a password.
 """
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from frontend.settings import Settings
 from .connection import Connection
 from .drain import Drain
 from .secret_files import check_secret_file
+
+_log = logging.getLogger(__name__)
 
 _KEEP_ALIVE_S = 5
 """How long a connection may wait for its next request. uvicorn's default, and so vLLM's."""
@@ -49,6 +52,7 @@ class Server(uvicorn.Server):
         """
         self._drain.begin(self._shutdown_timeout_s)
         running = set(self.server_state.tasks)
+        _log.info("ending: %d requests have %g s to finish", len(running), self._shutdown_timeout_s)
         for connection in list(self.server_state.connections):
             connection.shutdown()
         running = await self._wait(running, self._shutdown_timeout_s)

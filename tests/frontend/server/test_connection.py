@@ -19,18 +19,32 @@ from frontend.server.descriptors import connections_that_fit
 from tests.frontend.server.serving import Client, serving
 
 SMALL = ConnectionLimits(
-    max_url_bytes=100, max_header_bytes=1000, max_headers=10, header_timeout_s=0.2, body_timeout_s=0.2
+    max_url_bytes=100,
+    max_header_bytes=1000,
+    max_headers=10,
+    header_timeout_s=0.2,
+    body_timeout_s=0.2,
+    write_timeout_s=0.2,
 )
 GENEROUS = ConnectionLimits(max_url_bytes=100, max_header_bytes=1000, max_headers=10)
 HOST = b"Host: a\r\n"
 POST = b"POST / HTTP/1.1\r\n" + HOST
 HANDED_ON: list[str] = []
 """What has reached the application."""
+ENDED: list[str] = []
+"""Long answers that have ended there."""
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the length of the body; `/stream` in two parts, 0.5 s apart."""
+    """Answers with the length of the body; `/stream` in two parts, 0.5 s apart; `/large` and `/long` with 50 MB."""
     HANDED_ON.append(scope["path"])
+    if scope["path"] == "/large":
+        await PlainTextResponse(b"a" * 50_000_000)(scope, receive, send)
+        return
+    if scope["path"] == "/long":
+        await StreamingResponse(_many_parts())(scope, receive, send)
+        ENDED.append(scope["path"])
+        return
     if scope["path"] == "/stream":
         await StreamingResponse(_two_parts())(scope, receive, send)
         return
@@ -39,6 +53,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     except ClientDisconnect:
         return
     await PlainTextResponse(f"{len(body)} bytes")(scope, receive, send)
+
+
+async def _many_parts() -> Any:
+    for _ in range(50):
+        yield b"a" * 1_000_000
 
 
 async def _two_parts() -> Any:
@@ -50,6 +69,7 @@ async def _two_parts() -> Any:
 @pytest.fixture(autouse=True)
 def _nothing_handed_on() -> None:
     HANDED_ON.clear()
+    ENDED.clear()
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -218,6 +238,24 @@ def test_an_upgrade_is_ignored_and_logged_with_the_address(caplog: pytest.LogCap
     run(scenario())
     assert "127.0.0.1: asks for another protocol" in caplog.text
     assert "pip install" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/large", "/long"])
+@pytest.mark.parametrize("last", [b"Connection: close\r\n", b""])
+def test_a_client_that_does_not_read_is_cut_off(path: str, last: bytes) -> None:
+    async def scenario() -> None:
+        counts = ConnectionCounts(1, 1)
+        async with serving(app, SMALL, counts) as server:
+            client = await Client.connect(server)
+            await client.send(b"GET " + path.encode() + b" HTTP/1.1\r\n" + HOST + last + b"\r\n")
+            while not counts.num_open:
+                await asyncio.sleep(0.01)
+            while counts.num_open:
+                await asyncio.sleep(0.01)
+            assert len(await client.read_to_end()) < 50_000_000
+            assert path == "/large" or ENDED
+
+    run(scenario())
 
 
 # ---- Connections

@@ -98,7 +98,7 @@ def test_file_that_all_may_read_is_warned_of(
 def test_file_that_all_may_write_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path, line("a"))
     file.chmod(0o666)
-    with pytest.raises(StartupError, match=r"every user of this host may write .* \(mode 0666\); accepted: chmod 600"):
+    with pytest.raises(StartupError, match=r"every user of this host may write .* \(mode 0666\); accepted: chmod o-w"):
         read_api_keys(file, [])
 
 
