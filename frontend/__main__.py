@@ -12,6 +12,7 @@ import time
 import uvloop
 
 from frontend.guided_decoding.vocabulary import vocabulary_of
+from frontend.openai.body_size import default_max_body_bytes
 from frontend.server.admission import Admission
 from frontend.server.app import create_app
 from frontend.server.body_memory import BodyMemory
@@ -34,6 +35,7 @@ from frontend.triton.client import TritonClient, open_triton
 from .engine_dir import EngineDir, read_engine_dir, served_names
 from .errors import StartupError
 from .guided_decoding import GuideCompiler
+from .malloc import give_memory_back
 from .settings import TRITON_KEY_HEADER, Settings
 
 
@@ -80,6 +82,7 @@ def _connection_counts(settings: Settings, triton: TritonClient) -> ConnectionCo
 
 
 def _to_service(settings: Settings, files: EngineDir, served_model: ServedModel, triton: TritonClient) -> Service:
+    max_body_bytes = settings.max_body_bytes or default_max_body_bytes(triton.engine.max_seq_len)
     model_names = served_names(settings.served_model_name, files.checkpoint_path)
     return Service(
         model_names=model_names,
@@ -88,8 +91,8 @@ def _to_service(settings: Settings, files: EngineDir, served_model: ServedModel,
         admission=Admission(triton.engine.max_batch_size, settings.max_queue_length),
         guides=GuideCompiler(vocabulary_of(served_model)),
         metrics=Metrics(model_names[0]),
-        body_memory=BodyMemory(settings.max_body_bytes),
-        max_body_bytes=settings.max_body_bytes,
+        body_memory=BodyMemory(max_body_bytes),
+        max_body_bytes=max_body_bytes,
         request_timeout_s=settings.request_timeout_s,
         reject_unknown_parameters=settings.reject_unknown_parameters,
         started=int(time.time()),
@@ -102,6 +105,7 @@ def _to_service(settings: Settings, files: EngineDir, served_model: ServedModel,
 def main() -> int:
     """The exit code: 1 with one line on stderr if the start failed. A signal ends the process as that signal does."""
     settings = Settings.from_args(sys.argv[1:], os.environ)
+    give_memory_back()
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
     try:
         uvloop.run(serve(settings))

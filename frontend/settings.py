@@ -111,7 +111,9 @@ class Settings:
     ssl_certfile: Annotated[Path | None, "serve HTTPS with this certificate, PEM", Path] = None
     ssl_keyfile: Annotated[Path | None, "its private key, PEM, if it is not in the same file", Path] = None
     ssl_keyfile_password: Annotated[str, "password of the private key"] = field(default="", repr=False)
-    max_body_bytes: Annotated[int, "largest request body", int] = 4 * 1024 * 1024
+    max_body_bytes: Annotated[
+        int | None, "largest request body (default: 1 MiB, and 16 bytes for each token of the context)", int
+    ] = None
     max_queue_length: Annotated[int, "generations that may wait for the engine; more are answered 429", int] = 256
     reject_unknown_parameters: Annotated[
         bool, "answer 400 to unknown fields, instead of naming them in X-Ignored-Params", _yes

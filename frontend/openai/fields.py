@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -14,7 +15,7 @@ from pydantic import (
     WrapValidator,
 )
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from .body import Body, Unsupported
 from .unsupported import UNSUPPORTED
@@ -35,6 +36,18 @@ MAX_N = 128
 MAX_LOGIT_BIAS = 1024
 """Tokens with a bias."""
 
+MAX_MESSAGES = 4096
+"""Messages of a conversation, or items of `input`."""
+
+MAX_COUNT = 2**63
+"""Numbers of tokens are below it. More digits than Python writes out would be an error of the server."""
+
+_SMALLEST_FLOAT32 = 2.0**-126
+"""The smallest normal float32. The engines' inputs are of that type: less would become 0."""
+
+FAIL_FAST: Any = Field(fail_fast=True)
+"""For a list: the first element that is wrong ends its check. Each error costs more than the element."""
+
 MAX_CHOICES = 1024
 """Answers in one reply: prompts times `n`."""
 
@@ -50,6 +63,25 @@ def text_parts(kind: str) -> Callable[[Any], Any]:
         return content
 
     return read
+
+
+def at_most(count: int) -> BeforeValidator:
+    """A validator of an object's size, with pydantic's own message. Pydantic checks the size last, after the values."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > count:
+            raise PydanticKnownError(
+                "too_long", {"field_type": "Dictionary", "max_length": count, "actual_length": len(value)}
+            )
+        return value
+
+    return BeforeValidator(check)
+
+
+def _above_zero(value: float) -> float:
+    if value < _SMALLEST_FLOAT32:
+        raise PydanticCustomError("too_small", "Input should be at least 1.2e-38, the smallest float32 above 0")
+    return value
 
 
 def _string_list(stop: Any) -> Any:
@@ -113,7 +145,7 @@ class StructuredOutputs(Body):
 
     json_: SchemaField | None = Field(None, alias="json")
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Annotated[list[str], FAIL_FAST] | None = None
     grammar: str | None = None
     json_object: bool | None = None
 
@@ -133,10 +165,13 @@ class SamplingFields(Body):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
         None, description="0 to 2, 0 is greedy; default 0.7, for completions 1, as in vLLM 0.4"
     )
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="above 0, up to 1")
+    top_p: Annotated[float, Field(gt=0, le=1), AfterValidator(_above_zero)] | None = Field(
+        None, description="above 0, up to 1"
+    )
     stop: (
         Annotated[
             list[StopString],
+            FAIL_FAST,
             Field(max_length=MAX_STOP_STRINGS),
             BeforeValidator(_string_list, json_schema_input_type=str | list[str]),
         ]
@@ -155,6 +190,7 @@ class SamplingFields(Body):
             dict[int, Annotated[float, Field(ge=-100, le=100)]],
             Field(max_length=MAX_LOGIT_BIAS),
             BeforeValidator(_biases, json_schema_input_type=dict[str, float]),
+            at_most(MAX_LOGIT_BIAS),
         ]
         | None
     ) = Field(None, description=f"-100 to 100 for each of up to {MAX_LOGIT_BIAS} token ids")
@@ -162,23 +198,25 @@ class SamplingFields(Body):
     metadata: dict[str, Any] | None = Field(None, description="the client's own notes; `/v1/responses` returns them")
     # vLLM's extensions
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = Field(None, description="-1 and 0 turn it off")
-    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = Field(None, description="above 0, up to 2")
-    min_tokens: Annotated[int, Field(ge=0)] | None = Field(
+    repetition_penalty: Annotated[float, Field(gt=0, le=2), AfterValidator(_above_zero)] | None = Field(
+        None, description="above 0, up to 2"
+    )
+    min_tokens: Annotated[int, Field(ge=0, lt=MAX_COUNT)] | None = Field(
         None, description="the answer does not end before that many tokens"
     )
     ignore_eos: bool | None = Field(None, description="the model's end tokens do not end the answer")
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKEN_IDS)] | None = Field(
+    stop_token_ids: Annotated[list[TokenId], FAIL_FAST, Field(max_length=MAX_STOP_TOKEN_IDS)] | None = Field(
         None, description=f"up to {MAX_STOP_TOKEN_IDS} ids; the one that ends the answer is the `stop_reason`"
     )
     include_stop_str_in_output: bool | None = Field(None, description="the stop string stays in the text")
     skip_special_tokens: bool | None = Field(None, description="`false` shows special tokens as text")
     spaces_between_special_tokens: bool | None = Field(None, description="as in vLLM with a fast tokenizer")
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = Field(
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, lt=MAX_COUNT)] | None = Field(
         None, description="keeps the prompt's last tokens only; -1: as many as fit beside the answer"
     )
     guided_json: SchemaField | None = Field(None, description="vLLM 0.4's name for a JSON schema")
     guided_regex: str | None = Field(None, description="a regular expression")
-    guided_choice: list[str] | None = Field(None, description="one of these strings")
+    guided_choice: Annotated[list[str], FAIL_FAST] | None = Field(None, description="one of these strings")
     guided_grammar: str | None = Field(None, description="a grammar in EBNF")
     structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's newer name for the four above")
 
@@ -186,7 +224,7 @@ class SamplingFields(Body):
 class CompletionFields(SamplingFields):
     """The parameters that chat and completions share, and responses does not have."""
 
-    max_tokens: Annotated[int, Field(ge=1)] | None = Field(
+    max_tokens: Annotated[int, Field(ge=1, lt=MAX_COUNT)] | None = Field(
         None,
         description="default: what is left of the context, at most `default_max_tokens` of `config.pbtxt` (2048); for "
         "completions 16",

@@ -1,7 +1,7 @@
 """The parts that routes work with, put together once at start by `frontend/__main__.py`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from frontend.guided_decoding import GuideCompiler
 from frontend.text.served_model import ServedModel
@@ -10,6 +10,7 @@ from frontend.triton.client import TritonClient
 from .admission import Admission
 from .body_memory import BodyMemory
 from .metrics import Metrics
+from .off_loop import OffLoop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,3 +34,4 @@ class Service:
     engine_versions: Mapping[str, str]
     triton_metrics_url: str = ""
     system_fingerprint: str | None = None
+    off_loop: OffLoop = field(default_factory=OffLoop)

@@ -4,8 +4,10 @@ tokenizer.json is used as it is: transformers would put its own normalizer into 
 ids after special tokens. With the table, detokenizer.py decodes answers in constant time per token.
 """
 
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -13,15 +15,21 @@ from tokenizers import Tokenizer as HfTokenizer
 
 from frontend.errors import StartupError
 
+from .tokenizer_bounds import find_cut, max_chars_per_token, pieces
+
+# One text at a time needs no threads of the tokenizer's own. It reads this at every call.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
 _ESCAPED = re.compile("\ufdd0([0-9]+)\ufdd1")
 """An escaped special token, by its number. Unicode reserves the two code points for a program's internal use."""
 
 
 class Tokenizer:
-    """Encodes prompts as the checkpoint's tokenizer.json does. Thread-safe.
+    """Encodes prompts as the checkpoint's tokenizer.json does. Thread-safe; while it encodes, other threads run.
 
     Special tokens are those that tokenizer.json declares special. The template can write them; a client cannot, because
-    those in its text are escaped and then encoded as plain text.
+    those in its text are escaped and then encoded as plain text. `max_chars_per_token` is the most characters of a
+    text that one token stands for; None if that is not known.
     """
 
     def __init__(self, tokenizer_json: bytes) -> None:
@@ -35,7 +43,11 @@ class Tokenizer:
         self._special_ids = {token.content: token_id for token_id, token in added.items() if token.special}
         self._special_tokens = sorted(self._special_ids, key=len, reverse=True)
         self._special = re.compile(f"({'|'.join(map(re.escape, self._special_tokens)) or '(?!)'})")
-        self._token_bytes = _token_bytes(self._tokenizer, orjson.loads(tokenizer_json), self._special_ids.values())
+        description, vocabulary = orjson.loads(tokenizer_json), self._tokenizer.get_vocab(with_added_tokens=False)
+        self.max_chars_per_token = max_chars_per_token(description, vocabulary)
+        self._cut = find_cut(description, vocabulary, lambda text: _encode(self._tokenizer, text))
+        self._before, self._after = _around(self._tokenizer)
+        self._token_bytes = _token_bytes(self._tokenizer, description, self._special_ids.values())
         written_out = {token_id: content.encode() for content, token_id in self._special_ids.items()}
         self._all_token_bytes = self._token_bytes | written_out
 
@@ -54,27 +66,41 @@ class Tokenizer:
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a rendered prompt. Nothing is added: the template writes the beginning-of-sequence token."""
+        return [*chain.from_iterable(self.encode_in_pieces(prompt))]
+
+    def encode_in_pieces(self, prompt: str) -> Iterator[list[int]]:
+        """The same piece by piece, so that a caller may stop when there are too many tokens.
+
+        Raises InvalidRequest for text of more than `tokenizer_bounds.MAX_RUN_CHARS` without a space between two words.
+        """
         if "\ufdd0" not in prompt:
-            return self._tokenizer.encode(prompt, add_special_tokens=False).ids
-        token_ids: list[int] = []
-        for piece in self._special.split(prompt):
-            if piece in self._special_ids:
-                token_ids.append(self._special_ids[piece])
-            elif piece:
-                token_ids += self._text_only.encode(self.unescape_special_tokens(piece), add_special_tokens=False).ids
-        return token_ids
+            yield from self._pieces(self._tokenizer, prompt)
+            return
+        for part in self._special.split(prompt):
+            if part in self._special_ids:
+                yield [self._special_ids[part]]
+            elif part:
+                yield from self._pieces(self._text_only, self.unescape_special_tokens(part))
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of text that no template rendered; special tokens in it stay special tokens.
 
         `add_special_tokens` adds the tokens that the tokenizer puts around a text, unless the text begins with them.
         """
-        token_ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        if not add_special_tokens:
-            return token_ids
-        with_special = self._tokenizer.encode(text, add_special_tokens=True).ids
-        before = with_special[: max(0, len(with_special) - len(token_ids))]
-        return token_ids if before and token_ids[: len(before)] == before else with_special
+        return [*chain.from_iterable(self.encode_text_in_pieces(text, add_special_tokens=add_special_tokens))]
+
+    def encode_text_in_pieces(self, text: str, *, add_special_tokens: bool) -> Iterator[list[int]]:
+        """The same piece by piece, as `encode_in_pieces`."""
+        encoded = self._pieces(self._tokenizer, text)
+        first = next(encoded)
+        is_complete = not add_special_tokens or (self._before and first[: len(self._before)] == self._before)
+        yield from [first] if is_complete else [self._before, first]
+        yield from encoded
+        if not is_complete:
+            yield self._after
+
+    def _pieces(self, tokenizer: HfTokenizer, text: str) -> Iterator[list[int]]:
+        return (_encode(tokenizer, piece) for piece in pieces(text, self._cut))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text by the tokenizer's own decoder, with special tokens written out."""
@@ -86,6 +112,20 @@ class Tokenizer:
             return self._all_token_bytes
         shown = {token_id: self._all_token_bytes[token_id] for token_id in shown_token_ids}
         return self._token_bytes | shown if shown else self._token_bytes
+
+
+def _encode(tokenizer: HfTokenizer, text: str) -> list[int]:
+    """The batch method releases the GIL; `encode` does not (tokenizers 0.23, bindings/python/src/tokenizer.rs)."""
+    ids: list[int] = tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+    return ids
+
+
+def _around(tokenizer: HfTokenizer) -> tuple[list[int], list[int]]:
+    """The tokens that the tokenizer puts before and after a text."""
+    text = _encode(tokenizer, "a")
+    with_special = tokenizer.encode("a", add_special_tokens=True).ids
+    begin = next(at for at in range(len(with_special)) if with_special[at : at + len(text)] == text)
+    return with_special[:begin], with_special[begin + len(text) :]
 
 
 def _token_bytes(tokenizer: HfTokenizer, description: dict[str, Any], special_ids: Any) -> dict[int, bytes]:

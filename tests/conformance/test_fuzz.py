@@ -153,6 +153,6 @@ def test_malformed_http_is_4xx_and_the_server_keeps_serving(
 def test_a_body_in_one_byte_chunks_is_read_completely(frontend: Running, bugs: Bugs) -> None:
     content = json.dumps(VALID[CHAT]).encode()
     with httpx.Client(base_url=frontend.url) as client:
-        response = client.post(CHAT, content=(bytes([byte]) for byte in content))
+        response = client.post(CHAT, headers=JSON, content=(bytes([byte]) for byte in content))
     assert response.status_code == 200
     assert len(content) < MAX_BODY_BYTES

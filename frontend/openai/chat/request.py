@@ -6,6 +6,7 @@ from functools import lru_cache
 from frontend.errors import UnsupportedParameter
 from frontend.generation import GenerationRequest
 from frontend.openai.job import Job
+from frontend.openai.prompt_size import check_chars, max_prompt_tokens, to_token_ids
 from frontend.openai.reply import Reply
 from frontend.openai.requests import check_alternatives, check_stream_options, to_parsers, to_requests
 from frontend.openai.sampling import DEFAULT_TEMPERATURE
@@ -30,9 +31,10 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
     max_tokens = _max_tokens(body)
     tool_use = tool_use_of(body)
     constraint = to_constraint(body, response_format_constraint(body), model, tool_use)
+    prompt = render_prompt(body.messages, body, tool_use, model, max_tokens=max_prompt_tokens(body, model))
     requests = to_requests(
         body,
-        [model.tokenizer.encode(render_prompt(body.messages, body, tool_use, model))],
+        [to_token_ids(model.tokenizer.encode_in_pieces(prompt), model)],
         model,
         max_tokens=max_tokens,
         default_temperature=DEFAULT_TEMPERATURE,
@@ -57,8 +59,19 @@ def tool_use_of(fields: PromptFields) -> ToolUse:
     return to_tool_use(functions, fields.tool_choice, fields.parallel_tool_calls)
 
 
-def render_prompt(messages: Sequence[ChatMessage], fields: PromptFields, tool_use: ToolUse, model: ServedModel) -> str:
-    """The prompt text of a conversation. Raises InvalidRequest naming the field."""
+def render_prompt(
+    messages: Sequence[ChatMessage],
+    fields: PromptFields,
+    tool_use: ToolUse,
+    model: ServedModel,
+    *,
+    max_tokens: int | None = None,
+) -> str:
+    """The prompt text of a conversation. `max_tokens` is the most that it may have: see `prompt_size.check_chars`.
+
+    Raises InvalidRequest naming the field.
+    """
+    check_chars((part.text for message in messages for part in message.content or ()), model, max_tokens)
     escape = model.tokenizer.escape_special_tokens
     conversation = [to_message(message, f"messages[{index}]", escape) for index, message in enumerate(messages)]
     check_results(conversation)

@@ -7,7 +7,15 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from frontend.generation import FinishReason
 from frontend.openai.body import Body
-from frontend.openai.fields import CompletionFields, TokenLogprob, UsageBody, text_parts
+from frontend.openai.fields import (
+    FAIL_FAST,
+    MAX_COUNT,
+    MAX_MESSAGES,
+    CompletionFields,
+    TokenLogprob,
+    UsageBody,
+    text_parts,
+)
 from frontend.openai.tools.types import FunctionToolCall, ToolChoiceField, ToolList, ToolMessageFields
 
 
@@ -23,9 +31,15 @@ class ChatMessage(ToolMessageFields):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: (
-        Annotated[list[TextPart], BeforeValidator(text_parts("text"), json_schema_input_type=str | list[TextPart])]
+        Annotated[
+            list[TextPart], FAIL_FAST, BeforeValidator(text_parts("text"), json_schema_input_type=str | list[TextPart])
+        ]
         | None
     ) = None
+
+
+MessageList = Annotated[list[ChatMessage], FAIL_FAST, Field(min_length=1, max_length=MAX_MESSAGES)]
+"""`messages` of a request."""
 
 
 class PromptFields(Body):
@@ -48,10 +62,10 @@ class ChatCompletionRequest(CompletionFields, PromptFields):
     """The body of POST /v1/chat/completions."""
 
     model: str = Field(description="one of the served names, else 404")
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] = Field(
+    messages: MessageList = Field(
         description="roles `system`, `developer`, `user`, `assistant`, `tool`; `content` is text or text parts"
     )
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=MAX_COUNT)] | None = Field(
         None, description="the newer name of `max_tokens`"
     )
     logprobs: bool | None = Field(None, description="of the chosen tokens")

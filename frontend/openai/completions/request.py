@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from frontend.errors import UnsupportedParameter
 from frontend.openai.job import Job
+from frontend.openai.prompt_size import check_chars, check_num_tokens, max_prompt_tokens, to_token_ids
 from frontend.openai.reply import Reply
 from frontend.openai.requests import check_alternatives, check_stream_options, to_requests
 from frontend.openai.structured_output import response_format_constraint, to_constraint
 from frontend.openai.unsupported import check_supported
 from frontend.text.served_model import ServedModel
-from frontend.text.tokenizer import Tokenizer
 
 from .response import CompletionWriter
 from .types import CompletionRequest
@@ -36,7 +36,7 @@ def to_completion_job(body: CompletionRequest, model: ServedModel, reply: Reply,
     prompts = _prompts(body)
     requests = to_requests(
         body,
-        [_to_token_ids(prompt, body, model.tokenizer) for prompt in prompts],
+        _encode(prompts, body, model),
         model,
         max_tokens=body.max_tokens or _DEFAULT_MAX_TOKENS,
         default_temperature=_DEFAULT_TEMPERATURE,
@@ -62,10 +62,22 @@ def _prompts(body: CompletionRequest) -> list[str] | list[list[int]]:
     return [prompt] if isinstance(prompt[0], int) else prompt
 
 
-def _to_token_ids(prompt: str | list[int], body: CompletionRequest, tokenizer: Tokenizer) -> list[int]:
-    if not isinstance(prompt, str):
-        return prompt
-    return tokenizer.encode_text(prompt, add_special_tokens=body.add_special_tokens is not False)
+def _encode(prompts: Sequence[str | list[int]], body: CompletionRequest, model: ServedModel) -> list[list[int]]:
+    """The token ids of the prompts, which are bounded in all too."""
+    most_tokens = max_prompt_tokens(body, model)
+    num_tokens, encoded = 0, []
+    for prompt in prompts:
+        token_ids = prompt if not isinstance(prompt, str) else _encode_text(prompt, body, model, most_tokens)
+        num_tokens += len(token_ids)
+        check_num_tokens(num_tokens, model, "prompt")
+        encoded.append(token_ids)
+    return encoded
+
+
+def _encode_text(prompt: str, body: CompletionRequest, model: ServedModel, max_tokens: int | None) -> list[int]:
+    check_chars([prompt], model, max_tokens, "prompt")
+    pieces = model.tokenizer.encode_text_in_pieces(prompt, add_special_tokens=body.add_special_tokens is not False)
+    return to_token_ids(pieces, model, "prompt")
 
 
 def _echoes(body: CompletionRequest, prompts: Sequence[str | list[int]], model: ServedModel) -> Sequence[str] | None:

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from frontend.generation import FinishReason
-from frontend.openai.fields import MAX_CHOICES, CompletionFields, TokenId, UsageBody, described
+from frontend.openai.fields import FAIL_FAST, MAX_CHOICES, CompletionFields, TokenId, UsageBody, described
 
-_TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+_TokenIds = Annotated[list[TokenId], FAIL_FAST, Field(min_length=1)]
 
 
 class CompletionRequest(CompletionFields):
@@ -18,8 +18,8 @@ class CompletionRequest(CompletionFields):
     prompt: Annotated[
         str
         | _TokenIds
-        | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)]
-        | Annotated[list[_TokenIds], Field(min_length=1, max_length=MAX_CHOICES)],
+        | Annotated[list[str], FAIL_FAST, Field(min_length=1, max_length=MAX_CHOICES)]
+        | Annotated[list[_TokenIds], FAIL_FAST, Field(min_length=1, max_length=MAX_CHOICES)],
         described(
             "a string, a list of strings, token ids, or a list of lists of token ids; lists hold 1 to "
             f"{MAX_CHOICES} prompts"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from frontend.errors import InvalidRequest, UnsupportedParameter
 from frontend.guided_decoding import Constraint
 from frontend.openai.job import Job
+from frontend.openai.prompt_size import check_chars, max_prompt_tokens, to_token_ids
 from frontend.openai.reply import Reply
 from frontend.openai.requests import check_alternatives, to_parsers, to_requests
 from frontend.openai.sampling import DEFAULT_TEMPERATURE
@@ -27,6 +28,7 @@ from .types import (
     FunctionCallOutputItem,
     InputItem,
     ItemText,
+    MessageItem,
     ResponseObject,
     ResponsesRequest,
     ToolChoiceFunction,
@@ -47,11 +49,12 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
     logprobs = _logprobs(body.include or (), tool_use)
     constraint = to_constraint(body, _text_format_constraint(body), model, tool_use)
     with _own_names():
+        check_chars(_texts(body), model, max_prompt_tokens(body, model))
         escaped = escape_tool_use(tool_use, model.tokenizer.escape_special_tokens)
         prompt = model.template.render(_to_messages(body, model), escaped)
         requests = to_requests(
             body,
-            [model.tokenizer.encode(prompt)],
+            [to_token_ids(model.tokenizer.encode_in_pieces(prompt), model)],
             model,
             max_tokens=body.max_output_tokens,
             default_temperature=DEFAULT_TEMPERATURE,
@@ -101,6 +104,14 @@ def _own_names() -> Iterator[None]:
     except InvalidRequest as error:
         error.param = _OWN_NAMES.get(error.param or "", error.param)
         raise
+
+
+def _texts(body: ResponsesRequest) -> Iterator[str]:
+    """The client's texts, for their length."""
+    yield body.instructions or ""
+    for item in body.input:
+        if not isinstance(item, FunctionCallItem):
+            yield from (part.text for part in (item.content if isinstance(item, MessageItem) else item.output))
 
 
 def _to_messages(body: ResponsesRequest, model: ServedModel) -> list[Message]:

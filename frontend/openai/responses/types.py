@@ -7,7 +7,15 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, PlainVali
 from pydantic_core import PydanticCustomError
 
 from frontend.openai.body import Body, Unsupported
-from frontend.openai.fields import SamplingFields, TokenLogprob, text_parts
+from frontend.openai.fields import (
+    FAIL_FAST,
+    MAX_COUNT,
+    MAX_MESSAGES,
+    SamplingFields,
+    TokenLogprob,
+    at_most,
+    text_parts,
+)
 from frontend.openai.tools.types import (
     MAX_TOOLS,
     FunctionCall,
@@ -39,7 +47,7 @@ class ItemText(Body):
 
 
 _Text = Annotated[
-    list[ItemText], BeforeValidator(text_parts("input_text"), json_schema_input_type=str | list[ItemText])
+    list[ItemText], FAIL_FAST, BeforeValidator(text_parts("input_text"), json_schema_input_type=str | list[ItemText])
 ]
 
 
@@ -159,11 +167,12 @@ class ResponsesRequest(SamplingFields):
     model: str = Field(description="one of the served names, else 404")
     input: Annotated[
         list[InputItem],
-        Field(min_length=1),
+        FAIL_FAST,
+        Field(min_length=1, max_length=MAX_MESSAGES),
         BeforeValidator(_items, json_schema_input_type=str | list[InputItem]),
     ] = Field(description="a string, or items: messages, `function_call`, `function_call_output`")
     instructions: str | None = Field(None, description="a system message in front of `input`")
-    tools: Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS)] | None = Field(
+    tools: Annotated[list[ResponseTool], FAIL_FAST, Field(max_length=MAX_TOOLS)] | None = Field(
         None, description="functions; `strict` or not, arguments fit their schema where the answer must call"
     )
     tool_choice: (
@@ -179,14 +188,16 @@ class ResponsesRequest(SamplingFields):
     text: TextOptions | None = Field(
         None, description="`format`: `text`, `json_object`, `json_schema`; guaranteed by guided decoding"
     )
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="default: as `max_tokens` for chat")
-    max_tool_calls: Annotated[int, Field(ge=1)] | None = Field(
+    max_output_tokens: Annotated[int, Field(ge=1, lt=MAX_COUNT)] | None = Field(
+        None, description="default: as `max_tokens` for chat"
+    )
+    max_tool_calls: Annotated[int, Field(ge=1, lt=MAX_COUNT)] | None = Field(
         None, description="limits built-in tools, and there are none"
     )
-    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA)] | None = Field(
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA), at_most(MAX_METADATA)] | None = Field(
         None, description="returned in the response"
     )
-    include: list[str] | None = Field(None, description="`message.output_text.logprobs`")
+    include: Annotated[list[str], FAIL_FAST] | None = Field(None, description="`message.output_text.logprobs`")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
         None, description="0; neither engine returns alternatives"
     )

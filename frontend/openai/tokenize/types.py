@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, model_validator
 from pydantic_core import PydanticCustomError
 
 from frontend.openai.body import Body, Unsupported
-from frontend.openai.chat.types import ChatMessage, PromptFields
-from frontend.openai.fields import TokenId
+from frontend.openai.chat.types import MessageList, PromptFields
+from frontend.openai.fields import FAIL_FAST, TokenId
 from frontend.openai.unsupported import UNSUPPORTED
 
 
@@ -20,7 +20,7 @@ class TokenizeRequest(PromptFields):
     model: str | None = None
     prompt: str | None = None
     add_special_tokens: bool | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    messages: MessageList | None = None
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "TokenizeRequest":
@@ -41,7 +41,7 @@ class DetokenizeRequest(Body):
     """Token ids to text."""
 
     model: str | None = None
-    tokens: Annotated[list[TokenId], Field(min_length=0)]
+    tokens: Annotated[list[TokenId], FAIL_FAST]
 
 
 class DetokenizeResponse(BaseModel):

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from frontend.openai.body import Body
+from frontend.openai.fields import FAIL_FAST
 from frontend.text.tools import ToolChoice
 
 MAX_TOOLS = 128
@@ -96,7 +97,7 @@ class FunctionToolCall(Body):
     function: FunctionCall
 
 
-ToolList = Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)]
+ToolList = Annotated[list[FunctionTool], FAIL_FAST, Field(max_length=MAX_TOOLS)]
 """`tools` of a request."""
 
 ToolChoiceField = Annotated[
@@ -109,5 +110,5 @@ ToolChoiceField = Annotated[
 class ToolMessageFields(Body):
     """Fields of messages about calls: the assistant's `tool_calls`, and the call that a `tool` message answers."""
 
-    tool_calls: list[FunctionToolCall] | None = None
+    tool_calls: Annotated[list[FunctionToolCall], FAIL_FAST] | None = None
     tool_call_id: str | None = None

@@ -1,6 +1,5 @@
 """Request bodies: read within the size limit, check against the type, report ignored fields."""
 
-import asyncio
 import logging
 import secrets
 import time
@@ -14,30 +13,37 @@ from pydantic_core import ErrorDetails, from_json
 
 from frontend.errors import BodyTooLarge, InvalidRequest, ModelNotFound, UnsupportedMediaType, UnsupportedParameter
 from frontend.openai.body import Body
+from frontend.openai.body_size import check_structure, max_values
 from frontend.openai.reply import Reply
 from frontend.openai.unsupported import ignored_params
 from frontend.server.service import Service
 
 _log = logging.getLogger(__name__)
 
-_OFF_LOOP_BYTES = 16 * 1024
-"""A body of this size or more is encoded in a thread: tokenizing it would block every stream for milliseconds."""
-
 _MAX_NAMES_IN_HEADER = 32
 """Ignored fields that the response header lists at most."""
 
 AnyBody = TypeVar("AnyBody", bound=BaseModel)
-Result = TypeVar("Result")
 
 
-async def read_body(http: Request, body: type[AnyBody], max_bytes: int) -> tuple[AnyBody, int]:
+async def read_body(http: Request, body: type[AnyBody], service: Service) -> tuple[AnyBody, int]:
     """The checked body and its size in bytes.
 
     Raises InvalidRequest naming the field, BodyTooLarge, UnsupportedMediaType.
     """
-    raw = await _read(http, max_bytes)
+    _check_content_type(http)
+    most = max_values(service.served_model.engine.max_seq_len)
+    with service.body_memory.body(http.scope.get("state", {}).get("caller", "")) as grow:
+        raw = await _read(http, service.max_body_bytes, grow)
+        checked = await service.off_loop.run(lambda: _check(raw, body, most), http, len(raw), service.request_timeout_s)
+    return checked, len(raw)
+
+
+def _check(raw: bytes, body: type[AnyBody], max_values: int) -> AnyBody:
+    """The body as its type. Its structure is counted before anything is built of it."""
+    check_structure(raw, max_values)
     try:
-        return body.model_validate_json(raw), len(raw)
+        return body.model_validate_json(raw)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
         if not first["loc"]:
@@ -59,19 +65,24 @@ def _path(error: ErrorDetails, body: Any) -> str:
     return path.removeprefix(".")
 
 
-async def _read(http: Request, max_bytes: int) -> bytes:
-    """The body; reading stops as soon as it is larger than allowed."""
-    content_type = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+def _check_content_type(http: Request) -> None:
+    given = http.headers.get("content-type")
+    if given is None:  # as a page of any origin may send it, without the browser asking first
+        raise UnsupportedMediaType("The body must be application/json; the request has no Content-Type.")
+    content_type = given.partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise UnsupportedMediaType(f"The body must be application/json, not {content_type}.")
-    body, memory = bytearray(), http.app.state.service.body_memory
-    with memory.body(http.scope.get("state", {}).get("caller", "")) as grow:
-        async for piece in http.stream():
-            grow(len(piece))
-            body += piece
-            if len(body) > max_bytes:
-                raise BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
-        return bytes(body)
+
+
+async def _read(http: Request, max_bytes: int, grow: Callable[[int], None]) -> bytes:
+    """The body; reading stops as soon as it is larger than allowed. `grow` counts its bytes for the limit of all."""
+    body = bytearray()
+    async for piece in http.stream():
+        grow(len(piece))
+        body += piece
+        if len(body) > max_bytes:
+            raise BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
+    return bytes(body)
 
 
 def new_reply(model: str, service: Service, prefix: str = "cmpl-") -> Reply:
@@ -89,11 +100,6 @@ def check_model(model: str, service: Service) -> None:
     """Raises ModelNotFound for a name that is not served."""
     if model not in service.model_names:
         raise ModelNotFound(model, service.model_names)
-
-
-async def off_loop(body_bytes: int, work: Callable[[], Result]) -> Result:
-    """Do the work here, or in a thread if it may take long for a body of that size."""
-    return work() if body_bytes < _OFF_LOOP_BYTES else await asyncio.to_thread(work)
 
 
 def report_ignored(body: Body, reply: Reply, service: Service) -> dict[str, str]:

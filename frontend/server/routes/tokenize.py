@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 
 from frontend.openai.chat.request import render_prompt, tool_use_of
 from frontend.openai.chat.types import ChatCompletionRequest
+from frontend.openai.prompt_size import check_chars, to_token_ids
 from frontend.openai.sampling import check_token_ids
 from frontend.openai.tokenize.types import (
     DetokenizeRequest,
@@ -14,7 +15,7 @@ from frontend.openai.tokenize.types import (
 )
 from frontend.openai.unsupported import check_supported
 
-from .bodies import check_model, off_loop, read_body
+from .bodies import check_model, read_body
 from .dependencies import ServiceOf
 from .openapi import TAKES_A_BODY, documented
 
@@ -24,31 +25,38 @@ router = APIRouter(responses=TAKES_A_BODY)
 @router.post("/tokenize", openapi_extra=documented(TokenizeRequest, {"prompt": "Ein Haus"}))
 async def tokenize(http: Request, service: ServiceOf) -> TokenizeResponse:
     """The token ids of a text, or of a conversation as the engine would get it."""
-    body, body_bytes = await read_body(http, TokenizeRequest, service.max_body_bytes)
+    body, body_bytes = await read_body(http, TokenizeRequest, service)
     if body.model is not None:
         check_model(body.model, service)
-    check_supported(body)
     model = service.served_model
 
     def encode() -> list[int]:
+        check_supported(body)
         if body.messages is None:
-            return model.tokenizer.encode_text(
-                body.prompt or "", add_special_tokens=body.add_special_tokens is not False
-            )
-        return model.tokenizer.encode(render_prompt(body.messages, body, tool_use_of(body), model))
+            text, add_special_tokens = body.prompt or "", body.add_special_tokens is not False
+            check_chars([text], model, param="prompt")
+            encoded = model.tokenizer.encode_text_in_pieces(text, add_special_tokens=add_special_tokens)
+            return to_token_ids(encoded, model, "prompt")
+        prompt = render_prompt(body.messages, body, tool_use_of(body), model)
+        return to_token_ids(model.tokenizer.encode_in_pieces(prompt), model)
 
-    token_ids = await off_loop(body_bytes, encode)
+    token_ids = await service.off_loop.run(encode, http, body_bytes, service.request_timeout_s)
     return TokenizeResponse(count=len(token_ids), max_model_len=model.engine.max_seq_len, tokens=token_ids)
 
 
 @router.post("/detokenize", openapi_extra=documented(DetokenizeRequest, {"tokens": [1, 733]}))
 async def detokenize(http: Request, service: ServiceOf) -> DetokenizeResponse:
     """The text of token ids, special tokens written out."""
-    body, body_bytes = await read_body(http, DetokenizeRequest, service.max_body_bytes)
+    body, body_bytes = await read_body(http, DetokenizeRequest, service)
     if body.model is not None:
         check_model(body.model, service)
-    check_token_ids("tokens", body.tokens, service.served_model.vocab_size)
-    text = await off_loop(body_bytes, lambda: service.served_model.tokenizer.decode(body.tokens))
+    model = service.served_model
+
+    def decode() -> str:
+        check_token_ids("tokens", body.tokens, model.vocab_size)
+        return model.tokenizer.decode(body.tokens)
+
+    text = await service.off_loop.run(decode, http, body_bytes, service.request_timeout_s)
     return DetokenizeResponse(prompt=text)
 
 
@@ -58,15 +66,16 @@ async def detokenize(http: Request, service: ServiceOf) -> DetokenizeResponse:
 )
 async def render_chat_completion(http: Request, service: ServiceOf) -> RenderResponse:
     """The exact prompt that the engine would get for a chat body, as text and as token ids."""
-    body, body_bytes = await read_body(http, ChatCompletionRequest, service.max_body_bytes)
+    body, body_bytes = await read_body(http, ChatCompletionRequest, service)
     check_model(body.model, service)
-    check_supported(body)
     model = service.served_model
 
     def render() -> RenderResponse:
+        check_supported(body)
         prompt = render_prompt(body.messages, body, tool_use_of(body), model)
         return RenderResponse(
-            prompt=model.tokenizer.unescape_special_tokens(prompt), prompt_token_ids=model.tokenizer.encode(prompt)
+            prompt=model.tokenizer.unescape_special_tokens(prompt),
+            prompt_token_ids=to_token_ids(model.tokenizer.encode_in_pieces(prompt), model),
         )
 
-    return await off_loop(body_bytes, render)
+    return await service.off_loop.run(render, http, body_bytes, service.request_timeout_s)

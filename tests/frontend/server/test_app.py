@@ -142,14 +142,15 @@ def test_body_that_cannot_be_read_is_400_and_names_the_field(
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
 
 
-def test_content_type_may_be_missing_but_not_another(http: httpx.Client) -> None:
+def test_content_type_must_be_json_and_not_be_missing(http: httpx.Client) -> None:
     content = json.dumps(body()).encode()
-    assert http.post(CHAT, content=content).status_code == 200
+    error_of(http.post(CHAT, content=content), 415)
     error_of(http.post(CHAT, content=content, headers={"content-type": "text/plain"}), 415)
 
 
 def test_body_over_the_limit_is_413(http: httpx.Client) -> None:
-    error_of(http.post(CHAT, content=b" " * (MAX_BODY_BYTES + 1)), 413)
+    content = b" " * (MAX_BODY_BYTES + 1)
+    error_of(http.post(CHAT, content=content, headers={"content-type": "application/json"}), 413)
 
 
 def test_long_body_under_the_limit_is_answered(http: httpx.Client) -> None:

@@ -66,9 +66,9 @@ def test_the_total_is_bounded_and_a_new_caller_always_has_room(pieces: list[tupl
 
 
 def test_stalled_bodies_of_one_address_are_answered_429_and_another_address_is_served(frontend: Running) -> None:
-    address, head = (
-        urlsplit(frontend.url),
-        f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n",
+    address = urlsplit(frontend.url)
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n"
     )
     num_bodies = MIN_BODY_MEMORY_BYTES // 2 // MAX_BODY_BYTES + 2
     with ExitStack() as connections:

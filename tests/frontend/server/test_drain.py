@@ -49,7 +49,9 @@ async def frontend(
 async def ask(server: Server, **fields: Any) -> Client:
     """A client that has sent a request."""
     client, content = await Client.connect(server), json.dumps(body(**fields)).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(content)}\r\n\r\n"
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
     await client.send(head.encode() + content)
     return client
 
@@ -84,7 +86,8 @@ def test_answers_that_take_too_long_end_with_an_error_and_the_engine_stops(mixtr
         async with frontend(mixtral, Endless(6004), SHORT_S) as (server, fake):
             stream, whole = await ask(server, stream=True), await ask(server)
             half = await Client.connect(server)
-            await half.send(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{{".encode())
+            start = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            await half.send(f"{start}Content-Length: 9\r\n\r\n{{".encode())
             await until_running(fake, 2)
             ending = asyncio.create_task(server.shutdown())
             for client in (whole, half):

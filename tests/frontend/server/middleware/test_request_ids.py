@@ -126,9 +126,8 @@ def test_log_line_outside_of_a_request_has_no_id(log: io.StringIO) -> None:
 def test_disconnect_while_the_body_is_read_is_logged_as_499(frontend: Running, log: io.StringIO) -> None:
     address = urlsplit(frontend.url)
     with socket.create_connection((address.hostname, address.port or 80)) as connection:
-        connection.sendall(
-            f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nX-Request-Id: gone\r\nContent-Length: 9\r\n\r\n{{".encode()
-        )
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}X-Request-Id: gone\r\nContent-Length: 9\r\n\r\n{{".encode())
     frontend.wait_until(lambda: f"[gone] POST {CHAT}: 499" in log.getvalue())
 
 
