@@ -36,14 +36,17 @@ _log = logging.getLogger(__name__)
 class ConnectionLimits:
     """What a client may send before its request is handed to a route, and how long it may take to read.
 
-    `max_header_bytes` is of all headers of a request together, names and values. `header_timeout_s` counts from the
-    first byte of a request, or from when the connection was opened, `body_timeout_s` from the end of the headers,
+    `max_header_bytes` is of all headers of a request together, names and values. `max_pipelined` counts requests that
+    were sent before the answer to an earlier one, which few clients do; one read from the network may hold 9,000.
+    `header_timeout_s` counts from the first byte of a request, or from when the connection was opened,
+    `body_timeout_s` from the end of the headers,
     `write_timeout_s` from when 64 KiB of an answer wait for the client, or from when the connection is to be closed.
     """
 
     max_url_bytes: int = 8 * 1024
     max_header_bytes: int = 32 * 1024
     max_headers: int = 100
+    max_pipelined: int = 16
     header_timeout_s: float = 10.0
     body_timeout_s: float = 60.0
     write_timeout_s: float = 60.0
@@ -142,6 +145,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A new request."""
+        if len(self.pipeline) >= self._limits.max_pipelined:
+            raise InvalidRequest(f"More than {self._limits.max_pipelined} requests wait for an earlier answer.")
         super().on_message_begin()
         self._cancel_timer()
         self._unset_keepalive_if_required()

@@ -225,6 +225,27 @@ def test_an_error_behind_a_request_is_not_taken_for_its_answer() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(("num_behind", "accepted"), [(16, True), (17, False), (10_000, False)])
+def test_requests_sent_ahead_of_their_answers_are_bounded(
+    caplog: pytest.LogCaptureFixture, num_behind: int, accepted: bool
+) -> None:
+    caplog.set_level(logging.INFO, "frontend")
+    first, others = b"GET /stream HTTP/1.1\r\n" + HOST + b"\r\n", b"GET / HTTP/1.1\r\n\r\n" * num_behind
+
+    async def scenario() -> None:
+        async with serving(app, ConnectionLimits()) as server:
+            client = await Client.connect(server)
+            await client.send(first + others)
+            if accepted:
+                await client.read_until(b"0 bytes")
+                await client.close()
+            else:
+                await client.read_to_end()
+
+    run(scenario())
+    assert ("127.0.0.1: 400 More than 16 requests wait" in caplog.text) is not accepted
+
+
 def test_an_upgrade_is_ignored_and_logged_with_the_address(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
