@@ -1,15 +1,20 @@
 """The command that starts Triton: from the PATH, else from the wheel; and one message for each missing part."""
 
+import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from frontend.local.tritonserver import TritonSettings, TritonUnavailable, triton_command
+from frontend.local.tritonserver import TritonSettings, TritonUnavailable, start_triton, triton_command
 
 NO_SUCH_PYTHON = (3, 99)
 """A version that no system has, so that only the tests provide its library."""
+
+KEY = "of-this-start"
+KEY_OPTION = f"--http-restricted-api=inference,metadata,model-config,statistics:triton-key={KEY}"
 
 NO_TRITON = (
     "no tritonserver on the PATH, and no wheel that carries one is installed;"
@@ -96,6 +101,43 @@ def test_triton_listens_on_loopback_only_and_its_admin_apis_are_closed(settings:
     (_, *options), _ = triton_command(settings)
     assert {"--http-address=127.0.0.1", "--metrics-address=127.0.0.1", "--allow-grpc=false"} <= set(options)
     assert "--http-restricted-api=model-repository,shared-memory,trace,logging:closed=\n" in options
+
+
+def test_inference_needs_the_key_if_there_is_one(settings: TritonSettings, wheel: Path) -> None:
+    (_, *without_key), _ = triton_command(settings)
+    (_, *with_key), _ = triton_command(replace(settings, key=KEY))
+    assert set(with_key) - set(without_key) == {KEY_OPTION}
+    assert KEY not in repr(replace(settings, key=KEY))
+
+
+def test_triton_gets_no_variable_of_the_frontend(
+    settings: TritonSettings, wheel: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRONTEND_API_KEYS", "secret")
+    monkeypatch.setenv("FRONTEND_SSL_KEYFILE_PASSWORD", "secret")
+    assert "secret" not in triton_command(settings)[1].values()
+    touch(path / "tritonserver")
+    (path / "tritonserver").chmod(0o755)
+    assert "secret" not in triton_command(settings)[1].values()
+
+
+def test_the_key_is_hidden_and_where_that_fails_it_is_said(
+    settings: TritonSettings, wheel: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secrets: list[str | None] = []
+
+    def start(command: list[str], *, secret: str | None = None, **_: object) -> None:
+        assert KEY_OPTION in command
+        secrets.append(secret)
+        if secret:
+            raise PermissionError("ptrace is not allowed here")
+
+    monkeypatch.setattr("frontend.local.tritonserver.start_child", start)
+    start_triton(replace(settings, key=KEY), io.BytesIO())
+    assert secrets == [KEY_OPTION, None]
+    assert caplog.messages == [
+        "local: every user of this machine can read Triton's key, as it cannot be hidden: ptrace is not allowed here"
+    ]
 
 
 @pytest.mark.parametrize(
