@@ -15,7 +15,11 @@ HUNG_AFTER_S = 15.0
 
 
 def health_status(url: str) -> int:
-    """The HTTP status of GET `url`; 0 if there is no answer."""
+    """The HTTP status of GET `url`, which is /health; 0 if there is no answer, or another one.
+
+    /health has no body. A frontend that takes no more connections, or that ends, answers all paths with 503 and an
+    error, and says nothing of Triton.
+    """
     unverified = ssl.create_default_context()
     unverified.check_hostname = False  # the certificate is for clients; this is our own process on this machine
     unverified.verify_mode = ssl.CERT_NONE
@@ -24,7 +28,7 @@ def health_status(url: str) -> int:
             return int(response.status)
     except urllib.error.HTTPError as exc:
         with exc:
-            return exc.code
+            return 0 if exc.read() else exc.code
     except OSError:
         return 0
 

@@ -46,11 +46,12 @@ def test_a_frontend_that_does_not_answer_says_nothing_of_triton() -> None:
 
 
 @contextmanager
-def answering(status: int) -> Iterator[str]:
+def answering(status: int, body: bytes = b"") -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
             self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None: ...
 
@@ -64,3 +65,8 @@ def test_the_status_is_that_of_the_answer_or_0() -> None:
         with answering(status) as url:
             assert health_status(url) == status
     assert health_status(url) == 0
+
+
+def test_a_frontend_that_refuses_all_requests_says_nothing_of_triton() -> None:
+    with answering(503, b'{"error": {"code": "too_many_connections"}}') as url:
+        assert health_status(url) == 0
