@@ -4,6 +4,7 @@ Not here: the tokenizer and the template that are made of these files, see text/
 """
 
 import hashlib
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import orjson
 from .errors import StartupError
 from .generation import EndTokens
 
+_FORMATS = (3, 4)
+"""The formats of the manifest that have what is read here. Format 4 added hashes."""
 _SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -35,10 +38,11 @@ def read_engine_dir(path: Path) -> EngineDir:
     """Raises StartupError that names the file that is missing or wrong."""
     tokenizer_config = _read_json(path / "tokenizer_config.json")
     manifest = _read_json(path / "manifest.json")
+    _check_format(path / "manifest.json", manifest.get("format"))
     try:
         checkpoint_path, vocab_size = str(manifest["checkpoint"]["path"]), int(manifest["model"]["vocab_size"])
         end_tokens = _end_tokens(manifest["model"]["end_tokens"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise StartupError(
             f"{path / 'manifest.json'} lacks checkpoint.path, model.vocab_size or model.end_tokens;"
             " build the engine again"
@@ -46,13 +50,21 @@ def read_engine_dir(path: Path) -> EngineDir:
     return EngineDir(
         checkpoint_path=checkpoint_path,
         vocab_size=vocab_size,
-        versions={str(package): str(version) for package, version in manifest.get("versions", {}).items()},
+        versions=_versions(manifest.get("versions")),
         fingerprint=_fingerprint(manifest),
         tokenizer_json=_read(path / "tokenizer.json"),
-        special_tokens=_special_tokens(tokenizer_config),
+        special_tokens=_special_tokens(path / "tokenizer_config.json", tokenizer_config),
         chat_template=_chat_template(path, tokenizer_config),
         end_tokens=end_tokens,
     )
+
+
+def _check_format(file: Path, found: Any) -> None:
+    if found in _FORMATS and not isinstance(found, bool):
+        return
+    newer = isinstance(found, int) and found > _FORMATS[-1]
+    remedy = "a newer build wrote it, use the frontend of that release" if newer else "build the engine again"
+    raise StartupError(f"{file} has format {found!r}; accepted: {_FORMATS[0]} to {_FORMATS[-1]}; {remedy}")
 
 
 def served_names(given: Sequence[str], checkpoint_path: str) -> tuple[str, ...]:
@@ -68,6 +80,8 @@ def _fingerprint(manifest: dict[str, Any]) -> str:
 
 def _read(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would block for ever
+            raise StartupError(f"cannot read {path}: not a regular file")
         return path.read_bytes()
     except OSError as exc:
         raise StartupError(f"cannot read {path}: {exc.strerror}") from exc
@@ -83,24 +97,39 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _special_tokens(tokenizer_config: dict[str, Any]) -> dict[str, str]:
+def _versions(found: Any) -> dict[str, str]:
+    return {str(package): str(version) for package, version in found.items()} if isinstance(found, dict) else {}
+
+
+def _special_tokens(file: Path, tokenizer_config: dict[str, Any]) -> dict[str, str]:
     """Hugging Face writes a token as a string or as an object that describes it."""
-    tokens = {name: tokenizer_config.get(name) for name in _SPECIAL_TOKEN_NAMES}
-    return {
-        name: token["content"] if isinstance(token, dict) else str(token) for name, token in tokens.items() if token
-    }
+    texts: dict[str, str] = {}
+    for name in _SPECIAL_TOKEN_NAMES:
+        token = tokenizer_config.get(name)
+        text = token.get("content") if isinstance(token, dict) else token
+        if token and not isinstance(text, str):
+            raise StartupError(f"{file}: {name} is {token!r:.80}; accepted: a string, or an object with content")
+        if token:
+            texts[name] = str(text)
+    return texts
 
 
 def _chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str:
     """From chat_template.jinja, else from tokenizer_config.json; if that has several, the one named `default`."""
-    if (path / "chat_template.jinja").exists():
-        return _read(path / "chat_template.jinja").decode()
+    file = path / "chat_template.jinja"
+    if file.exists():
+        try:
+            return _read(file).decode()
+        except UnicodeDecodeError as exc:
+            raise StartupError(f"{file} is not UTF-8: {exc}") from exc
     template = tokenizer_config.get("chat_template")
     if isinstance(template, list):
-        template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
+        named = (entry for entry in template if isinstance(entry, dict))
+        template = next((entry.get("template") for entry in named if entry.get("name") == "default"), None)
     if not isinstance(template, str):
         raise StartupError(
-            f"{path} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)"
+            f"{path} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json);"
+            " add one to the checkpoint, and build the engine again"
         )
     return template
 

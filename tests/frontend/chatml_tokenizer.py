@@ -37,5 +37,6 @@ def write_chatml_tokenizer(directory: Path) -> None:
     (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
     end_tokens = {"end_id": 2, "other_end_ids": [0], "pad_id": 2}
-    manifest = {"checkpoint": {"path": "chatml"}, "model": {"vocab_size": 400, "end_tokens": end_tokens}}
+    model = {"vocab_size": 400, "end_tokens": end_tokens}
+    manifest = {"format": 4, "checkpoint": {"path": "chatml"}, "model": model}
     (directory / "manifest.json").write_text(json.dumps(manifest))
