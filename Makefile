@@ -31,8 +31,8 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	"$$python" -c '$(ACCEPTED)' 2>/dev/null && echo "$$python" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check table bench quality demo cpu-engine plan limits images selfcheck engine doctor up down logs \
-	perf aiperf rehearsal clean
+.PHONY: help run test check table bench quality demo cpu-engine plan limits images selfcheck engine check-engine doctor \
+	up down logs perf aiperf rehearsal clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -108,6 +108,10 @@ engine:  ## build the GPU engine of CHECKPOINT into model_repository/tensorrt_ll
 	$(IS_CHECKPOINT)
 	@test "$(SELFCHECK)" = no || { image="$$($(IMAGE_ID))" && $(IN_IMAGE) engine selfcheck --once --image "$$image"; }
 	@$(BUILDER) build --target tensorrt_llm "$(abspath $(CHECKPOINT))"
+
+check-engine:  ## compare every byte of the GPU engine and of CHECKPOINT with the manifest of the engine
+	$(IS_CHECKPOINT)
+	@$(BUILDER) build --target tensorrt_llm --check "$(abspath $(CHECKPOINT))"
 
 up:  ## start the containers of PROFILE, and return when the API answers
 	$(IS_BUILT)

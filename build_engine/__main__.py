@@ -11,6 +11,7 @@ from build_engine.tensorrt_llm.gpus import GPUS, Gpu
 from build_engine.tensorrt_llm.layout import TENSOR_PARALLEL_SIZES
 from build_engine.tensorrt_llm.profiles import PROFILES
 
+from .check_published import check_published
 from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .errors import BuildError, BuildInterrupted, HostError, ToolFailed
 from .mixtral import engine_bytes
@@ -50,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="build the engine into the model repository")
     build.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     build.add_argument("--target", choices=tuple(_BUILDERS), default="openvino", help="default: %(default)s")
+    build.add_argument(
+        "--check", action="store_true", help="build nothing: compare all files in place with the manifest"
+    )
     _add_gpu_options(build)
     build.set_defaults(run=_build)
 
@@ -138,6 +142,11 @@ def _describe(checkpoint: Checkpoint) -> str:
 
 def _build(arguments: argparse.Namespace) -> None:
     checkpoint = open_checkpoint(arguments.checkpoint.absolute())
+    if arguments.check:
+        engine_dir = arguments.model_repository / arguments.target / ENGINE
+        num_files = check_published(engine_dir, checkpoint)
+        _print(f"unchanged: {engine_dir} and its checkpoint, {num_files} files read")
+        return
     if create_default(arguments.model_repository):
         _print(f"created {arguments.model_repository}; the limits of its engines are in each config.pbtxt")
     model_dir = arguments.model_repository / arguments.target

@@ -4,7 +4,7 @@ An error names the file or tensor that cannot be served. Only the tensor asked f
 """
 
 import hashlib
-import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,29 +17,42 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from .checkpoint_files import changed, content_of, read_json_object, read_small, refuse_pointer, state_of, unreadable
 from .end_tokens import EndTokens, read_end_tokens
 from .errors import CheckpointError
-from .mixtral import PACKED, MixtralConfig, TensorSpec, expected_tensors, to_mixtral_config
+from .hashes import Hashes
+from .mixtral import PACKED, MixtralConfig, TensorSpec, each_tensor, expected_tensors, to_mixtral_config
+from .regular_file import MIB, FileState, open_regular
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE_SHARD = "model.safetensors"
 TOKENIZER = "tokenizer.json"
-REQUIRED_TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json")
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TEMPLATE, TEMPLATE_JSON = "chat_template.jinja", "chat_template.json"
+REQUIRED_TOKENIZER_FILES = (TOKENIZER, TOKENIZER_CONFIG)
 """Files that the frontend and Triton need beside the engine."""
-OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "generation_config.json", "chat_template.jinja")
+OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "generation_config.json", TEMPLATE)
 """Files that are published with the engine if the checkpoint has them."""
-_JSON = "a JSON object"
+_TOKENIZER_BYTES = 64 * MIB
+"""The largest tokenizer.json. Gemma's has 33 MiB for 256,000 tokens; loading takes up to ten times as much memory."""
+_HEADER_BYTES = 16 * MIB
+"""The largest header of a shard. All tensors of Mixtral 8x22B take 0.7 MiB; the library would take 100 MB."""
+_LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checked AutoAWQ Mixtral on disk. `shards` maps each tensor to its file, by name."""
+    """A checked AutoAWQ Mixtral on disk. `shards` maps each tensor to its file, by name.
+
+    `files` has the state of every file when it was opened, by name.
+    """
 
     path: Path
     config: MixtralConfig
     shards: Mapping[str, str]
     end_tokens: EndTokens
+    files: Mapping[str, FileState]
 
     def tensor(self, name: str) -> NDArray[Any]:
         """One tensor: packed int32 as stored, any other as float16.
@@ -75,25 +88,34 @@ class Checkpoint:
     def tokenizer_files(self) -> list[Path]:
         """The files to publish with the engine, those that exist."""
         names = (*REQUIRED_TOKENIZER_FILES, *OPTIONAL_TOKENIZER_FILES)
-        return [self.path / name for name in names if (self.path / name).is_file()]
+        return [self.path / name for name in names if name in self.files]
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all weight files."""
-        return sum((self.path / shard).stat().st_size for shard in set(self.shards.values()))
+        return sum(self.files[shard].size for shard in set(self.shards.values()))
 
-    def fingerprint(self) -> str:
-        """A hash that changes when the checkpoint does: of the small files' contents, and the shards' sizes and times.
+    def state(self) -> str:
+        """A hash of the states of all files: as long as it is the same, nothing was written to any. Reads nothing."""
+        return f"sha256:{hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()}"
 
-        Every build computes it, so it does not read the 24 GB of weights.
+    def contents(self, hashes: Hashes) -> dict[str, str]:
+        """The SHA-256 of every file by name.
+
+        Raises CheckpointError for a file that was written since it was opened, and for a damaged one in Hugging Face's
+        cache.
         """
-        digest = hashlib.sha256()
-        for file in (self.path / CONFIG, *self.tokenizer_files):
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
-        for shard in sorted(set(self.shards.values())):
-            stat = (self.path / shard).stat()
-            digest.update(f"{shard}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-        return f"sha256:{digest.hexdigest()}"
+        contents = {name: content_of(self.path / name, hashes) for name in sorted(self.files)}
+        for name, opened in self.files.items():
+            if state_of(self.path / name).written_since(opened):
+                raise changed(name)
+        return contents
+
+    def check_unchanged(self, contents: Mapping[str, str], hashes: Hashes) -> None:
+        """Raises CheckpointError for a file that was written since it was opened, or has other contents by now."""
+        for name, found in self.contents(hashes).items():
+            if found != contents[name]:
+                raise changed(name)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -104,55 +126,64 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such directory; accepted: a Hugging Face checkpoint directory")
-    config = to_mixtral_config(_read_json(path / CONFIG))
-    for name in REQUIRED_TOKENIZER_FILES:
-        _read_json(path / name)
+    files = {CONFIG: state_of(path / CONFIG)}  # each before it is read: a change from then on is found
+    config = to_mixtral_config(read_json_object(path / CONFIG))
+    files |= {name: state_of(path / name) for name in _other_small_files(path)}
+    _check_template(path)
     end_tokens = read_end_tokens(path, _open_tokenizer(path / TOKENIZER), config.vocab_size)
     shards = _find_shards(path)
-    _check_tensors(path, shards, expected_tensors(config))
-    return Checkpoint(path, config, shards, end_tokens)
+    files |= {shard: state_of(path / shard) for shard in sorted(set(shards.values()))}
+    _check_tensors(path, shards, config)
+    return Checkpoint(path, config, shards, end_tokens, files)
 
 
 def read_config(path: Path) -> MixtralConfig:
     """The checked sizes from a checkpoint directory, or from its config.json alone. Raises CheckpointError."""
-    return to_mixtral_config(_read_json(path / CONFIG if path.is_dir() else path))
+    return to_mixtral_config(read_json_object(path / CONFIG if path.is_dir() else path))
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{file.name}: missing in {file.parent}; accepted: {_JSON}") from None
-    except OSError as error:
-        raise CheckpointError(f"{file.name}: cannot be read ({error.strerror}); accepted: {_JSON}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{file.name}: does not parse ({error}); accepted: {_JSON}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file.name}: holds a {type(value).__name__}; accepted: {_JSON}")
-    return value
+def _other_small_files(path: Path) -> list[str]:
+    """Names of the files beside config.json and the weights: those that must exist, and of the others those that do."""
+    optional = [name for name in (*OPTIONAL_TOKENIZER_FILES, INDEX) if os.path.lexists(path / name)]
+    return [*REQUIRED_TOKENIZER_FILES, *optional]
+
+
+def _check_template(path: Path) -> None:
+    """Some tools write the template to a file of its own, which only few programs read."""
+    template = path / TEMPLATE_JSON
+    if not template.exists() or (path / TEMPLATE).exists():
+        return
+    if read_json_object(path / TOKENIZER_CONFIG).get("chat_template") is None:
+        raise CheckpointError(
+            f"{TEMPLATE_JSON}: holds the only chat template, and is not read; accepted: {TEMPLATE}, a file with the"
+            f" text of its field chat_template, or that field in {TOKENIZER_CONFIG}"
+        )
 
 
 def _open_tokenizer(file: Path) -> Tokenizer:
+    content = read_small(file, _TOKENIZER_BYTES)
     try:
-        return Tokenizer.from_file(str(file))
+        return Tokenizer.from_str(content.decode())
     except Exception as error:  # tokenizers raises nothing narrower
         raise CheckpointError(f"{file.name}: does not load ({error}); accepted: a fast tokenizer") from error
 
 
 def _find_shards(path: Path) -> dict[str, str]:
     """Tensor name to file name, from the index or from the only shard."""
-    if (path / SINGLE_SHARD).exists():  # even if there is an index, as in transformers
+    if os.path.lexists(path / SINGLE_SHARD):  # even if there is an index, as in transformers
         return dict.fromkeys(_headers(path / SINGLE_SHARD), SINGLE_SHARD)
-    if not (path / INDEX).exists():
+    if not os.path.lexists(path / INDEX):
         raise CheckpointError(f"{path}: no {SINGLE_SHARD} and no {INDEX}; accepted: safetensors weights")
-    weight_map = _read_json(path / INDEX).get("weight_map")
+    weight_map = read_json_object(path / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise CheckpointError(f"{INDEX}: no usable weight_map; accepted: an object from tensor names to shard files")
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:
-            raise CheckpointError(f"{INDEX}: names shard {shard!r}; accepted: a file beside the index")
-        if not (path / shard).is_file():
-            raise CheckpointError(f"{INDEX}: names shard {shard!r}, which is absent; accepted: a file beside the index")
+            raise CheckpointError(f"{INDEX}: names shard {shard!r:.200}; accepted: a file beside the index")
+        if not os.path.lexists(path / shard) or (path / shard).is_dir():
+            raise CheckpointError(
+                f"{INDEX}: names shard {shard!r:.200}, which is absent; accepted: a file beside the index"
+            )
     return weight_map
 
 
@@ -164,6 +195,7 @@ def _headers(shard: Path) -> dict[str, TensorSpec]:
 
 @contextmanager
 def _opened(shard: Path) -> Iterator[Any]:
+    _check_header(shard)
     try:
         with safe_open(shard, framework="numpy") as tensors:
             yield tensors
@@ -173,14 +205,33 @@ def _opened(shard: Path) -> Iterator[Any]:
         ) from error
 
 
+def _check_header(shard: Path) -> None:
+    """The library checks everything else. A shard begins with the bytes of its header, as a little-endian u64."""
+    try:
+        with open_regular(shard) as file:
+            length = file.read(_LENGTH_BYTES)
+    except OSError as error:
+        raise unreadable(shard, error) from error
+    refuse_pointer(shard, length)
+    found = int.from_bytes(length, "little")
+    if len(length) == _LENGTH_BYTES and found > _HEADER_BYTES:
+        raise CheckpointError(
+            f"{shard.name}: truncated or of another format (its header would have {found} bytes, of at most"
+            f" {_HEADER_BYTES}); accepted: a safetensors file"
+        )
+
+
 def spec_of(tensor: Any) -> TensorSpec:
     """Dtype and shape of a tensor in an open safetensors file, from its slice."""
     return TensorSpec((tensor.get_dtype(),), tuple(tensor.get_shape()))
 
 
-def _check_tensors(path: Path, shards: Mapping[str, str], expected: Mapping[str, TensorSpec]) -> None:
+def _check_tensors(path: Path, shards: Mapping[str, str], config: MixtralConfig) -> None:
     held = {shard: _headers(path / shard) for shard in sorted(set(shards.values()))}
-    for name, spec in expected.items():
+    expected = set()
+    for name, spec in each_tensor(
+        config
+    ):  # one at a time: as many as the config says, of which the first may be missing
         if name not in shards:
             raise CheckpointError(f"tensor {name}: missing from the weights; accepted: {spec}")
         found = held[shards[name]].get(name)
@@ -189,11 +240,12 @@ def _check_tensors(path: Path, shards: Mapping[str, str], expected: Mapping[str,
                 f"{shards[name]}: tensor {name} is not in it, though {INDEX} says so; accepted: {spec}"
             )
         if found.dtypes[0] not in spec.dtypes or found.shape != spec.shape:
-            raise CheckpointError(f"{shards[name]}: tensor {name} is {found}; accepted: {spec}")
+            raise CheckpointError(f"{shards[name]}: tensor {name} is {found!s:.200}; accepted: {spec}")
+        expected.add(name)
     for shard, name in ((shard, name) for shard, tensors in held.items() for name in tensors):
         if name not in expected and not _is_redundant(name):
             raise CheckpointError(
-                f"{shard}: tensor {name} is unknown; accepted: those of a Mixtral in AutoAWQ gemm layout"
+                f"{shard}: tensor {name:.200} is unknown; accepted: those of a Mixtral in AutoAWQ gemm layout"
             )
 
 

@@ -4,13 +4,14 @@ The engine and its guided decoding must agree on one id. TensorRT-LLM ends *all*
 after its grammar has ended, which is what happens where the two watch for different ids.
 """
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
+from .checkpoint_files import read_json_object
 from .errors import CheckpointError
 
 _TOKENIZER_CONFIG, _GENERATION_CONFIG = "tokenizer_config.json", "generation_config.json"
@@ -37,7 +38,7 @@ def read_end_tokens(checkpoint: Path, tokenizer: Tokenizer, vocab_size: int) -> 
 
     So does vLLM. Raises CheckpointError if the checkpoint names none, or an id that the model does not have.
     """
-    config = _read(checkpoint / _TOKENIZER_CONFIG)
+    config = read_json_object(checkpoint / _TOKENIZER_CONFIG)
     own = _token_id(config, "eos_token", tokenizer)
     end_ids = list(dict.fromkeys([*_generation_eos(checkpoint), *([] if own is None else [own])]))
     if not end_ids:
@@ -56,7 +57,7 @@ def read_end_tokens(checkpoint: Path, tokenizer: Tokenizer, vocab_size: int) -> 
 def _generation_eos(checkpoint: Path) -> list[int]:
     """Empty where there is no file or no id in it: a checkpoint need not have either."""
     file = checkpoint / _GENERATION_CONFIG
-    eos = _read(file).get("eos_token_id") if file.exists() else None
+    eos = read_json_object(file).get("eos_token_id") if os.path.lexists(file) else None
     ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
     if not all(isinstance(end_id, int) for end_id in ids):
         raise CheckpointError(f"{_GENERATION_CONFIG}: eos_token_id is {eos!r}; accepted: a token id, or a list of them")
@@ -68,13 +69,3 @@ def _token_id(config: dict[str, Any], name: str, tokenizer: Tokenizer) -> int | 
     token = config.get(name)
     content = token.get("content") if isinstance(token, dict) else token
     return tokenizer.token_to_id(content) if isinstance(content, str) else None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file.name}: cannot be read ({error}); accepted: a JSON object") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file.name}: holds a {type(value).__name__}; accepted: a JSON object")
-    return value

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,21 @@ ATTENTION_LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj")
 EXPERT_LINEARS = ("w1", "w2", "w3")
 
 _EXCERPT_LENGTH = 80
+
+_LARGEST = {
+    "vocab_size": 2**22,
+    "hidden_size": 2**16,
+    "intermediate_size": 2**18,
+    "num_hidden_layers": 2**9,
+    "num_attention_heads": 2**10,
+    "num_key_value_heads": 2**10,
+    "head_dim": 2**10,
+    "num_local_experts": 2**8,
+    "num_experts_per_tok": 2**8,
+    "max_position_embeddings": 2**24,
+    "sliding_window": 2**24,
+}
+"""Far beyond any Mixtral: larger sizes would fill memory with names of tensors before one is found missing."""
 
 PACKED = ("I32",)
 SCALE = ("F16",)
@@ -98,20 +114,22 @@ def quantized_linears(config: MixtralConfig, layer: int) -> Iterator[tuple[str, 
 
 def expected_tensors(config: MixtralConfig) -> dict[str, TensorSpec]:
     """Every tensor of an AutoAWQ gemm Mixtral by name."""
-    specs = {
-        "model.embed_tokens.weight": TensorSpec(PLAIN, (config.vocab_size, config.hidden_size)),
-        "model.norm.weight": TensorSpec(PLAIN, (config.hidden_size,)),
-    }
+    return dict(each_tensor(config))
+
+
+def each_tensor(config: MixtralConfig) -> Iterator[tuple[str, TensorSpec]]:
+    """The names and specs of `expected_tensors`, one layer in memory at a time."""
+    yield "model.embed_tokens.weight", TensorSpec(PLAIN, (config.vocab_size, config.hidden_size))
+    yield "model.norm.weight", TensorSpec(PLAIN, (config.hidden_size,))
     if not config.tie_word_embeddings:
-        specs["lm_head.weight"] = TensorSpec(PLAIN, (config.vocab_size, config.hidden_size))
+        yield "lm_head.weight", TensorSpec(PLAIN, (config.vocab_size, config.hidden_size))
     for layer in range(config.num_hidden_layers):
-        specs |= _layer_tensors(config, layer)
-    return specs
+        yield from _layer_tensors(config, layer).items()
 
 
 def engine_bytes(config: MixtralConfig) -> int:
     """Bytes of weights in an engine."""
-    return sum(spec.engine_bytes for spec in expected_tensors(config).values())
+    return sum(spec.engine_bytes for _, spec in each_tensor(config))
 
 
 def _layer_tensors(config: MixtralConfig, layer: int) -> dict[str, TensorSpec]:
@@ -204,12 +222,14 @@ def _positive(fields: Mapping[str, Any], name: str) -> int:
     value = fields.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise _refusal(name, value, "a positive integer")
+    if value > _LARGEST[name]:
+        raise _refusal(name, value, f"at most {_LARGEST[name]}")
     return value
 
 
 def _number(fields: Mapping[str, Any], name: str, default: float) -> float:
     value = fields.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         raise _refusal(name, value, "a positive number")
     return float(value)
 

@@ -76,11 +76,12 @@ def read_serving_config(config_pbtxt: Path) -> ServingConfig:
 
 def check_context(config: ServingConfig, checkpoint: Checkpoint) -> None:
     """Raises RepositoryError for a context that is longer than the model's positions."""
-    positions = checkpoint.config.context_length
+    model, positions = checkpoint.config, checkpoint.config.context_length
+    bound = "the positions" if positions == model.max_position_embeddings else "the sliding_window"
     if config.limits.max_seq_len > positions:
         raise RepositoryError(
             f"{config.path}: max_seq_len is {config.limits.max_seq_len}; accepted: at most {positions},"
-            f" the positions of {checkpoint.path}"
+            f" {bound} of {checkpoint.path}"
         )
 
 

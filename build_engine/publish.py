@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import Checkpoint
-from .errors import RepositoryError
+from .errors import EngineError, RepositoryError
+from .hashes import Hashes
 from .model_config import Limits
+from .regular_file import MIB, read_regular
 from .signals import uninterrupted
 
 ENGINE = Path("1", "engine")
@@ -24,15 +26,22 @@ ENGINE = Path("1", "engine")
 MANIFEST = "manifest.json"
 USAGE = "usage"
 """Field of the manifest for what a build took. Equal engines may have taken more or less, so it is not compared."""
-_FORMAT = 3
+_MANIFEST_BYTES = 4 * MIB
+FORMAT = 4
+"""Field `format` of the manifest. Since 4, `files` and `checkpoint.files` have the SHA-256 of each file."""
 
 
-def make_manifest(target: str, checkpoint: Checkpoint, limits: Limits, versions: Mapping[str, str]) -> dict[str, Any]:
-    """What was built from what, with which versions, for which limits; equal manifests mean equal engines."""
+def make_manifest(
+    target: str, checkpoint: Checkpoint, hashes: Hashes, limits: Limits, versions: Mapping[str, str]
+) -> dict[str, Any]:
+    """What was built from what, with which versions, for which limits; equal manifests mean equal engines.
+
+    Raises CheckpointError when the checkpoint was changed since it was opened.
+    """
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         "target": target,
-        "checkpoint": {"path": str(checkpoint.path), "fingerprint": checkpoint.fingerprint()},
+        "checkpoint": {"path": str(checkpoint.path), "files": checkpoint.contents(hashes)},
         "versions": dict(versions),
         "model": {
             "vocab_size": checkpoint.config.vocab_size,
@@ -43,14 +52,33 @@ def make_manifest(target: str, checkpoint: Checkpoint, limits: Limits, versions:
     }
 
 
-def is_published(engine_dir: Path, manifest: dict[str, Any]) -> bool:
-    """Whether the engine in place is the one that this manifest describes, with all its files."""
+def is_published(engine_dir: Path, manifest: dict[str, Any], hashes: Hashes) -> bool:
+    """Whether the engine in place is the one that this manifest describes, with the contents of all its files."""
     try:
-        published = json.loads((engine_dir / MANIFEST).read_bytes())
-        expected = {**manifest, "files": file_sizes(engine_dir)}
-    except (OSError, ValueError):
+        published = read_manifest(engine_dir)
+        if {**published, "files": None, USAGE: None} != {**manifest, "files": None, USAGE: None}:
+            return False
+        return bool(published["files"] == published_files(engine_dir, hashes))
+    except (OSError, EngineError):
         return False
-    return isinstance(published, dict) and {**published, USAGE: None} == {**expected, USAGE: None}
+
+
+def read_manifest(engine_dir: Path) -> dict[str, Any]:
+    """The manifest of the engine in place. Raises EngineError for none of this format."""
+    file, accepted = engine_dir / MANIFEST, f"a manifest of format {FORMAT}; build the engine again"
+    try:
+        manifest = json.loads(read_regular(file, _MANIFEST_BYTES))
+    except OSError as error:
+        raise EngineError(f"{file}: cannot be read ({error.strerror}); accepted: {accepted}") from error
+    except (ValueError, RecursionError) as error:
+        raise EngineError(f"{file}: does not parse ({error}); accepted: {accepted}") from error
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise EngineError(f"{file}: format is {found!r:.80}; accepted: {accepted}")
+    checkpoint = manifest.get("checkpoint")
+    if not isinstance(manifest.get("files"), dict) or not isinstance(checkpoint, dict) or "files" not in checkpoint:
+        raise EngineError(f"{file}: lacks files or checkpoint.files; accepted: {accepted}")
+    return dict(manifest)
 
 
 @contextmanager
@@ -84,13 +112,18 @@ def staged(directory: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_engine(engine_dir: Path, checkpoint: Checkpoint, manifest: dict[str, Any]) -> Iterator[Path]:
-    """`staged` for an engine: at the end of the block, the tokenizer's files and the manifest are added."""
+def staged_engine(engine_dir: Path, checkpoint: Checkpoint, manifest: dict[str, Any], hashes: Hashes) -> Iterator[Path]:
+    """`staged` for an engine: at the end of the block, the tokenizer's files and the manifest are added.
+
+    Raises CheckpointError when the checkpoint is no longer the one of the manifest.
+    """
     with staged(engine_dir) as stage:
         yield stage
         for file in checkpoint.tokenizer_files:
             (stage / file.name).write_bytes(file.read_bytes())
-        (stage / MANIFEST).write_text(json.dumps({**manifest, "files": file_sizes(stage)}, indent=2) + "\n")
+        checkpoint.check_unchanged(manifest["checkpoint"]["files"], hashes)
+        files = published_files(stage, hashes)
+        (stage / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=2) + "\n")
 
 
 def _stage(directory: Path) -> Path:
@@ -101,10 +134,10 @@ def _old(directory: Path) -> Path:
     return directory.with_name(f".{directory.name}.old")
 
 
-def file_sizes(directory: Path) -> dict[str, int]:
-    """Bytes of every file but the manifest itself."""
-    sizes = {str(file.relative_to(directory)): file.stat().st_size for file in _files(directory)}
-    return {name: size for name, size in sorted(sizes.items()) if name != MANIFEST}
+def published_files(directory: Path, hashes: Hashes) -> dict[str, str]:
+    """The SHA-256 of every file but the manifest itself. Raises OSError for what is no regular file."""
+    names = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir())
+    return {name: hashes.of(directory / name) for name in names if name != MANIFEST}
 
 
 def _files(directory: Path) -> Iterator[Path]:

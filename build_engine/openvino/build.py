@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from build_engine.checkpoint import Checkpoint
+from build_engine.hashes import Hashes, remembered_hashes
 from build_engine.mixtral import PACKED, MixtralConfig, engine_bytes, expected_tensors
 from build_engine.model_config import Limits, check_context, read_serving_config
 from build_engine.progress import progress
@@ -34,10 +35,10 @@ class CpuBuild:
         """Where the engine is published."""
         return self.model_dir / ENGINE
 
-    def manifest(self) -> dict[str, Any]:
-        """The manifest of the engine."""
+    def manifest(self, hashes: Hashes) -> dict[str, Any]:
+        """The manifest of the engine. Raises CheckpointError when the checkpoint was changed since it was opened."""
         versions = {package: version(package) for package in PACKAGES}
-        return make_manifest("openvino", self.checkpoint, self.limits, versions)
+        return make_manifest("openvino", self.checkpoint, hashes, self.limits, versions)
 
 
 def open_build(checkpoint: Checkpoint, model_dir: Path) -> CpuBuild:
@@ -55,11 +56,11 @@ def run_build(build: CpuBuild) -> bool:
 
     Raises BuildError; then nothing was published.
     """
-    manifest = build.manifest()
-    with only_build(build.engine_dir):
-        if is_published(build.engine_dir, manifest):
+    with only_build(build.engine_dir), remembered_hashes(build.engine_dir) as hashes:
+        manifest = build.manifest(hashes)
+        if is_published(build.engine_dir, manifest, hashes):
             return False
-        with staged_engine(build.engine_dir, build.checkpoint, manifest) as stage:
+        with staged_engine(build.engine_dir, build.checkpoint, manifest, hashes) as stage:
             _write_engine(build.checkpoint, stage)
     return True
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import ConversionError, RepositoryError
+from build_engine.hashes import Hashes, remembered_hashes
 from build_engine.model_config import read_serving_config
 from build_engine.progress import progress
 from build_engine.publish import ENGINE, USAGE, is_published, only_build, staged_engine
@@ -56,16 +57,17 @@ def run_build(build: GpuBuild) -> bool:
     Raises BuildError; then nothing was published, and the steps that were finished are not done again.
     """
     _make_version_dir(build.engine_dir.parent)
-    with only_build(build.engine_dir) as lock:
+    with only_build(build.engine_dir) as lock, remembered_hashes(build.engine_dir) as hashes:
         work = WorkDir(build.work_dir, show)
         sm = check_host(build, work)
-        if is_published(build.engine_dir, build.manifest(sm)):
+        manifest = build.manifest(sm, hashes)
+        if is_published(build.engine_dir, manifest, hashes):
             return False
         steps = _Steps(build, work, sm, lock)
         trtllm_checkpoint = steps.convert()
         steps.verify(trtllm_checkpoint)
         engine = steps.build_engine(trtllm_checkpoint)
-        steps.publish(engine)
+        steps.publish(engine, manifest, hashes)
         work.clear()
     return True
 
@@ -112,12 +114,12 @@ class _Steps:
         inputs = self._build.build_inputs(self._sm)
         return self._work.step(BUILD, inputs, partial(self._run_builder, trtllm_checkpoint))
 
-    def publish(self, engine: Path) -> None:
+    def publish(self, engine: Path, manifest: dict[str, Any], hashes: Hashes) -> None:
         """Smoke test and rename: an engine that does not generate is never published."""
         checkpoint = self._build.checkpoint
         usage = {step: self._report(step)["usage"] for step in (CONVERT, BUILD)}
-        manifest = {**self._build.manifest(self._sm), USAGE: usage}
-        with staged_engine(self._build.engine_dir, checkpoint, manifest) as stage:
+        whole = {**manifest, USAGE: usage}
+        with staged_engine(self._build.engine_dir, checkpoint, whole, hashes) as stage:
             for name in ("config.json", *(f"rank{rank}.engine" for rank in range(self._build.tp_size))):
                 _link(engine / name, stage / name)
             write_tokenizer_info(checkpoint, stage)

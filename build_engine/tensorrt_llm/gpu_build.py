@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from build_engine.checkpoint import Checkpoint
+from build_engine.hashes import Hashes
 from build_engine.model_config import Limits, ServingConfig
 from build_engine.publish import ENGINE, make_manifest
 
@@ -42,7 +43,7 @@ class GpuBuild:
     def convert_inputs(self) -> dict[str, Any]:
         """Everything that the converted checkpoint depends on."""
         return {
-            "checkpoint": self.checkpoint.fingerprint(),
+            "checkpoint": self.checkpoint.state(),
             "tensor_parallel_size": self.tp_size,
             "tensorrt_llm": VERSION,
         }
@@ -51,8 +52,11 @@ class GpuBuild:
         """Everything that the engine depends on; `sm` is the architecture of the GPUs."""
         return {**self.convert_inputs, "sm": sm, "limits": self.limits.to_json()}
 
-    def manifest(self, sm: int) -> dict[str, Any]:
-        """The manifest of the engine for GPUs of architecture `sm`."""
+    def manifest(self, sm: int, hashes: Hashes) -> dict[str, Any]:
+        """The manifest of the engine for GPUs of architecture `sm`.
+
+        Raises CheckpointError when the checkpoint was changed since it was opened.
+        """
         versions = {"tensorrt_llm": VERSION}
-        manifest = make_manifest("tensorrt_llm", self.checkpoint, self.limits, versions)
+        manifest = make_manifest("tensorrt_llm", self.checkpoint, hashes, self.limits, versions)
         return {**manifest, "tensor_parallel_size": self.tp_size, "sm": sm}

@@ -1,6 +1,6 @@
 """Steps that are not repeated: each has a directory, renamed into place with a stamp when the step is finished.
 
-A stamp holds the step's inputs and the sizes of its files. A step whose stamp has the present inputs is skipped;
+A stamp holds the step's inputs, and sizes and times of its files. A step whose stamp has the present inputs is skipped;
 anything else in its place is removed. So a build continues where an earlier one was killed, even by SIGKILL.
 """
 
@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from build_engine.publish import file_sizes
 
 _STAMP = "stamp.json"
 
@@ -39,7 +37,7 @@ class WorkDir:
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
         report = action(partial)
-        stamp = {"inputs": inputs, "report": report, "files": file_sizes(partial)}
+        stamp = {"inputs": inputs, "report": report, "files": _written(partial)}
         (partial / _STAMP).write_text(json.dumps(stamp, indent=2) + "\n")
         partial.rename(directory)
         return directory
@@ -49,8 +47,7 @@ class WorkDir:
         stamp = self.stamp(name)
         if stamp is None or stamp["inputs"] != json.loads(json.dumps(inputs)):
             return False
-        sizes = file_sizes(self.path / name)
-        return bool({file: size for file, size in sizes.items() if file != _STAMP} == stamp["files"])
+        return bool(_written(self.path / name) == stamp["files"])
 
     def stamp(self, name: str) -> dict[str, Any] | None:
         """The stamp of a finished step, or None: its inputs, report and files."""
@@ -68,3 +65,9 @@ class WorkDir:
         """Remove what the steps wrote; logs and the timing cache stay."""
         for stamp in self.path.glob(f"*/{_STAMP}"):
             shutil.rmtree(stamp.parent, ignore_errors=True)
+
+
+def _written(directory: Path) -> dict[str, list[int]]:
+    """Bytes of every file but the stamp, and when it was written, in nanoseconds."""
+    stats = {str(file.relative_to(directory)): file.stat() for file in directory.rglob("*") if file.is_file()}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items() if name != _STAMP}

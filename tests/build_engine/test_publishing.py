@@ -1,5 +1,6 @@
 """An engine appears whole or not at all, however a build ends, and is rebuilt only after a change."""
 
+import hashlib
 import os
 import signal
 from collections.abc import Callable
@@ -50,10 +51,11 @@ def stop_in_the_middle(arguments: list[str], signum: signal.Signals) -> tuple[in
 def is_whole(repository: Repository) -> bool:
     """Whether the version directory holds the engine that the manifest describes, and nothing left of a build."""
     engine = repository.engine
-    sizes = {str(file.relative_to(engine)): file.stat().st_size for file in engine.rglob("*") if file.is_file()}
-    sizes.pop("manifest.json")
+    files = {str(file.relative_to(engine)): file for file in engine.rglob("*") if file.is_file()}
+    hashes = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+    hashes.pop("manifest.json")
     left = {path.name for path in repository.version.iterdir()}
-    return sizes == repository.manifest["files"] and left == {"engine", "model.py"}
+    return hashes == repository.manifest["files"] and left == {"engine", "model.py"}
 
 
 def test_a_published_engine_has_everything_that_serving_needs(

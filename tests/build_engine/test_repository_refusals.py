@@ -82,6 +82,16 @@ def test_config_pbtxt_is_refused_for(
     assert repository.contents() == before
 
 
+def test_a_sliding_window_that_bounds_max_seq_len_is_named(
+    refuse: Refuse, repository: Repository, checkpoint: CheckpointDir
+) -> None:
+    checkpoint.configure(sliding_window=4096)
+    assert refuse(repository.build(checkpoint)) == (
+        f"{repository.model}/config.pbtxt: max_seq_len is 8192; accepted: at most 4096,"
+        f" the sliding_window of {checkpoint.path}"
+    )
+
+
 @pytest.mark.parametrize("garbage", [b"max_batch_size: [", b"\xff\xfe\x00", b"no_such_field: 1"], ids=repr)
 def test_config_pbtxt_is_refused_when_it_is_garbage(
     refuse: Refuse, repository: Repository, checkpoint: CheckpointDir, garbage: bytes

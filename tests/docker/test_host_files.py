@@ -121,7 +121,7 @@ def make(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize(
-    "target", ["engine", "doctor", "plan", "limits", "images", "up", "down", "logs", "perf", "aiperf"]
+    "target", ["engine", "check-engine", "doctor", "plan", "limits", "images", "up", "down", "logs", "perf", "aiperf"]
 )
 def test_make_knows_and_lists_its_targets(target: str) -> None:
     assert make(target).returncode == 0

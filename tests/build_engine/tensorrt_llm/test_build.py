@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from build_engine.__main__ import main
 from tests.build_engine.tensorrt_llm.conftest import A100, GpuHost, contents
 
 STEPS = ("convert", "verify", "build")
@@ -44,6 +46,40 @@ def test_the_engine_is_published_whole(host: GpuHost, tp_size: int) -> None:
     engine = json.loads(published["config.json"])["build_config"]
     assert (engine["max_batch_size"], engine["max_seq_len"], engine["max_num_tokens"]) == (256, 512, 8192)
     assert not any((host.work_dir / step).exists() for step in STEPS)
+
+
+def test_a_shard_that_is_replaced_while_building_is_not_published(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.checkpoint = Path(shutil.copytree(host.checkpoint, host.directory / "replaced"))
+    shard = min(host.checkpoint.glob("*.safetensors"))
+
+    def replace_the_shard(*_: Any) -> None:
+        other = Path(shutil.copy(shard, host.directory / "other"))
+        with other.open("ab+") as file:
+            file.truncate(file.tell() - 1)
+            file.write(b"x")
+        other.replace(shard)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("build_engine.tensorrt_llm.build.smoke", replace_the_shard)
+        assert host.build() == 2
+    assert f"build_engine: {shard.name}: changed during the build" in capsys.readouterr().err
+    assert not host.engine_dir.exists()
+    assert host.build() == 0
+    assert "convert: done already" not in capsys.readouterr().err
+
+
+def test_check_reads_the_whole_engine(host: GpuHost, capsys: pytest.CaptureFixture[str]) -> None:
+    assert host.build() == 0
+    command = host.command("build", "--target", "tensorrt_llm", "--check")
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith(f"unchanged: {host.engine_dir} and its checkpoint, ")
+    with (host.engine_dir / "rank0.engine").open("ab") as engine:
+        engine.write(b"x")
+    assert main(command) == 2
+    assert f"{host.engine_dir}/rank0.engine: has other contents" in capsys.readouterr().err
 
 
 def test_config_pbtxt_is_read_once(host: GpuHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def info_of(directory: Path, eos_of_generation: list[int] | None) -> tuple[dict[
     manifest = json.loads((directory / "manifest.json").read_text())
     manifest["model"]["end_tokens"] = end_tokens.to_json()
     (directory / "manifest.json").write_text(json.dumps(manifest))
-    return tokenizer_info(Checkpoint(directory, config, {}, end_tokens), tokenizer), end_tokens.end_id
+    return tokenizer_info(Checkpoint(directory, config, {}, end_tokens, {}), tokenizer), end_tokens.end_id
 
 
 def generate(info: dict[str, Any], end_id: int, ebnf: str, choose: random.Random) -> list[int]:
