@@ -67,6 +67,20 @@ engine.close()
 print(json.dumps(ends))
 """
 
+READ_SETTINGS = """
+import json, sys
+from settings import InvalidSettings, read_settings
+
+parameters = {"kv_cache_bytes": sys.argv[2], "max_num_tokens": "256", "max_seq_len": "512"}
+parameters |= {"dynamic_quantization_group_size": "0", "exclude_input_in_output": "true"}
+config = {"max_batch_size": 8, "parameters": {key: {"string_value": value} for key, value in parameters.items()}}
+try:
+    read = read_settings({"model_repository": sys.argv[1], "model_version": "1", "model_config": json.dumps(config)})
+    print(read.limits.max_seq_len)
+except InvalidSettings as error:
+    print(error)
+"""
+
 REGEX = {"guided_decoding_guide_type": "regex", "guided_decoding_guide": "([0-9]{2}-[a-f]{3};){20}", "end_id": 2}
 
 
@@ -103,6 +117,19 @@ def test_the_cache_is_smaller_than_the_context(small: Server) -> None:
     (model,) = httpx.get(f"{small.api}/v1/models").json()["data"]
     assert model["max_model_len"] == CACHE_TOKENS
     assert f"the engine's KV cache holds {CACHE_TOKENS} tokens" in small.output()
+
+
+@pytest.mark.parametrize(
+    ("kv_cache_bytes", "expected"),
+    [
+        (17 * BYTES_PER_BLOCK, "512"),
+        (12 * BYTES_PER_BLOCK, "384"),
+        (16383, "kv_cache_bytes is 16383; accepted: 16384 and more"),
+    ],
+)
+def test_the_engines_context_fits_its_cache(model_repository: Path, kv_cache_bytes: int, expected: str) -> None:
+    read = run_in_model(READ_SETTINGS, str(model_repository / "openvino"), str(kv_cache_bytes))
+    assert read.stdout.decode().strip() == expected
 
 
 @pytest.mark.parametrize(("prompt_tokens", "max_tokens"), [(CACHE_TOKENS, 1), (CACHE_TOKENS - 9, 10)])
