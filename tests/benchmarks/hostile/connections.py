@@ -12,29 +12,30 @@ _CHUNK = 1 << 16
 _BODY = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"a"}]}'
 
 
-def _endless(start: bytes, piece: bytes, size: int) -> Iterator[bytes]:
+def _repeated(start: bytes, piece: bytes, size: int, end: bytes = b"") -> Iterator[bytes]:
     yield start
     for _ in range(size // len(piece)):
         yield piece
+    yield end
 
 
 def _one_header(size: int) -> Send:
     start = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: "
-    return raw(lambda _: _endless(start, b"a" * _CHUNK, size))
+    return raw(lambda _: _repeated(start, b"a" * _CHUNK, size))
 
 
 def _url(size: int) -> Send:
-    return raw(lambda _: _endless(b"GET /", b"a" * _CHUNK, size))
+    return raw(lambda _: _repeated(b"GET /", b"a" * _CHUNK, size))
 
 
 def _headers(count: int) -> Send:
-    return raw(lambda _: _endless(b"GET /health HTTP/1.1\r\nHost: x\r\n", b"X-A: b\r\n" * 1000, 8 * count))
+    return raw(lambda _: _repeated(b"GET /health HTTP/1.1\r\nHost: x\r\n", b"X-A: b\r\n" * 1000, 8 * count))
 
 
 def _chunks(size: int) -> Send:
     """A body in chunks of one byte each, written at once."""
     start = head(CHAT, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
-    return raw(lambda _: _endless(start, b"1\r\n \r\n" * 10_000, 6 * size))
+    return raw(lambda _: _repeated(start, b"1\r\n \r\n" * 10_000, 6 * size, b"0\r\n\r\n"))
 
 
 def _pipelined(request: bytes, count: int) -> Send:

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Stack:
 
     def alive(self) -> bool:
         """Whether nothing has ended."""
-        return self.local.poll() is None and self.frontend.is_running() and bool(self.triton.children())
+        return self.local.poll() is None and self.frontend.is_running() and bool(_children(self.triton))
 
     def memory(self) -> Memory:
         """Now. Of a process that has ended: 0."""
@@ -145,7 +145,11 @@ def max_body_bytes(port: int) -> int:
         connection.sendall(head("/tokenize", 64 << 20))
         while not select.select([connection], [], [], 0.005)[0]:
             connection.sendall(b" " * _PIECE)
-        found = re.search(rb"larger than (\d+) bytes", connection.recv(65536))
+        answer = b""
+        with suppress(ConnectionError):
+            while piece := connection.recv(_PIECE):
+                answer += piece
+    found = re.search(rb"larger than (\d+) bytes", answer)
     if found is None:
         raise SystemExit("a body that is too large was not answered with the limit")
     return int(found[1])
