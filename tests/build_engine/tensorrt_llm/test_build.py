@@ -308,11 +308,14 @@ def end_tools(version_dir: Path) -> None:
 
 
 def engine_of(host: GpuHost) -> dict[str, bytes]:
-    """The published files, without what differs between equal engines: the path of the timing cache, and the usage."""
+    """The published files, without what differs between equal engines: the path of the timing cache, and the usage.
+
+    The path is in config.json, so that file's hash differs too.
+    """
     here = str(host.directory).encode()
     files = {name: content.replace(here, b"HOST") for name, content in contents(host.engine_dir).items()}
     manifest = json.loads(files["manifest.json"])
-    del manifest["usage"]
+    del manifest["usage"], manifest["files"]["config.json"]
     return {**files, "manifest.json": json.dumps(manifest).encode()}
 
 
@@ -320,7 +323,7 @@ def engine_of(host: GpuHost) -> dict[str, bytes]:
 def test_a_build_killed_at_any_step_goes_on_and_publishes_the_same_bytes(
     host: GpuHost, tmp_path: Path, splittable_checkpoint: Path, tp_size: int
 ) -> None:
-    uninterrupted = GpuHost(tmp_path / "calm", splittable_checkpoint)  # a path as long, for the sizes in the manifest
+    uninterrupted = GpuHost(tmp_path / "calm", splittable_checkpoint)
     for each in (host, uninterrupted):
         each.configure(tensor_parallel_size=tp_size)
     assert uninterrupted.build() == 0
