@@ -24,19 +24,22 @@ _MAX_NAMES_IN_HEADER = 32
 """Ignored fields that the response header lists at most."""
 
 AnyBody = TypeVar("AnyBody", bound=BaseModel)
+Result = TypeVar("Result")
 
 
-async def read_body(http: Request, body: type[AnyBody], service: Service) -> tuple[AnyBody, int]:
-    """The checked body and its size in bytes.
+async def with_body(http: Request, body: type[AnyBody], service: Service, work: Callable[[AnyBody], Result]) -> Result:
+    """The result of `work` with the checked body. For a large body both are done in a thread, in one go.
 
-    Raises InvalidRequest naming the field, BodyTooLarge, UnsupportedMediaType.
+    So what was built of a body never waits for a thread: that takes several times the memory of its bytes. Raises
+    InvalidRequest naming the field, BodyTooLarge, UnsupportedMediaType, and what `work` raises.
     """
     _check_content_type(http)
     most = max_values(service.served_model.engine.max_seq_len)
     with service.body_memory.body(http.scope.get("state", {}).get("caller", "")) as grow:
         raw = await _read(http, service.max_body_bytes, grow)
-        checked = await service.off_loop.run(lambda: _check(raw, body, most), http, len(raw), service.request_timeout_s)
-    return checked, len(raw)
+        return await service.off_loop.run(
+            lambda: work(_check(raw, body, most)), http, len(raw), service.request_timeout_s
+        )
 
 
 def _check(raw: bytes, body: type[AnyBody], max_values: int) -> AnyBody:

@@ -22,7 +22,7 @@ from frontend.server.disconnect import cancel_on_disconnect
 from frontend.server.service import Service
 from frontend.server.streaming import respond
 
-from .bodies import new_reply, read_body, report_ignored
+from .bodies import new_reply, report_ignored, with_body
 from .dependencies import ServiceOf
 from .openapi import documented, generates
 
@@ -73,14 +73,13 @@ async def _answer(
 ) -> Response:
     """The steps that the three routes share. `to_job` translates the endpoint's body."""
     arrived_at = time.monotonic()
-    body, body_bytes = await read_body(http, body_type, service)
-    reply = new_reply(body.model, service, prefix)
     seed = secrets.randbits(64)
 
-    def work() -> tuple[dict[str, str], Job]:
+    def work(body: AnyRequest) -> tuple[dict[str, str], Job]:
+        reply = new_reply(body.model, service, prefix)
         return report_ignored(body, reply, service), to_job(body, service.served_model, reply, seed=seed)
 
-    headers, job = await service.off_loop.run(work, http, body_bytes, service.request_timeout_s)
+    headers, job = await with_body(http, body_type, service, work)
     service.admission.check(http.scope["state"]["caller"], len(job.requests))
     if job.constraint is not None:
         compiling = service.guides.compile(job.constraint, http.scope["state"]["caller"])

@@ -15,7 +15,7 @@ from frontend.openai.tokenize.types import (
 )
 from frontend.openai.unsupported import check_supported
 
-from .bodies import check_model, read_body
+from .bodies import check_model, with_body
 from .dependencies import ServiceOf
 from .openapi import TAKES_A_BODY, documented
 
@@ -25,12 +25,11 @@ router = APIRouter(responses=TAKES_A_BODY)
 @router.post("/tokenize", openapi_extra=documented(TokenizeRequest, {"prompt": "Ein Haus"}))
 async def tokenize(http: Request, service: ServiceOf) -> TokenizeResponse:
     """The token ids of a text, or of a conversation as the engine would get it."""
-    body, body_bytes = await read_body(http, TokenizeRequest, service)
-    if body.model is not None:
-        check_model(body.model, service)
     model = service.served_model
 
-    def encode() -> list[int]:
+    def encode(body: TokenizeRequest) -> list[int]:
+        if body.model is not None:
+            check_model(body.model, service)
         check_supported(body)
         if body.messages is None:
             text, add_special_tokens = body.prompt or "", body.add_special_tokens is not False
@@ -40,23 +39,22 @@ async def tokenize(http: Request, service: ServiceOf) -> TokenizeResponse:
         prompt = render_prompt(body.messages, body, tool_use_of(body), model)
         return to_token_ids(model.tokenizer.encode_in_pieces(prompt), model)
 
-    token_ids = await service.off_loop.run(encode, http, body_bytes, service.request_timeout_s)
+    token_ids = await with_body(http, TokenizeRequest, service, encode)
     return TokenizeResponse(count=len(token_ids), max_model_len=model.engine.max_seq_len, tokens=token_ids)
 
 
 @router.post("/detokenize", openapi_extra=documented(DetokenizeRequest, {"tokens": [1, 733]}))
 async def detokenize(http: Request, service: ServiceOf) -> DetokenizeResponse:
     """The text of token ids, special tokens written out."""
-    body, body_bytes = await read_body(http, DetokenizeRequest, service)
-    if body.model is not None:
-        check_model(body.model, service)
     model = service.served_model
 
-    def decode() -> str:
+    def decode(body: DetokenizeRequest) -> str:
+        if body.model is not None:
+            check_model(body.model, service)
         check_token_ids("tokens", body.tokens, model.vocab_size)
         return model.tokenizer.decode(body.tokens)
 
-    text = await service.off_loop.run(decode, http, body_bytes, service.request_timeout_s)
+    text = await with_body(http, DetokenizeRequest, service, decode)
     return DetokenizeResponse(prompt=text)
 
 
@@ -66,11 +64,10 @@ async def detokenize(http: Request, service: ServiceOf) -> DetokenizeResponse:
 )
 async def render_chat_completion(http: Request, service: ServiceOf) -> RenderResponse:
     """The exact prompt that the engine would get for a chat body, as text and as token ids."""
-    body, body_bytes = await read_body(http, ChatCompletionRequest, service)
-    check_model(body.model, service)
     model = service.served_model
 
-    def render() -> RenderResponse:
+    def render(body: ChatCompletionRequest) -> RenderResponse:
+        check_model(body.model, service)
         check_supported(body)
         prompt = render_prompt(body.messages, body, tool_use_of(body), model)
         return RenderResponse(
@@ -78,4 +75,4 @@ async def render_chat_completion(http: Request, service: ServiceOf) -> RenderRes
             prompt_token_ids=to_token_ids(model.tokenizer.encode_in_pieces(prompt), model),
         )
 
-    return await service.off_loop.run(render, http, body_bytes, service.request_timeout_s)
+    return await with_body(http, ChatCompletionRequest, service, render)
