@@ -133,3 +133,38 @@ def test_spaces_and_characters_outside_the_vocabulary_are_generated(engine: Guid
     """SentencePiece writes a space as U+2581, and such a character as one token for each of its bytes."""
     ebnf = engine.compile(Choice(choices=(choice,), param="guided_choice"))
     assert [engine.guided(ebnf, seed) for seed in range(3)] == [(choice, False)] * 3
+
+
+def refusal(server: Server, ebnf: str) -> str:
+    """The error of Triton for a guide that the frontend has not compiled."""
+    body = {"input_ids": PROMPT, "input_lengths": len(PROMPT), "request_output_len": 4, "streaming": True}
+    guide = {"guided_decoding_guide_type": "ebnf_grammar", "guided_decoding_guide": ebnf}
+    response = httpx.post(
+        f"{server.triton}/v2/models/openvino/generate_stream",
+        json=body | guide,
+        headers=server.triton_headers,
+        timeout=120,
+    )
+    return response.text
+
+
+@pytest.mark.parametrize(
+    "ebnf",
+    [
+        'root ::= (("a"{1000}){1000}){1000}',
+        "root ::= " + "(" * 40_000 + '"a"' + ")" * 40_000,
+    ],
+    ids=["a billion repetitions", "40,000 parentheses"],
+)
+def test_a_guide_that_ends_the_process_it_is_tried_in_leaves_the_engine_as_it_was(
+    server: Server, engine: Guided, ebnf: str
+) -> None:
+    assert "guided_decoding_guide" in refusal(server, ebnf)
+    assert engine.guided('root ::= "yes"') == ("yes", False)
+
+
+def test_more_distinct_guides_than_the_engine_keeps(engine: Guided) -> None:
+    """The cache is cleared on the way, while requests with other guides have been answered from it."""
+    for number in range(70):
+        assert engine.guided(f'root ::= "{number}" "x"') == (f"{number}x", False)
+    assert engine.guided('root ::= "0" "x"') == ("0x", False)

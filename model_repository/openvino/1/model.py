@@ -1,5 +1,6 @@
 """The CPU engine as a Triton model: the tensors of `tensorrt_llm` in and out, streamed for each request."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import triton_python_backend_utils as pb_utils
 from batcher import Batcher, Progress
 from gauges import Gauges
 from generation import GenerationRequest, InvalidRequest, decode_request
-from guides import GuideChecker
+from guides import Guides
 from settings import InvalidSettings, MissingEngine, open_pipeline, read_settings
 
 
@@ -23,7 +24,7 @@ class TritonPythonModel:
         pipeline = open_pipeline(settings)
         labels = {"model": args["model_name"], "version": args["model_version"]}
         self._limits = settings.limits
-        self._guides = GuideChecker(settings.engine_dir / "guide_checker", pipeline.get_tokenizer())
+        self._guides = Guides(settings.engine_dir, pipeline.get_tokenizer())
         self._batcher = Batcher(pipeline, settings.kv_room, Gauges(labels, settings.kv_room, pipeline).update)
 
     def execute(self, requests: list[Any]) -> None:
@@ -33,14 +34,26 @@ class TritonPythonModel:
             try:
                 inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
                 decoded = decode_request(inputs, self._limits)
-                self._guides.check(decoded.generation_config)
-                self._batcher.submit(decoded, _Client(sender))
             except InvalidRequest as error:
                 _send_error(sender, str(error), pb_utils.TritonError.INVALID_ARG)
+            else:
+                self._submit(decoded, sender)
 
     def finalize(self) -> None:
         """Triton is shutting down."""
+        self._guides.close()
         self._batcher.close()
+
+    def _submit(self, request: GenerationRequest, sender: Any) -> None:
+        if request.generation_config.structured_output_config is None:
+            self._batcher.submit(request, _Client(sender))
+        else:
+            client = _GuidedClient(sender, self._guides.started)
+            self._guides.pass_on(
+                request,
+                submit=lambda: self._batcher.submit(request, client),
+                refuse=lambda error: _send_error(sender, str(error), pb_utils.TritonError.INVALID_ARG),
+            )
 
 
 class _Client:
@@ -61,6 +74,27 @@ class _Client:
 
     def fail(self, message: str) -> None:
         _send_error(self._sender, message, pb_utils.TritonError.INTERNAL)
+
+
+class _GuidedClient(_Client):
+    """Reports the first tokens, or the end without any."""
+
+    def __init__(self, sender: Any, started: Callable[[], None]) -> None:
+        super().__init__(sender)
+        self._started: Callable[[], None] | None = started
+
+    def send(self, request: GenerationRequest, progress: Progress, final: bool) -> None:
+        self._report()
+        super().send(request, progress, final)
+
+    def fail(self, message: str) -> None:
+        self._report()
+        super().fail(message)
+
+    def _report(self) -> None:
+        started, self._started = self._started, None
+        if started is not None:
+            started()
 
 
 def to_outputs(request: GenerationRequest, progress: Progress) -> dict[str, np.ndarray[Any, Any]]:
