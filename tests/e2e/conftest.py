@@ -171,10 +171,7 @@ def model_repository(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: 
     text = config.read_text()
     for old, new in (
         ('"max_seq_len", value: { string_value: "8192"', f'"max_seq_len", value: {{ string_value: "{MAX_SEQ_LEN}"'),
-        (
-            '"dynamic_quantization_group_size", value: { string_value: "32"',
-            '"dynamic_quantization_group_size", value: { string_value: "0"',
-        ),
+        ('"precision", value: { string_value: "auto"', '"precision", value: { string_value: "f32"'),
         (
             '"kv_cache_bytes", value: { string_value: "1073741824"',
             '"kv_cache_bytes", value: { string_value: "67108864"',

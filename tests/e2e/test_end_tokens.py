@@ -26,7 +26,7 @@ from settings import EngineSettings, open_pipeline
 engine_dir, end_id = Path(sys.argv[1]), int(sys.argv[2])
 limits = EngineLimits(max_seq_len=8192, vocab_size=400, exclude_input_in_output=True)
 pipeline = open_pipeline(EngineSettings(
-    engine_dir=engine_dir, max_num_tokens=256, dynamic_quantization_group_size=0, limits=limits,
+    engine_dir=engine_dir, max_num_tokens=256, precision="f32", limits=limits,
     kv_room=KvRoom(num_blocks=64, max_batch_size=4),
 ))
 inputs = {"input_ids": np.array([[5, 6, 7]], np.int32), "input_lengths": np.array([3])}

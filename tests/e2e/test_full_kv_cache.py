@@ -37,7 +37,7 @@ engine_dir, batches = Path(sys.argv[1]), json.loads(sys.argv[2])
 limits = EngineLimits(max_seq_len=384, vocab_size=32000, exclude_input_in_output=True)
 room = KvRoom(num_blocks=12, max_batch_size=8)
 pipeline = open_pipeline(EngineSettings(
-    engine_dir=engine_dir, kv_room=room, max_num_tokens=256, dynamic_quantization_group_size=0, limits=limits,
+    engine_dir=engine_dir, kv_room=room, max_num_tokens=256, precision="f32", limits=limits,
 ))
 ends, complete = [], threading.Event()
 
@@ -72,7 +72,7 @@ import json, sys
 from settings import InvalidSettings, read_settings
 
 parameters = {"kv_cache_bytes": sys.argv[2], "max_num_tokens": "256", "max_seq_len": "512"}
-parameters |= {"dynamic_quantization_group_size": "0", "exclude_input_in_output": "true"}
+parameters |= {"precision": "f32", "exclude_input_in_output": "true"}
 config = {"max_batch_size": 8, "parameters": {key: {"string_value": value} for key, value in parameters.items()}}
 try:
     read = read_settings({"model_repository": sys.argv[1], "model_version": "1", "model_config": json.dumps(config)})

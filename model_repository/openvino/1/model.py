@@ -21,6 +21,7 @@ class TritonPythonModel:
             settings = read_settings(args)
         except (MissingEngine, InvalidSettings) as error:
             raise pb_utils.TritonModelException(str(error)) from error
+        pb_utils.Logger.log_info(f"{args['model_name']} computes in {settings.precision}")
         pipeline = open_pipeline(settings)
         labels = {"model": args["model_name"], "version": args["model_version"]}
         self._limits = settings.limits

@@ -8,9 +8,10 @@ from typing import Any
 import openvino_genai as genai
 from generation import EngineLimits
 from kv_room import KV_BLOCK_TOKENS, KvRoom
+from precision import PRECISIONS, choose_precision, read_cpu_flags
 
-DEVICE_PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16"}
-"""Exact where that costs no speed: bfloat16 was not faster, and an 8-bit KV cache changes greedy answers."""
+KV_CACHE_PRECISION = "f16"
+"""An 8-bit KV cache changes greedy answers, and was not faster."""
 
 
 class MissingEngine(Exception):
@@ -28,7 +29,7 @@ class EngineSettings:
     engine_dir: Path
     kv_room: KvRoom
     max_num_tokens: int
-    dynamic_quantization_group_size: int
+    precision: str
     limits: EngineLimits
 
 
@@ -49,7 +50,7 @@ def read_settings(args: dict[str, str]) -> EngineSettings:
         engine_dir=engine_dir,
         kv_room=kv_room,
         max_num_tokens=int(parameters["max_num_tokens"]),
-        dynamic_quantization_group_size=int(parameters["dynamic_quantization_group_size"]),
+        precision=_precision(parameters["precision"]),
         limits=EngineLimits(
             max_seq_len=min(int(parameters["max_seq_len"]), kv_room.num_tokens),
             vocab_size=model["vocab_size"],
@@ -65,9 +66,16 @@ def open_pipeline(settings: EngineSettings) -> genai.ContinuousBatchingPipeline:
     scheduler.max_num_batched_tokens = settings.max_num_tokens
     scheduler.num_kv_blocks = settings.kv_room.num_blocks
     scheduler.enable_prefix_caching = True
-    properties = {**DEVICE_PROPERTIES, "DYNAMIC_QUANTIZATION_GROUP_SIZE": settings.dynamic_quantization_group_size}
+    properties = {**PRECISIONS[settings.precision], "KV_CACHE_PRECISION": KV_CACHE_PRECISION}
     tokenizer = genai.Tokenizer(settings.engine_dir / "tokenizer")
     return genai.ContinuousBatchingPipeline(settings.engine_dir, tokenizer, scheduler, "CPU", **properties)
+
+
+def _precision(name: str) -> str:
+    try:
+        return choose_precision(name, read_cpu_flags())
+    except ValueError as error:
+        raise InvalidSettings(str(error)) from None
 
 
 def _num_kv_blocks(kv_cache_bytes: int, bytes_per_token: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import openvino_model  # type: ignore[import-not-found]  # the CPU model's model.py
 
-CPU_PARAMETERS = {"kv_cache_bytes": "67108864", "dynamic_quantization_group_size": "0"}
+CPU_PARAMETERS = {"kv_cache_bytes": "67108864", "precision": "f32"}
 """What the CPU engine needs besides the parameters of TensorRT-LLM. Float32, so that answers can be compared."""
 
 
