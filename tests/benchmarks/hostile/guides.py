@@ -26,7 +26,7 @@ def schema(content: dict[str, Any]) -> dict[str, Any]:
 
 def _distinct(count: int) -> Iterator[dict[str, Any]]:
     for number in range(count):
-        properties = {f"a{number}_{place}": {"type": "string", "maxLength": 40} for place in range(4)}
+        properties = {f"a{number}_{place}": {"type": "integer"} for place in range(4)}
         yield schema({"type": "object", "properties": properties, "required": list(properties)})
 
 
