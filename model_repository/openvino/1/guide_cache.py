@@ -70,8 +70,9 @@ class GuideCache:
         without a lock too, so in `step`, which holds the GIL as the batch's `step` does. 0.03 s.
         """
         for pipeline in (self._other, self._pipeline):
-            pipeline.add_request(next(self._request_ids), _PROMPT, _config(None, 1))
+            handle = pipeline.add_request(next(self._request_ids), _PROMPT, _config(None, 1))
             pipeline.step()
+            del handle  # not before: a request without a handle is dropped, and does not run
         ctypes.CDLL(None).malloc_trim(0)
         self._num_compiled = 0
         self.compile(_FIRST_GUIDE)  # sorts the vocabulary, 0.1 s
