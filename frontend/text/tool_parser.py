@@ -6,8 +6,9 @@ without it, any JSON array of objects with a `name` and `arguments` is understoo
 back, names are not checked, and in the arguments only brackets and quotes are looked at.
 
 No text of the model is lost. What begins like a call and is none (no array, no name, arguments that are not an object,
-or the answer ends first) is text, marker included; incomplete arguments stay as they are. Only syntax is dropped:
-marker, separators, other keys of a call, white space around calls.
+or the model ends its answer first) is text, marker included; incomplete arguments stay as they are. Only syntax is
+dropped: marker, separators, other keys of a call, white space around calls, and a call that `max_tokens` cut before its
+arguments.
 """
 
 import json
@@ -54,8 +55,10 @@ class ToolCallParser:
         self._held += text
         return self._run()
 
-    def finish(self) -> list[ToolEvent]:
-        """The events of the text held back, once no text will follow."""
+    def finish(self, *, cut: bool = False) -> list[ToolEvent]:
+        """The events of the text held back, once no text will follow. `cut`: by `max_tokens`, so it may be no text."""
+        if cut and self._held_begins_a_call:
+            self._held = ""
         events: list[ToolEvent] = []
         while self._held and self._state != self._text and not (self._state == self._call and self._array_has_calls):
             self._no_call()
@@ -64,6 +67,11 @@ class ToolCallParser:
             events.append(TextDelta(self._held))
         self._held = ""
         return events
+
+    @property
+    def _held_begins_a_call(self) -> bool:
+        """Whether the held text is syntax of a call, or of the marker: a `[` alone is text."""
+        return self._state != self._text or self._held.strip().startswith(TOOL_CALLS[:2])
 
     def _run(self) -> list[ToolEvent]:
         """Run the states until one of them needs more text. A state returns whether the next one can run."""

@@ -79,7 +79,8 @@ class ChatWriter:
         message = AssistantMessage(content=answer.text)
         if self._parsers:
             parser = self._parsers[index]
-            text, calls = collect([*parser.feed(answer.text), *parser.finish()])
+            text, calls = collect([*parser.feed(answer.text), *parser.finish(cut=_is_cut(answer.outcome))])
+            message = AssistantMessage(content=text)
             if calls:
                 message = AssistantMessage(content=text or None, tool_calls=[to_wire(call) for call in calls])
         return ChatChoice(
@@ -124,7 +125,7 @@ class ChatWriter:
 
     def finish(self, index: int, outcome: Outcome) -> bytes:
         """Text that was held back, and the finish reason; `stop_reason` only where there is one, as with vLLM."""
-        held = self._parsers[index].finish() if self._parsers else []
+        held = self._parsers[index].finish(cut=_is_cut(outcome)) if self._parsers else []
         count, ending = outcome.usage.num_completion_tokens, outcome.ending
         reasons = {"finish_reason": self._finish_reason(index, ending), "stop_reason": ending.stop_reason}
         return b"".join(
@@ -160,3 +161,8 @@ class ChatWriter:
         choice |= {name: value for name, value in (ending or {}).items() if value is not None}
         usage = Usage(num_prompt_tokens=self._num_prompt_tokens, num_completion_tokens=num_completion_tokens)
         return self._chunks.chunk(choice, usage, more)
+
+
+def _is_cut(outcome: Outcome) -> bool:
+    """Whether `max_tokens` ended the answer."""
+    return outcome.ending.finish_reason == "length"

@@ -54,7 +54,8 @@ class ResponsesWriter:
 
     def finish(self, index: int, outcome: Outcome) -> bytes:
         """Text that was held back, and the end of the last item."""
-        body = b"" if self._parser is None else self._write_events(self._parser.finish())
+        is_cut = outcome.ending.finish_reason == "length"
+        body = b"" if self._parser is None else self._write_events(self._parser.finish(cut=is_cut))
         if self._item is None:
             body = self._start_message()
         return body + self._finish_item(self._last_status(outcome))

@@ -136,6 +136,35 @@ def test_answer_continues_where_the_prompt_ended(choice: ToolChoice, answer: str
         assert joined(parse(choice, pieces)[0]) == events
 
 
+@pytest.mark.parametrize(
+    ("choice", "answer", "events"),
+    [
+        (REQUIRED, ' [{"name": "get_weather"', []),
+        (REQUIRED, " [", []),
+        (REQUIRED, ' [{"name": "f", "arguments": {"a": 1}}, {"na', call(0, "f", '{"a": 1}')),
+        (REQUIRED, ' [{"name": "f", "arguments": {"a": ', call(0, "f", '{"a": ')),
+        (REQUIRED, ' [{"arguments": {"a": 1}, "na', []),
+        (REQUIRED, "no", [TextDelta("no")]),
+        (NAMED, " ", []),
+        (AUTO, ' [TOOL_CALLS] [{"name": "f"', []),
+        (AUTO, "[TOOL_CALLS]", []),
+        (AUTO, " [TOOL_CA", []),
+        (AUTO, 'I look.\n[TOOL_CALLS] [{"name": "f"', [TextDelta("I look.\n")]),
+        (AUTO, "a [TOOL", [TextDelta("a ")]),
+        (AUTO, "a [", [TextDelta("a [")]),
+        (AUTO, " ", [TextDelta(" ")]),
+        (AUTO, "[TOOL_CALLS] sorry", [TextDelta("[TOOL_CALLS] sorry")]),
+    ],
+)
+def test_syntax_of_a_call_that_max_tokens_cut_is_no_text(
+    choice: ToolChoice, answer: str, events: list[ToolEvent]
+) -> None:
+    for pieces in ([answer], list(answer)):
+        parser = ToolCallParser(choice, ids())
+        fed = [event for piece in pieces for event in parser.feed(piece)]
+        assert joined([*fed, *parser.finish(cut=True)]) == events
+
+
 def test_call_streams_its_name_first_then_its_arguments_as_they_come() -> None:
     parser = ToolCallParser(AUTO, ids())
     pieces = ["[TOOL_", 'CALLS] [{"name": "f', '", "arguments"', ": ", '{"a', '": 1', "}}", "]"]
