@@ -93,8 +93,10 @@ def _biases(bias: Any) -> Any:
     """Keys of a JSON object are strings; they become token ids."""
     if not isinstance(bias, dict):
         return bias
-    if not all(_TOKEN_ID.fullmatch(str(token_id)) for token_id in bias):
-        raise PydanticCustomError("logit_bias", "Keys should be token ids")
+    if wrong := [key for key in bias if not _TOKEN_ID.fullmatch(str(key))]:
+        raise PydanticCustomError(
+            "logit_bias", "Keys should be token ids; found {key}", {"key": ascii(str(wrong[0])[:40])}
+        )
     return {int(token_id): value for token_id, value in bias.items()}
 
 
@@ -111,10 +113,15 @@ def described(expected: str) -> WrapValidator:
 
 
 class StreamOptions(Body):
-    """Token counts in a stream: at its end, or in every chunk."""
+    """Token counts in a stream: at its end, and with `continuous_usage_stats` in every chunk too."""
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
+
+    @property
+    def usage_in_chunks(self) -> bool:
+        """Whether every chunk has the counts so far: as in vLLM only together with those at the end."""
+        return self.include_usage and self.continuous_usage_stats
 
 
 class JsonSchemaFormat(Body):
@@ -127,10 +134,11 @@ class JsonSchemaFormat(Body):
 
 
 class ResponseFormat(Body):
-    """`text`, any JSON object, or JSON that a schema describes."""
+    """`text`, any JSON object, or JSON that a schema describes. `schema` is llama.cpp's place for the schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
 
 
 SchemaField = Annotated[

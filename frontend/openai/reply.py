@@ -58,9 +58,9 @@ class Chunks:
         self.tail = b'],"usage":null}' if options.include_usage else b"]}"
 
     def chunk(self, choice: Mapping[str, Any], usage: Usage, more: Mapping[str, Any] | None = None) -> bytes:
-        """One event. `usage` is written with `continuous_usage_stats`; `more` are fields before the choices."""
+        """One event. `usage` is written with `usage_in_chunks`; `more` are fields before the choices."""
         head = self.head if not more else self._shared + b"," + orjson.dumps(more)[1:-1] + b',"choices":['
-        tail = self._usage_tail(to_usage_body(usage)) if self._options.continuous_usage_stats else self.tail
+        tail = self._usage_tail(to_usage_body(usage)) if self._options.usage_in_chunks else self.tail
         return _sse(head + orjson.dumps(choice) + tail)
 
     def end(self, outcomes: Sequence[Outcome], num_prompts: int = 1) -> bytes:

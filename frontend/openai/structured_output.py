@@ -12,7 +12,7 @@ from frontend.guided_decoding.tool_calls import tool_use_constraint
 from frontend.text.served_model import ServedModel
 from frontend.text.tools import NO_TOOLS, TOOL_CALLS, ToolUse
 
-from .fields import CompletionFields, SamplingFields, StructuredOutputs
+from .fields import CompletionFields, ResponseFormat, SamplingFields, StructuredOutputs
 
 
 def to_constraint(
@@ -59,8 +59,21 @@ def response_format_constraint(body: CompletionFields) -> Constraint | None:
     """The constraint of `response_format`."""
     if (given := body.response_format) is None:
         return None
+    if given.schema_ is not None:
+        return _bare_schema_constraint(given, given.schema_)
     schema = None if given.json_schema is None else given.json_schema.schema_
     return format_constraint(given.type, schema, "response_format", "response_format.json_schema")
+
+
+def _bare_schema_constraint(given: ResponseFormat, schema: Mapping[str, Any]) -> Constraint:
+    """The constraint of `response_format.schema`, as llama.cpp has it. An empty schema is that of any object."""
+    param = "response_format.schema"
+    if given.type == "text" or given.json_schema is not None:
+        raise InvalidRequest(
+            f"`{param}` goes with the types `json_object` and `json_schema`, and not with a `json_schema` beside it.",
+            param=param,
+        )
+    return JsonSchema(schema=schema, param=param) if schema else JsonObject(param="response_format")
 
 
 def format_constraint(kind: str, schema: Mapping[str, Any] | None, param: str, schema_param: str) -> Constraint | None:

@@ -31,7 +31,7 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
     "min_p": Unsupported(_NO_INPUT, (0.0,)),
     "bad_words": Unsupported(_NO_TWO_DIMENSIONS, ([],)),
     "allowed_token_ids": Unsupported(_NO_INPUT, ([],)),
-    "prompt_logprobs": Unsupported("neither engine returns them", (0,)),
+    "prompt_logprobs": Unsupported("neither engine returns them"),
     "echo": Unsupported("it belongs to /v1/completions", (False,)),
     "documents": Unsupported("put them into a message", ([],)),
     "add_special_tokens": Unsupported("the chat template writes the token that begins a text", (False,)),

@@ -73,6 +73,5 @@ def _bodies(model_names: list[str]) -> dict[str, Any]:
     _, description = models_json_schema([(body, "validation") for body in _DOCUMENTED], ref_template=_REF)
     schemas: dict[str, Any] = description["$defs"]
     for body in _DOCUMENTED:
-        if "model" in schemas[body.__name__].get("required", ()):
-            schemas[body.__name__]["properties"]["model"]["enum"] = model_names
+        schemas[body.__name__]["properties"]["model"]["enum"] = [*model_names, None]
     return schemas

@@ -115,15 +115,22 @@ def test_usage_comes_last_and_is_null_in_the_events_before(http: httpx.Client) -
     ]
 
 
-@pytest.mark.parametrize("at_the_end_too", [False, True])
-def test_continuous_usage_is_in_every_event(http: httpx.Client, at_the_end_too: bool) -> None:
-    options = {"continuous_usage_stats": True, "include_usage": at_the_end_too}
+def test_continuous_usage_is_in_every_event(http: httpx.Client) -> None:
+    options = {"continuous_usage_stats": True, "include_usage": True}
     assert chat(http, stream_options=options) == [
         f'{role()}],"usage":{usage(0, 9)}}}',
         f'{text(" Ein")}],"usage":{usage(1, 9)}}}',
         f'{text(" Haus")}],"usage":{usage(2, 9)}}}',
         f'{FINISH}],"usage":{usage(2, 9)}}}',
-        *[f'],"usage":{usage(2, 9)}}}'] * at_the_end_too,
+        f'],"usage":{usage(2, 9)}}}',
+        DONE,
+    ]
+
+
+def test_continuous_usage_without_include_usage_sends_none_as_in_vllm(http: httpx.Client) -> None:
+    options = {"continuous_usage_stats": True}
+    assert chat(http, stream_options=options) == [
+        *[event + "]}" for event in (role(), text(" Ein"), text(" Haus"), FINISH)],
         DONE,
     ]
 
@@ -222,10 +229,11 @@ def test_usage_of_a_completion_comes_last(http: httpx.Client) -> None:
 
 
 def test_continuous_usage_of_a_completion_is_in_every_event(http: httpx.Client) -> None:
-    assert complete(http, stream_options={"continuous_usage_stats": True}) == [
+    assert complete(http, stream_options={"continuous_usage_stats": True, "include_usage": True}) == [
         f'{piece(" Ein")}],"usage":{usage(1, 2)}}}',
         f'{piece(" Haus")}],"usage":{usage(2, 2)}}}',
         f'{piece("", finish=chr(34) + "stop" + chr(34))}],"usage":{usage(2, 2)}}}',
+        f'],"usage":{usage(2, 2)}}}',
         DONE,
     ]
 

@@ -16,7 +16,8 @@ from tests.frontend.conftest import CHAT, MODEL, body
 from tests.frontend.fake_triton import Events, FakeTriton
 
 COMPLETIONS = "/v1/completions"
-BEYOND = {"stop_reason", "token_ids", "prompt_token_ids", "max_model_len", "store", "bytes"}
+MODEL_CARD = {"root", "parent", "max_model_len", "permission"}
+BEYOND = {"stop_reason", "token_ids", "prompt_token_ids", "store", "bytes", *MODEL_CARD}
 """Fields that the published types do not declare: vLLM's own; `store`, which OpenAI's server sends too; and `bytes` of
 a token in the events of /v1/responses."""
 
@@ -55,7 +56,7 @@ CHAT_FIELDS = [
     {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required"},
     {"response_format": {"type": "json_object"}},
     {"stream_options": {"include_usage": True}},
-    {"stream_options": {"continuous_usage_stats": True}},
+    {"stream_options": {"continuous_usage_stats": True, "include_usage": True}},
 ]
 
 

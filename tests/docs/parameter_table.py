@@ -36,7 +36,7 @@ GUIDED = (
 )  # fmt: skip
 """Parameters that become a grammar, and so need the engine's input for one."""
 HEAD = "| Parameter | Where | GPU | CPU | |\n|---|---|---|---|---|\n"
-NO_EFFECT = ("user", "metadata", "spaces_between_special_tokens")
+NO_EFFECT = ("user", "metadata", "spaces_between_special_tokens", "reasoning", "reasoning_effort")
 FIRST = ("model", "messages", "prompt")
 LAST = (
     "| anything else | all | ignored | ignored | named in the header `X-Ignored-Params` and in the log; "

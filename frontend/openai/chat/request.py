@@ -132,10 +132,5 @@ def _template_of(source: str, template: ChatTemplate) -> ChatTemplate:
 
 
 def _max_tokens(body: ChatCompletionRequest) -> int | None:
-    """`max_completion_tokens` is OpenAI's newer name for `max_tokens`."""
-    old, new = body.max_tokens, body.max_completion_tokens
-    if old is not None and new is not None and old != new:
-        raise UnsupportedParameter(
-            "`max_tokens` and `max_completion_tokens` are two names for one thing; send one.", param="max_tokens"
-        )
-    return old if new is None else new
+    """`max_completion_tokens` is OpenAI's newer name for `max_tokens`; it counts, as in vLLM."""
+    return body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens

@@ -46,7 +46,7 @@ class ChatWriter:
         self._prompt_token_ids = prompt_token_ids
         self._tool_choice = tool_choice
         self._parsers = parsers
-        with_more = logprobs or options.continuous_usage_stats or prompt_token_ids is not None
+        with_more = logprobs or options.usage_in_chunks or prompt_token_ids is not None
         self._is_plain = not (with_more or parsers)
         before = b"data: " + self._chunks.head
         self._before_text = [before + b'{"index":%d,"delta":{"content":' % index for index in range(num_choices)]

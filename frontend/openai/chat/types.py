@@ -61,13 +61,14 @@ class PromptFields(Body):
 class ChatCompletionRequest(CompletionFields, PromptFields):
     """The body of POST /v1/chat/completions."""
 
-    model: str = Field(description="one of the served names, else 404")
+    model: str | None = Field(None, description="one of the served names, else 404; default: the first of them")
     messages: MessageList = Field(
         description="roles `system`, `developer`, `user`, `assistant`, `tool`; `content` is text or text parts"
     )
     max_completion_tokens: Annotated[int, Field(ge=1, lt=MAX_COUNT)] | None = Field(
-        None, description="the newer name of `max_tokens`"
+        None, description="the newer name of `max_tokens`, and the one that counts if both are sent"
     )
+    reasoning_effort: str | None = Field(None, description="the model does not reason")
     logprobs: bool | None = Field(None, description="of the chosen tokens")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
         None, description="0; neither engine returns alternatives"

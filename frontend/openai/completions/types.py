@@ -14,7 +14,7 @@ _TokenIds = Annotated[list[TokenId], FAIL_FAST, Field(min_length=1)]
 class CompletionRequest(CompletionFields):
     """The body of POST /v1/completions."""
 
-    model: str = Field(description="one of the served names, else 404")
+    model: str | None = Field(None, description="one of the served names, else 404; default: the first of them")
     prompt: Annotated[
         str
         | _TokenIds

@@ -88,10 +88,13 @@ class MessageEvents:
 class FunctionCallEvents:
     """The call of a function."""
 
-    def __init__(self, item_id: str, output_index: int, events: Events, opened: ToolCallOpened) -> None:
+    def __init__(
+        self, item_id: str, output_index: int, events: Events, opened: ToolCallOpened, namespace: str | None
+    ) -> None:
         self._id = item_id
         self._events = events
         self._opened = opened
+        self._namespace = namespace
         self._of_item = {"output_index": output_index}
         self._of_part = {"item_id": item_id, "output_index": output_index}
         self._arguments: list[str] = []
@@ -122,4 +125,5 @@ class FunctionCallEvents:
             arguments="".join(self._arguments),
             call_id=self._opened.id,
             name=self._opened.name,
+            namespace=self._namespace,
         )

@@ -23,19 +23,23 @@ from frontend.text.served_model import ServedModel
 from frontend.text.tools import ToolChoice, ToolUse
 
 from .response import ResponsesWriter
+from .tools import BuiltInTool, functions_of, namespaces_of
 from .types import (
     FunctionCallItem,
     FunctionCallOutputItem,
-    InputItem,
     ItemText,
     MessageItem,
+    ReasoningItem,
     ResponseObject,
     ResponsesRequest,
     ToolChoiceFunction,
 )
 
 _LOGPROBS = "message.output_text.logprobs"
-"""The one value that `include` accepts."""
+"""The value of `include` that has an effect."""
+
+_NO_REASONING = "reasoning.encrypted_content"
+"""Accepted too, as there is nothing that it could include: the model does not reason."""
 
 _OWN_NAMES = {"messages": "input", "prompt": "input", "logprobs": "include"}
 """Chat's names of fields, and the fields of this API that have the same content."""
@@ -66,7 +70,9 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
     return Job(
         id=reply.id,
         requests=requests,
-        writer=ResponsesWriter(_to_response(body, reply), parsers[0] if parsers else None),
+        writer=ResponsesWriter(
+            _to_response(body, reply), parsers[0] if parsers else None, namespaces_of(body.tools or ())
+        ),
         stream=bool(body.stream),
         with_tokens=logprobs,
         constraint=constraint,
@@ -74,8 +80,7 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
 
 
 def _tool_use_of(body: ResponsesRequest) -> ToolUse:
-    functions = {f"tools[{index}]": tool for index, tool in enumerate(body.tools or ())}
-    return to_tool_use(functions, body.tool_choice, body.parallel_tool_calls)
+    return to_tool_use(functions_of(body.tools or ()), body.tool_choice, body.parallel_tool_calls)
 
 
 def _text_format_constraint(body: ResponsesRequest) -> Constraint | None:
@@ -87,13 +92,13 @@ def _text_format_constraint(body: ResponsesRequest) -> Constraint | None:
 
 def _logprobs(include: Sequence[str], tool_use: ToolUse) -> bool:
     """Whether `include` asks for log probabilities."""
-    if others := [name for name in include if name != _LOGPROBS]:
+    if others := [name for name in include if name not in (_LOGPROBS, _NO_REASONING)]:
         raise UnsupportedParameter(f"`include` has `{others[0][:100]}`; accepted: `{_LOGPROBS}`.", param="include")
-    if include and tool_use.tools:
+    if _LOGPROBS in include and tool_use.tools:
         raise UnsupportedParameter(
             f"`{_LOGPROBS}` does not go with functions that may be called: calls have none.", param="include"
         )
-    return bool(include)
+    return _LOGPROBS in include
 
 
 @contextmanager
@@ -110,7 +115,7 @@ def _texts(body: ResponsesRequest) -> Iterator[str]:
     """The client's texts, for their length."""
     yield body.instructions or ""
     for item in body.input:
-        if not isinstance(item, FunctionCallItem):
+        if isinstance(item, MessageItem | FunctionCallOutputItem):
             yield from (part.text for part in (item.content if isinstance(item, MessageItem) else item.output))
 
 
@@ -120,12 +125,16 @@ def _to_messages(body: ResponsesRequest, model: ServedModel) -> list[Message]:
     messages: list[Message] = []
     input_indices: list[int] = []
     for index, item in enumerate(body.input):
+        if isinstance(item, ReasoningItem):
+            continue
         message = _to_message(item, f"input[{index}]", escape)
         if messages and _is_one_message(messages[-1], message):
             message = _joined(messages.pop(), message)
             input_indices.pop()
         messages.append(message)
         input_indices.append(index)
+    if not messages:
+        raise InvalidRequest("`input` has `reasoning` only; accepted: at least one other item.", param="input")
     if (stray := stray_result(messages)) is not None:
         raise InvalidRequest(
             "A `function_call_output` must follow the `function_call` with its `call_id`.",
@@ -134,7 +143,9 @@ def _to_messages(body: ResponsesRequest, model: ServedModel) -> list[Message]:
     return [Message("system", escape(body.instructions)), *messages] if body.instructions else messages
 
 
-def _to_message(item: InputItem, param: str, escape: EscapeSpecialTokens) -> Message:
+def _to_message(
+    item: MessageItem | FunctionCallItem | FunctionCallOutputItem, param: str, escape: EscapeSpecialTokens
+) -> Message:
     if isinstance(item, FunctionCallItem):
         return Message("assistant", "", (to_tool_call(item.call_id, item, escape=escape, param=param),))
     if isinstance(item, FunctionCallOutputItem):
@@ -171,7 +182,7 @@ def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
         temperature=DEFAULT_TEMPERATURE if body.temperature is None else body.temperature,
         text={"format": text_format},
         tool_choice=_choice_on_the_wire(body.tool_choice),
-        tools=body.tools or (),
+        tools=[tool for tool in body.tools or () if not isinstance(tool, BuiltInTool)],
         top_logprobs=body.top_logprobs or 0,
         top_p=1.0 if body.top_p is None else body.top_p,
         user=body.user,

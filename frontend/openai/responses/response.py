@@ -20,15 +20,19 @@ from .types import IncompleteDetails, InputTokensDetails, ItemStatus, ResponseEr
 
 class ResponsesWriter:
     """`response` is the ResponseObject before there is output; `parser` is None if the answer cannot call functions.
+    `namespaces` has the namespace of each function that has one.
 
     Items are written one after the other: text starts a message, and each call is an item. The next item finishes the
     one before. An answer without text and calls is an empty message. Log probabilities belong to text, so a job with
     them has no parser.
     """
 
-    def __init__(self, response: Mapping[str, Any], parser: ToolCallParser | None) -> None:
+    def __init__(
+        self, response: Mapping[str, Any], parser: ToolCallParser | None, namespaces: Mapping[str, str] | None = None
+    ) -> None:
         self._response = response
         self._parser = parser
+        self._namespaces = namespaces or {}
         self._events = Events()
         self._finished_items: list[dict[str, Any]] = []
         self._item: MessageEvents | FunctionCallEvents | None = None
@@ -82,7 +86,10 @@ class ResponsesWriter:
         if isinstance(event, TextDelta):
             return self._write_text(event.text)
         if isinstance(event, ToolCallOpened):
-            return self._start_item(FunctionCallEvents(self._new_id("fc"), self._next_index, self._events, event))
+            item = FunctionCallEvents(
+                self._new_id("fc"), self._next_index, self._events, event, self._namespaces.get(event.name)
+            )
+            return self._start_item(item)
         assert isinstance(self._item, FunctionCallEvents)  # a parser opens a call before it returns arguments of it
         return self._item.delta(event.arguments)
 

@@ -16,16 +16,11 @@ from frontend.openai.fields import (
     at_most,
     text_parts,
 )
-from frontend.openai.tools.types import (
-    MAX_TOOLS,
-    FunctionCall,
-    FunctionDefinition,
-    FunctionTyped,
-    unnamed_tool_choice,
-)
+from frontend.openai.tools.types import MAX_TOOLS, FunctionCall, unnamed_tool_choice
 from frontend.openai.unsupported import UNSUPPORTED
 from frontend.text.tools import ToolChoice
 
+from .tools import Namespace, ResponseTool, ToolField
 from .unsupported import UNSUPPORTED_BY_RESPONSES
 
 MAX_METADATA = 16
@@ -72,6 +67,7 @@ class FunctionCallItem(Item, FunctionCall):
 
     type: Literal["function_call"]
     call_id: CallId
+    namespace: str | None = Field(None, description="of an earlier answer; no effect")
 
 
 class FunctionCallOutputItem(Item):
@@ -82,7 +78,16 @@ class FunctionCallOutputItem(Item):
     output: _Text
 
 
-_ITEMS = ("message", "function_call", "function_call_output")
+class ReasoningItem(Item):
+    """What a model that reasons has written for itself. It is left out of the prompt, as the fields have no effect."""
+
+    type: Literal["reasoning"]
+    summary: list[Any] | None = None
+    content: list[Any] | None = None
+    encrypted_content: str | None = None
+
+
+_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 
 
 def _type_of(item: Mapping[str, Any]) -> Any:
@@ -106,7 +111,8 @@ def _known_item(item: Any) -> Any:
 InputItem = Annotated[
     Annotated[MessageItem, Tag("message")]
     | Annotated[FunctionCallItem, Tag("function_call")]
-    | Annotated[FunctionCallOutputItem, Tag("function_call_output")],
+    | Annotated[FunctionCallOutputItem, Tag("function_call_output")]
+    | Annotated[ReasoningItem, Tag("reasoning")],
     Discriminator(_type_of),
     BeforeValidator(_known_item),
 ]
@@ -119,10 +125,6 @@ def _items(given: Any) -> Any:
     if not isinstance(given, list):
         raise PydanticCustomError("input", "Input should be a string or a list of items")
     return given
-
-
-class ResponseTool(FunctionDefinition, FunctionTyped):
-    """A function, without chat's nesting."""
 
 
 class ToolChoiceFunction(Body):
@@ -159,21 +161,33 @@ class NoOptions(Body):
     """An object without supported fields: known ones are refused, all others are reported as ignored."""
 
 
+class ReasoningOptions(Body):
+    """How a model reasons. The fields have no effect, because this one does not."""
+
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
 class ResponsesRequest(SamplingFields):
     """The body of POST /v1/responses."""
 
     unsupported: ClassVar[Mapping[str, Unsupported]] = {**UNSUPPORTED, **UNSUPPORTED_BY_RESPONSES}
 
-    model: str = Field(description="one of the served names, else 404")
+    model: str | None = Field(None, description="one of the served names, else 404; default: the first of them")
     input: Annotated[
         list[InputItem],
         FAIL_FAST,
         Field(min_length=1, max_length=MAX_MESSAGES),
         BeforeValidator(_items, json_schema_input_type=str | list[InputItem]),
-    ] = Field(description="a string, or items: messages, `function_call`, `function_call_output`")
+    ] = Field(
+        description="a string, or items: messages, `function_call`, `function_call_output`; `reasoning` is left out"
+    )
     instructions: str | None = Field(None, description="a system message in front of `input`")
-    tools: Annotated[list[ResponseTool], FAIL_FAST, Field(max_length=MAX_TOOLS)] | None = Field(
-        None, description="functions; `strict` or not, arguments fit their schema where the answer must call"
+    tools: Annotated[list[ToolField], FAIL_FAST, Field(max_length=MAX_TOOLS)] | None = Field(
+        None,
+        description="functions, also in namespaces; `strict` or not, arguments fit their schema where the answer must "
+        "call; built-in tools are left out",
     )
     tool_choice: (
         Annotated[
@@ -197,12 +211,14 @@ class ResponsesRequest(SamplingFields):
     metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA), at_most(MAX_METADATA)] | None = Field(
         None, description="returned in the response"
     )
-    include: Annotated[list[str], FAIL_FAST] | None = Field(None, description="`message.output_text.logprobs`")
+    include: Annotated[list[str], FAIL_FAST] | None = Field(
+        None, description="`message.output_text.logprobs`; `reasoning.encrypted_content` has no effect"
+    )
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
         None, description="0; neither engine returns alternatives"
     )
     stream_options: NoOptions | None = Field(None, description="no supported fields")
-    reasoning: NoOptions | None = Field(None, description="the model does not reason; no supported fields")
+    reasoning: ReasoningOptions | None = Field(None, description="the model does not reason")
 
 
 class OutputText(BaseModel):
@@ -233,6 +249,7 @@ class OutputFunctionCall(BaseModel):
     arguments: str
     call_id: str
     name: str
+    namespace: str | None = Field(None, exclude_if=lambda namespace: namespace is None)
 
 
 OutputItem = OutputMessage | OutputFunctionCall
@@ -303,7 +320,7 @@ class ResponseObject(BaseModel):
     temperature: float
     text: dict[str, dict[str, Any]]
     tool_choice: Literal["none", "auto", "required"] | ToolChoiceFunction
-    tools: Sequence[ResponseTool]
+    tools: Sequence[ResponseTool | Namespace]
     top_logprobs: int
     top_p: float
     truncation: Literal["disabled"] = "disabled"

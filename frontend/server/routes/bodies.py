@@ -88,20 +88,20 @@ async def _read(http: Request, max_bytes: int, grow: Callable[[int], None]) -> b
     return bytes(body)
 
 
-def new_reply(model: str, service: Service, prefix: str = "cmpl-") -> Reply:
+def new_reply(model: str | None, service: Service, prefix: str = "cmpl-") -> Reply:
     """A reply by `model`, with a new id and the current time. Raises ModelNotFound."""
     check_model(model, service)
     return Reply(
         id=f"{prefix}{secrets.token_hex(16)}",
         created=int(time.time()),
-        model=model,
+        model=service.model_names[0] if model is None else model,
         system_fingerprint=service.system_fingerprint,
     )
 
 
-def check_model(model: str, service: Service) -> None:
-    """Raises ModelNotFound for a name that is not served."""
-    if model not in service.model_names:
+def check_model(model: str | None, service: Service) -> None:
+    """Raises ModelNotFound for a name that is not served. None is the model that is served."""
+    if model is not None and model not in service.model_names:
         raise ModelNotFound(model, service.model_names)
 
 

@@ -1,9 +1,11 @@
 """GET /v1/models: the list, and each model by its name."""
 
+import hashlib
+
 from fastapi import APIRouter
 
 from frontend.errors import ModelNotFound
-from frontend.openai.models import ModelCard, ModelList
+from frontend.openai.models import ModelCard, ModelList, ModelPermission
 from frontend.server.service import Service
 
 from .dependencies import ServiceOf
@@ -29,5 +31,12 @@ async def retrieve_model(model: str, service: ServiceOf) -> ModelCard:
 
 
 def _model_card(name: str, service: Service) -> ModelCard:
-    max_model_len = service.served_model.engine.max_seq_len
-    return ModelCard(id=name, created=service.started, owned_by="mixtral-triton", max_model_len=max_model_len)
+    number = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return ModelCard(
+        id=name,
+        created=service.started,
+        owned_by="mixtral-triton",
+        root=service.model_names[0],
+        max_model_len=service.served_model.engine.max_seq_len,
+        permission=[ModelPermission(id=f"modelperm-{number}", created=service.started)],
+    )

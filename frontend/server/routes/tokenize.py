@@ -28,8 +28,7 @@ async def tokenize(http: Request, service: ServiceOf) -> TokenizeResponse:
     model = service.served_model
 
     def encode(body: TokenizeRequest) -> list[int]:
-        if body.model is not None:
-            check_model(body.model, service)
+        check_model(body.model, service)
         check_supported(body)
         if body.messages is None:
             text, add_special_tokens = body.prompt or "", body.add_special_tokens is not False
@@ -49,8 +48,7 @@ async def detokenize(http: Request, service: ServiceOf) -> DetokenizeResponse:
     model = service.served_model
 
     def decode(body: DetokenizeRequest) -> str:
-        if body.model is not None:
-            check_model(body.model, service)
+        check_model(body.model, service)
         check_token_ids("tokens", body.tokens, model.vocab_size)
         return model.tokenizer.decode(body.tokens)
 

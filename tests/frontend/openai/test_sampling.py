@@ -47,7 +47,7 @@ HONOURED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"top_k": 0}, {"top_k": None}),
     ({"max_tokens": 5}, {"max_tokens": 5}),
     ({"max_completion_tokens": 5}, {"max_tokens": 5}),
-    ({"max_completion_tokens": 5, "max_tokens": 5}, {"max_tokens": 5}),
+    ({"max_completion_tokens": 5, "max_tokens": 6}, {"max_tokens": 5}),
     ({"stop": "x"}, {"stop": ("x",)}),
     ({"stop": ["x", "yz"]}, {"stop": ("x", "yz")}),
     ({"stop": None}, {"stop": ()}),
@@ -60,6 +60,15 @@ HONOURED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"repetition_penalty": 1.0}, {"repetition_penalty": None}),
     ({"min_tokens": 4, "max_tokens": 5}, {"min_tokens": 4}),
     ({"ignore_eos": True}, {"ignore_eos": True}),
+    ({"reasoning_effort": "high"}, {"temperature": 0.7}),
+    # as vLLM reads them
+    ({"temperature": "0.5"}, {"temperature": 0.5}),
+    ({"max_tokens": 5.0}, {"max_tokens": 5}),
+    ({"max_tokens": "5"}, {"max_tokens": 5}),
+    ({"seed": "-1"}, {"seed": 2**64 - 1}),
+    ({"stop_token_ids": ["7", 8.0]}, {"stop_token_ids": frozenset({7, 8})}),
+    ({"ignore_eos": "true"}, {"ignore_eos": True}),
+    ({"ignore_eos": 1}, {"ignore_eos": True}),
 ]
 
 
@@ -70,14 +79,17 @@ def test_parameter_is_honoured(mixtral: ServedModel, fields: dict[str, Any], exp
 
 
 BAD: list[tuple[str, Any]] = [
-    ("temperature", 2.1), ("temperature", -0.1), ("temperature", "0.5"), ("temperature", float("nan")),
-    ("top_p", 0), ("top_p", 1.1), ("max_tokens", 0), ("max_tokens", True), ("max_tokens", 1.5),
+    ("temperature", 2.1), ("temperature", -0.1), ("temperature", float("nan")),
+    ("temperature", "warm"), ("temperature", "nan"), ("temperature", "0x1"),
+    ("top_p", 0), ("top_p", 1.1), ("max_tokens", 0), ("max_tokens", 1.5), ("max_tokens", "five"), ("max_tokens", "1.5"),
+    ("max_tokens", "9" * 5000), ("max_tokens", 1e300),
     ("max_completion_tokens", -1),
     ("presence_penalty", 2.1), ("frequency_penalty", -2.1), ("repetition_penalty", 0), ("top_k", -2),
     ("min_tokens", -1),
-    ("seed", 2**64), ("seed", "1"), ("stop", ""), ("stop", ["a"] * 17), ("stop", ["a" * 257]),
+    ("seed", 2**64), ("stop", ""), ("stop", ["a"] * 17), ("stop", ["a" * 257]),
     ("stop", 3), ("stop", [3]),
-    ("messages", []), ("messages", None), ("model", 3), ("stream", "yes"), ("ignore_eos", 1), ("stream_options", []),
+    ("messages", []), ("messages", None), ("model", 3), ("stream", "maybe"), ("stream", 2),
+    ("ignore_eos", 0.5), ("stream_options", []),
 ]  # fmt: skip
 
 
@@ -193,7 +205,6 @@ def test_max_tokens_that_do_not_fit_beside_the_prompt_are_refused_with_the_numbe
     ("fields", "param"),
     [
         ({"min_tokens": 6, "max_tokens": 5}, "min_tokens"),
-        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
     ],
 )

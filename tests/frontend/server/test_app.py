@@ -113,6 +113,46 @@ def test_requests_without_a_seed_get_different_ones(http: httpx.Client, triton: 
     assert len({request["seed"] for request in triton.requests}) == 2
 
 
+@pytest.mark.parametrize("fields", [{}, {"model": None}])
+def test_the_model_may_be_left_out_as_one_is_served(http: httpx.Client, fields: dict[str, None]) -> None:
+    for path, more in (
+        (CHAT, {"messages": body()["messages"]}),
+        ("/v1/completions", {"prompt": "Hi"}),
+        ("/v1/responses", {"input": "Hi"}),
+    ):
+        assert http.post(path, json={**more, **fields}).json()["model"] == MODEL
+    render = http.post(f"{CHAT}/render", json={"messages": body()["messages"], **fields})
+    assert render.status_code == 200
+
+
+def test_model_cards_have_vllms_fields(http: httpx.Client) -> None:
+    _, alias = http.get("/v1/models").json()["data"]
+    [permission] = alias.pop("permission")
+    assert alias == {
+        "id": "mixtral",
+        "object": "model",
+        "created": 1_700_000_000,
+        "owned_by": "mixtral-triton",
+        "root": MODEL,
+        "parent": None,
+        "max_model_len": 4096,
+    }
+    assert permission.pop("id").startswith("modelperm-")
+    assert permission == {
+        "object": "model_permission",
+        "created": 1_700_000_000,
+        "allow_create_engine": False,
+        "allow_sampling": True,
+        "allow_logprobs": True,
+        "allow_search_indices": False,
+        "allow_view": True,
+        "allow_fine_tuning": False,
+        "organization": "*",
+        "group": None,
+        "is_blocking": False,
+    }
+
+
 def test_unknown_model_is_404_and_lists_what_exists(http: httpx.Client) -> None:
     error = error_of(http.post(CHAT, json=body(model="gpt-4")), 404)
     assert (error["code"], error["param"]) == ("model_not_found", "model")
@@ -129,7 +169,8 @@ def test_unknown_model_is_404_and_lists_what_exists(http: httpx.Client) -> None:
         (b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}', None),
         (b'{"model": "\xff"}', None),
         (b'{"model": "m", "messages": [{"role": "user", "content": "a"}], "temperature": NaN}', "temperature"),
-        (b'{"messages": [{"role": "user", "content": "a"}]}', "model"),
+        (b'{"model": 3, "messages": [{"role": "user", "content": "a"}]}', "model"),
+        (b'{"model": "m"}', "messages"),
         (b'{"model": "m", "messages": [{"role": "pope", "content": "a"}]}', "messages[0].role"),
         (b'{"model": "m", "messages": [{"role": "user", "content": 3}]}', "messages[0].content"),
         (b'{"model": "m", "messages": [{"role": "user", "content": "a"}], "stop": ["a", 3]}', "stop[1]"),

@@ -155,6 +155,28 @@ def test_calls_can_be_sent_back_with_their_results(
     assert prompt.count('[TOOL_RESULTS] {"name": "weather", "content": "sun"}') == 2
 
 
+def test_a_call_of_a_function_in_a_namespace_says_so(
+    http: httpx.Client, triton: FakeTriton, mixtral: ServedModel
+) -> None:
+    """A body as Codex sends it."""
+    triton.script = tokens_of(mixtral, TWO_CALLS)
+    fields = body(
+        tools=[
+            {"type": "namespace", "name": "mcp__sky", "description": "d", "tools": [WEATHER]},
+            {"type": "web_search"},
+        ],
+        reasoning={"summary": "auto"},
+        include=["reasoning.encrypted_content"],
+        store=False,
+    )
+    response = http.post(RESPONSES, json=fields)
+    assert response.headers["x-ignored-params"] == "tools.description, tools.web_search"
+    calls = calls_of(validated(response.json()).output)
+    assert [(call.name, call.namespace) for call in calls] == [("weather", "mcp__sky")] * 2
+    events = http.post(RESPONSES, json={**fields, "stream": True}).text
+    assert events.count('"name":"weather","namespace":"mcp__sky"') == 6
+
+
 def test_calls_in_a_stream(client: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel) -> None:
     triton.script = tokens_of(mixtral, TWO_CALLS)
     with client.responses.stream(model=MODEL, input="Wetter?", tools=[WEATHER]) as stream:

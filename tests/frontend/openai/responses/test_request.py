@@ -22,6 +22,7 @@ REPLY = Reply(id="resp_0", created=0, model="m")
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 FLAT = {"type": "function", "name": "weather", "description": "d", "parameters": SCHEMA}
 NESTED = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": SCHEMA}}
+SPACE = {"type": "namespace", "name": "mcp__weather", "tools": [FLAT]}
 CALL = {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city": "Bonn"}'}
 CHAT_CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
 
@@ -72,6 +73,12 @@ CONVERSATIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
     ),
     ({"input": "Hi", "tools": [FLAT]}, {"messages": [user("Hi")], "tools": [NESTED]}),
+    ({"input": "Hi", "tools": [{"type": "web_search"}, SPACE]}, {"messages": [user("Hi")], "tools": [NESTED]}),
+    ({"input": "Hi", "tools": [{"type": "local_shell"}]}, {"messages": [user("Hi")]}),
+    (
+        {"input": [user("Hi"), {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}, CALL]},
+        {"messages": [user("Hi"), {"role": "assistant", "content": None, "tool_calls": [CHAT_CALL]}]},
+    ),
     (
         {"input": "Hi", "tools": [FLAT], "tool_choice": {"type": "function", "name": "weather"}},
         {
@@ -141,6 +148,9 @@ HONOURED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"include": []}, {"logprobs": None}),
     ({"top_k": 40, "seed": 3, "stop": "x"}, {"top_k": 40, "seed": 3, "stop": ("x",)}),
     ({"min_tokens": 2, "presence_penalty": 1.0}, {"min_tokens": 2, "presence_penalty": 1.0}),
+    ({"include": ["reasoning.encrypted_content"]}, {"logprobs": None}),
+    ({"include": ["reasoning.encrypted_content"], "tools": [FLAT]}, {"logprobs": None}),
+    ({"reasoning": {"effort": "high", "summary": "auto", "generate_summary": None}}, {}),
     ({"max_tool_calls": 1, "metadata": {"a": "b"}, "user": "u", "top_logprobs": 0, "stream_options": {}}, {}),
 ]
 
@@ -151,10 +161,7 @@ def test_parameter_is_honoured(mixtral: ServedModel, fields: dict[str, Any], exp
     assert {name: getattr(got, name) for name in expected} == expected
 
 
-PARENTS = {
-    "effort": "reasoning", "summary": "reasoning", "generate_summary": "reasoning", "verbosity": "text",
-    "include_obfuscation": "stream_options",
-}  # fmt: skip
+PARENTS = {"verbosity": "text", "include_obfuscation": "stream_options"}
 """The objects that these parameters are fields of."""
 
 HONOURED_HERE = {"tools", "tool_choice", "parallel_tool_calls"}
@@ -177,7 +184,11 @@ def test_known_parameter_is_refused_by_name_unless_its_value_changes_nothing(mix
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"include": ["reasoning.encrypted_content"]}, "include"),
+        ({"include": ["file_search_call.results"]}, "include"),
+        ({"input": [{"type": "reasoning", "summary": []}]}, "input"),
+        ({"tools": [SPACE, {**SPACE, "name": "other"}]}, "tools"),
+        ({"tools": [{**SPACE, "tools": [{**FLAT, "name": f"f{n}"} for n in range(129)]}]}, "tools"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
         ({"include": ["message.output_text.logprobs"], "tools": [FLAT]}, "include"),
         ({"top_logprobs": 1}, "top_logprobs"),
         ({"input": [user("a"), {"type": "function_call_output", "call_id": "x", "output": ""}]}, "input[1].call_id"),
@@ -205,13 +216,16 @@ BAD: list[tuple[dict[str, Any], tuple[str | int, ...]]] = [
     ({"input": ["Hi"]}, ("input", 0)),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, ("input", 0)),
     ({"input": [{"id": "msg_1"}]}, ("input", 0)),
-    ({"input": [{"type": "reasoning", "summary": []}]}, ("input", 0)),
+    ({"input": [{"type": "computer_call", "id": "c"}]}, ("input", 0)),
     ({"input": [{"type": ["message"], "role": "user", "content": ""}]}, ("input", 0)),
     ({"max_output_tokens": 0}, ("max_output_tokens",)),
     ({"metadata": {"a": 1}}, ("metadata", "a")),
     ({"metadata": {str(number): "" for number in range(17)}}, ("metadata",)),
-    ({"tools": [{"type": "web_search"}]}, ("tools", 0, "type")),
-    ({"tools": [NESTED]}, ("tools", 0, "name")),
+    ({"tools": [{"type": "custom", "name": "f"}]}, ("tools", 0, "a function", "type")),
+    ({"tools": [NESTED]}, ("tools", 0, "a function", "name")),
+    ({"tools": [{**SPACE, "tools": [NESTED]}]}, ("tools", 0, "a namespace", "tools", 0, "name")),
+    ({"tools": ["f"]}, ("tools", 0, "a function")),
+    ({"reasoning": {"summary": 3}}, ("reasoning", "summary")),
     ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, ("tool_choice",)),
     ({"tool_choice": {"type": "function", "function": {"name": "weather"}}}, ("tool_choice",)),
     ({"text": {"format": {"type": "xml"}}}, ("text", "format", "type")),
@@ -227,6 +241,12 @@ def test_value_out_of_range_or_of_the_wrong_type_is_refused(
     with pytest.raises(ValidationError) as caught:
         parse(**fields)
     assert caught.value.errors()[0]["loc"] == path
+
+
+def test_built_in_tools_are_reported_as_without_effect_and_what_needs_no_effect_is_not() -> None:
+    tools = [{"type": "web_search", "search_context_size": "low"}, {**SPACE, "description": "d"}]
+    assert ignored_params(parse(tools=tools)) == ["tools.web_search", "tools.description"]
+    assert ignored_params(parse(reasoning={"effort": "low"}, include=["reasoning.encrypted_content"])) == []
 
 
 def test_unknown_fields_are_reported_by_path() -> None:

@@ -118,13 +118,13 @@ def test_schema_that_is_nested_too_deep_is_refused(depth: int) -> None:
         ({"tools": [tool("")]}, ("tools", 0, "function", "name"), "pattern"),
         ({"tools": [tool("x" * 65)]}, ("tools", 0, "function", "name"), "pattern"),
         ({"tools": [tool(parameters=[])]}, ("tools", 0, "function", "parameters"), "dictionary"),
-        ({"tools": [tool(strict="yes")]}, ("tools", 0, "function", "strict"), "boolean"),
+        ({"tools": [tool(strict="maybe")]}, ("tools", 0, "function", "strict"), "boolean"),
         ({"tools": [tool()] * (MAX_TOOLS + 1)}, ("tools",), "at most 128 items"),
         ({"tool_choice": "any"}, ("tool_choice",), "found 'any'"),
         ({"tool_choice": {"type": "custom", "custom": {"name": "f"}}}, ("tool_choice",), "found {'type': 'custom'"),
         ({"tool_choice": {"type": "allowed_tools"}}, ("tool_choice",), '{"type": "function", "function": {"name": '),
         ({"tool_choice": {**named("f"), "x": 1}}, ("tool_choice",), "found"),
-        ({"parallel_tool_calls": 1}, ("parallel_tool_calls",), "boolean"),
+        ({"parallel_tool_calls": 2}, ("parallel_tool_calls",), "boolean"),
     ],
 )
 def test_invalid_fields_are_refused_by_path(fields: dict[str, Any], path: tuple[str | int, ...], message: str) -> None:
