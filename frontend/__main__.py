@@ -3,8 +3,8 @@
 It does not start without its tokenizer or its engine: one line on stderr says what is missing.
 """
 
+import asyncio
 import gc
-import logging
 import os
 import sys
 import time
@@ -20,12 +20,14 @@ from frontend.server.connection import ConnectionLimits, connection_factory
 from frontend.server.connection_counts import ConnectionCounts
 from frontend.server.descriptors import connections_that_fit, raise_descriptor_limit
 from frontend.server.drain import Drain
+from frontend.server.log import set_up_logging
 from frontend.server.metrics import Metrics
 from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits
-from frontend.server.middleware.request_ids import log_handler
 from frontend.server.middleware.stack import with_middleware
+from frontend.server.request_log import RequestLog
 from frontend.server.service import Service
+from frontend.server.stats_log import StatsLog
 from frontend.server.uvicorn import Server, tls_context, uvicorn_config
 from frontend.text.chat_template import ChatTemplate
 from frontend.text.served_model import ServedModel
@@ -68,9 +70,12 @@ async def serve(settings: Settings) -> None:
         server = Server(uvicorn_config(app, settings, tls, connection), drain, settings.shutdown_timeout_s)
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: the garbage collector need not scan it again
+        stats = None if settings.disable_log_stats else asyncio.create_task(StatsLog(service).run())
         try:
             await server.serve()
         finally:
+            if stats is not None:
+                stats.cancel()
             await service.guides.close()
 
 
@@ -99,6 +104,11 @@ def _to_service(settings: Settings, files: EngineDir, served_model: ServedModel,
         engine_versions=files.versions,
         triton_metrics_url=settings.triton_metrics_url,
         system_fingerprint=files.fingerprint if settings.system_fingerprint else None,
+        request_log=RequestLog(
+            is_enabled=not settings.disable_log_requests,
+            decode=served_model.tokenizer.decode if settings.log_prompts else None,
+            max_chars=settings.max_log_len,
+        ),
     )
 
 
@@ -106,7 +116,7 @@ def main() -> int:
     """The exit code: 1 with one line on stderr if the start failed. A signal ends the process as that signal does."""
     settings = Settings.from_args(sys.argv[1:], os.environ)
     give_memory_back()
-    logging.basicConfig(level=logging.INFO, handlers=[log_handler()])
+    set_up_logging(settings.log_level, settings.log_format)
     try:
         uvloop.run(serve(settings))
     except StartupError as exc:

@@ -33,7 +33,10 @@ from collections.abc import Mapping, Sequence
 
 
 class FrontendError(Exception):
-    """An error in OpenAI's terms. `headers` are added to its response."""
+    """An error in OpenAI's terms. `headers` are added to its response.
+
+    `log_message` stands in the log in the place of a message that may quote a prompt.
+    """
 
     status = 500
     type = "server_error"
@@ -41,10 +44,11 @@ class FrontendError(Exception):
     param: str | None = None
     headers: Mapping[str, str] = {}
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, log_message: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param or self.param
+        self.log_message = log_message or message
 
 
 class InvalidRequest(FrontendError):

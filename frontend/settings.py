@@ -24,6 +24,9 @@ SCRIPT = "mixtral-frontend"
 TRITON_KEY_HEADER = "triton-key"
 """The header with `triton_key`. Triton serves inference to those that send it, if it was started with such a key."""
 
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+LOG_FORMATS = ("text", "json")
+
 Network = IPv4Network | IPv6Network
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s,]+")
@@ -56,6 +59,20 @@ def _network(text: str) -> Network:
         return ipaddress.ip_network(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}; accepted: 10.0.0.7, 10.0.0.0/24, ::1") from None
+
+
+def _level(text: str) -> str:
+    return _one_of(text, LOG_LEVELS)
+
+
+def _format(text: str) -> str:
+    return _one_of(text, LOG_FORMATS)
+
+
+def _one_of(text: str, accepted: Sequence[str]) -> str:
+    if text not in accepted:
+        raise argparse.ArgumentTypeError(f"{text!r}; accepted: {', '.join(accepted)}")
+    return text
 
 
 def _yes(text: str) -> bool:
@@ -124,6 +141,14 @@ class Settings:
     enable_prompt_tokens_details: Annotated[
         bool, "report in `usage` how many prompt tokens were in the KV cache; needs an engine that reports it", _yes
     ] = False
+    log_level: Annotated[str, f"lines of this level and above: {', '.join(LOG_LEVELS)}", _level] = "info"
+    log_format: Annotated[str, "text, or json for one object a line", _format] = "text"
+    log_prompts: Annotated[bool, "write the prompts of requests, as text and as token ids, into the log", _yes] = False
+    max_log_len: Annotated[
+        int | None, "with --log-prompts, characters and token ids of a prompt at most (default: all)", _count
+    ] = None
+    disable_log_requests: Annotated[bool, "write no line when a request arrives", _yes] = False
+    disable_log_stats: Annotated[bool, "write no line of throughput and load every 5 s", _yes] = False
     system_fingerprint: Annotated[bool, "send `system_fingerprint`, which identifies the engine", _yes] = False
     startup_timeout_s: Annotated[float, "how long to wait for Triton and its model at start", float] = 120.0
     request_timeout_s: Annotated[float, "longest time for one answer, queueing included", float] = 1800.0

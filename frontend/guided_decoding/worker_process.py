@@ -28,7 +28,10 @@ class WorkerProcess:
         answer = await self._ask(constraint)
         if "ebnf" in answer:
             return answer["ebnf"]
-        raise InvalidRequest(answer["message"], param=answer["param"])
+        # The message may quote the constraint, which may be as private as the prompt.
+        raise InvalidRequest(
+            answer["message"], param=answer["param"], log_message=f"`{answer['param']}` is not accepted."
+        )
 
     async def end(self) -> None:
         """Kill the process and wait for its end."""

@@ -50,16 +50,23 @@ class ReplyWriter(Protocol):
 class Job:
     """The generations of one reply, checked and tokenized.
 
-    `id` is that of the reply, for the log. `constraint` must be compiled, and its grammar set by `with_guide`, before
-    the job runs. `with_tokens`: the writer needs the tokens too, not only the text.
+    `id` is that of the reply, for the log. `requests` has `num_choices` for each prompt, prompt by prompt. `constraint`
+    must be compiled, and its grammar set by `with_guide`, before the job runs. `with_tokens`: the writer needs the
+    tokens too, not only the text.
     """
 
     id: str
     requests: Sequence[GenerationRequest]
     writer: ReplyWriter
     stream: bool
+    num_choices: int = 1
     with_tokens: bool = False
     constraint: Constraint | None = None
+
+    @property
+    def prompts(self) -> Sequence[Sequence[int]]:
+        """The token ids of each prompt, once."""
+        return [request.prompt_token_ids for request in self.requests[:: self.num_choices]]
 
     def with_guide(self, guide: str) -> "Job":
         """The same job with all its generations guided by a compiled grammar, in EBNF."""

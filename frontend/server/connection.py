@@ -240,7 +240,10 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, error: FrontendError) -> None:
         """Answer if an answer can be sent, and close the connection."""
-        _log.info("%s: %d %s", self._address, error.status, error.message)
+        _log.info(
+            "%s: %d %s", self._address, error.status, error.message,
+            extra={"event": "refused", "address": self._address, "status": error.status, "reason": error.message},
+        )  # fmt: skip
         self._cancel_timer()
         if self._may_answer:
             self.transport.write(_to_bytes(error, self.server_state.default_headers))

@@ -11,6 +11,7 @@ from .admission import Admission
 from .body_memory import BodyMemory
 from .metrics import Metrics
 from .off_loop import OffLoop
+from .request_log import RequestLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,3 +36,4 @@ class Service:
     triton_metrics_url: str = ""
     system_fingerprint: str | None = None
     off_loop: OffLoop = field(default_factory=OffLoop)
+    request_log: RequestLog = field(default_factory=RequestLog)

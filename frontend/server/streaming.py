@@ -18,6 +18,7 @@ from frontend.text.detokenizer import AnswerDecoder
 from .asgi_send import Sender, shortest_send
 from .disconnect import ClientDisconnected, cancel_on_disconnect
 from .errors import to_frontend_error
+from .request_record import Generated, record_of
 from .run import Generation, run
 from .service import Service
 
@@ -56,24 +57,22 @@ class JobResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._shortest_send = shortest_send(scope, send)
-        caller = scope.get("state", {}).get("caller", "")
-        ended = "failed"
+        record = record_of(scope)
         try:
             deadline = self._arrived_at + self._service.request_timeout_s
-            await cancel_on_disconnect(self._answer(send, caller), receive, deadline)
-            ended = ", ".join({outcome.ending.finish_reason for outcome in self._outcomes})
+            await cancel_on_disconnect(self._answer(send, record.caller), receive, deadline)
         except ClientDisconnected:
-            ended = "499 client left"
+            record.status = 499
         except Exception as exc:
             error = to_frontend_error(exc)
-            ended = f"{error.status} {error.message}"
+            record.fail(error)
             if not self._started:
                 raise
             if error is not exc:
                 _log.exception("%s", self._job.id)
             await self._shortest_send({"type": "http.response.body", "body": self._job.writer.error(error)})
         finally:
-            self._report(ended, caller, time.monotonic() - self._arrived_at)
+            record.generated = self._generated(time.monotonic(), is_complete=not record.reason)
 
     async def _answer(self, send: Send, caller: str) -> None:
         raise NotImplementedError
@@ -101,14 +100,24 @@ class JobResponse(Response):
     def _outcomes(self) -> list[Outcome]:
         return [decoder.outcome for decoder in self._decoders]
 
-    def _report(self, ended: str, caller: str, took_s: float) -> None:
+    def _generated(self, now: float, *, is_complete: bool) -> Generated:
+        """What the reply has taken until now, for the log."""
         usages = [outcome.usage for outcome in self._outcomes]
-        num_prompt_tokens = sum(usage.num_prompt_tokens for usage in usages)
+        of_prompts = usages[:: self._job.num_choices]
+        cached = [usage.num_cached_tokens for usage in of_prompts if usage.num_cached_tokens is not None]
+        reasons = {outcome.ending.finish_reason for outcome in self._outcomes} if is_complete else ()
+        began = [clock.first_token_at for clock in self._clocks if clock.first_token_at is not None]
         num_completion_tokens = sum(usage.num_completion_tokens for usage in usages)
-        _log.info(
-            "%s %s: %d prompt tokens, %d completion tokens, %.2f s, for %s",
-            self._job.id, ended, num_prompt_tokens, num_completion_tokens, took_s, caller,
-        )  # fmt: skip
+        num_following = num_completion_tokens - len(began)
+        return Generated(
+            id=self._job.id,
+            finish_reason=", ".join(sorted(reasons)),
+            num_prompt_tokens=sum(usage.num_prompt_tokens for usage in of_prompts),
+            num_completion_tokens=num_completion_tokens,
+            num_cached_tokens=sum(cached) if cached else None,
+            first_token_s=min(began) - self._arrived_at if began else None,
+            tokens_per_s=num_following / (now - min(began)) if num_following > 0 else None,
+        )
 
 
 class JsonResponse(JobResponse):

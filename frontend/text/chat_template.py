@@ -77,7 +77,9 @@ class ChatTemplate:
         try:
             return ChatTemplate(source, self._special_tokens)
         except StartupError as exc:
-            raise InvalidRequest(f"`chat_template`: {exc}.", param="chat_template") from exc
+            raise InvalidRequest(
+                f"`chat_template`: {exc}.", param="chat_template", log_message="`chat_template` cannot be used."
+            ) from exc
 
     def render(
         self, messages: Sequence[Message], tool_use: ToolUse = NO_TOOLS, rendering: Rendering = PLAIN_RENDERING
@@ -94,7 +96,11 @@ class ChatTemplate:
         try:
             prompt = self._render(adapted, tool_use.tools if self.knows_tools else (), rendering)
         except Exception as exc:  # of any kind, as above
-            raise InvalidRequest(f"The chat template refuses these messages: {exc}", param="messages") from exc
+            raise InvalidRequest(
+                f"The chat template refuses these messages: {exc}",
+                param="messages",
+                log_message="The chat template refuses these messages.",
+            ) from exc
         return prompt + answer_beginning(tool_use.choice)
 
     def _check(self, messages: Sequence[Message], rendering: Rendering) -> None:

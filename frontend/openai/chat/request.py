@@ -48,6 +48,7 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
         requests=requests,
         writer=_to_writer(body, reply, requests, tool_use, model),
         stream=bool(body.stream),
+        num_choices=body.n or 1,
         with_tokens=bool(body.logprobs or body.return_token_ids),
         constraint=constraint,
     )

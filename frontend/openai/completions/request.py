@@ -49,6 +49,7 @@ def to_completion_job(body: CompletionRequest, model: ServedModel, reply: Reply,
         requests=requests,
         writer=CompletionWriter(body, reply, requests, echoes=_echoes(body, prompts, model)),
         stream=bool(body.stream),
+        num_choices=body.n or 1,
         with_tokens=logprobs or bool(body.return_token_ids),
         constraint=constraint,
     )

@@ -3,7 +3,6 @@
 Limits count in this process only.
 """
 
-import logging
 import math
 import time
 from collections import Counter
@@ -16,11 +15,10 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.errors import FrontendError, InvalidApiKey, RateLimitExceeded
-from frontend.server.errors import error_response
+from frontend.server.errors import answer_error
+from frontend.server.request_record import record_of
 
 from .api_keys import ApiKey, authenticate
-
-_log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 """Routes that need no key. They answer up or down and nothing else, and Docker, Kubernetes and load balancers, which
@@ -83,17 +81,15 @@ class Auth:
             await self._app(scope, receive, send)
             return
         async with AsyncExitStack() as request:
-            caller = scope["client"][0] if scope["client"] else "unknown"
+            record = record_of(scope)
             try:
                 if self._keys:
-                    caller = authenticate(self._keys, _authorization(scope))
-                scope.setdefault("state", {})["caller"] = caller
+                    record.key = authenticate(self._keys, _authorization(scope))
+                scope["state"]["caller"] = record.caller
                 if scope["method"] == "POST":
-                    await request.enter_async_context(self._limits.request(caller))
+                    await request.enter_async_context(self._limits.request(record.caller))
             except FrontendError as error:
-                route = f"{scope['method']} {scope['raw_path'].decode()}"
-                _log.info("%s from %s: %d %s", route, caller, error.status, error.message)
-                await error_response(error)(scope, receive, send)
+                await answer_error(scope, error)(scope, receive, send)
             else:
                 await self._app(scope, receive, send)
 

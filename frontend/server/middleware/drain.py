@@ -1,15 +1,12 @@
 """503 with `Retry-After` while the server ends: to new requests at once, to running ones when their time is over."""
 
 import asyncio
-import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from frontend.errors import ShuttingDown
 from frontend.server.drain import CUT_OFF, Drain
-from frontend.server.errors import error_response
-
-_log = logging.getLogger(__name__)
+from frontend.server.errors import answer_error
 
 _ANSWERED = frozenset({"/health/live", "/metrics"})
 """Routes that answer to the end: the process is alive, and an operator sees how many answers still run."""
@@ -28,8 +25,7 @@ class RefuseInDrain:
             error = ShuttingDown(
                 "The server is shutting down and takes no more requests.", retry_after_s=self._drain.retry_after_s
             )
-            _log.info("%s %s: %d %s", scope["method"], scope["raw_path"].decode(), error.status, error.message)
-            await error_response(error)(scope, receive, send)
+            await answer_error(scope, error)(scope, receive, send)
             return
         has_begun = False
 
@@ -43,4 +39,4 @@ class RefuseInDrain:
         except asyncio.CancelledError:
             if has_begun:
                 raise
-            await error_response(ShuttingDown(CUT_OFF))(scope, receive, send)
+            await answer_error(scope, ShuttingDown(CUT_OFF))(scope, receive, send)

@@ -3,18 +3,12 @@
 It is not passed on to Triton.
 """
 
-import logging
 import re
 import secrets
-from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="-")
-"""The id of the request that the running task answers."""
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
-"""For logging.Formatter; `request_id` is added by `log_handler`."""
+from frontend.server.log import REQUEST_ID
 
 _HEADER = b"x-request-id"
 _ACCEPTED = re.compile(rb"[A-Za-z0-9_.:=+/-]{1,128}")
@@ -40,16 +34,3 @@ class RequestIds:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
-
-
-def log_handler() -> logging.Handler:
-    """To stderr, in LOG_FORMAT."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
-    handler.addFilter(_add_request_id)
-    return handler
-
-
-def _add_request_id(record: logging.LogRecord) -> bool:
-    record.request_id = REQUEST_ID.get()
-    return True

@@ -19,6 +19,7 @@ from frontend.openai.job import Job
 from frontend.openai.responses.request import to_responses_job
 from frontend.openai.responses.types import ResponseObject, ResponsesRequest
 from frontend.server.disconnect import cancel_on_disconnect
+from frontend.server.request_record import record_of
 from frontend.server.service import Service
 from frontend.server.streaming import respond
 
@@ -80,6 +81,7 @@ async def _answer(
         return report_ignored(body, reply, service), to_job(body, service.served_model, reply, seed=seed)
 
     headers, job = await with_body(http, body_type, service, work)
+    service.request_log.received(record_of(http.scope), job)
     service.admission.check(http.scope["state"]["caller"], len(job.requests))
     if job.constraint is not None:
         compiling = service.guides.compile(job.constraint, http.scope["state"]["caller"])

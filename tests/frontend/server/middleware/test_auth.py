@@ -12,10 +12,12 @@ import limits
 import openai
 import pytest
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import Auth, CallerLimits
+from frontend.server.middleware.request_records import RequestRecords
+from frontend.server.request_log import log_answer
 from tests.frontend.conftest import API_KEY, CHAT, MODEL, ORIGIN, Running, body, error_of
 from tests.frontend.fake_triton import Endless, Events, FakeTriton
 
@@ -147,7 +149,7 @@ class Route:
         await JSONResponse(scope["state"]["caller"])(scope, receive, send)
 
 
-def client(app: Auth, key: str | None = None, address: str = "10.0.0.1") -> httpx.AsyncClient:
+def client(app: ASGIApp, key: str | None = None, address: str = "10.0.0.1") -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app, client=(address, 1)),
         base_url="http://frontend",
@@ -253,7 +255,7 @@ def test_lines_of_limits_name_the_key(caplog: pytest.LogCaptureFixture) -> None:
 
     async def scenario() -> None:
         keys = read_api_keys(None, ["a"])
-        app = Auth(Route(), keys, CallerLimits(limits.parse("1/day")))
+        app = RequestRecords(Auth(Route(), keys, CallerLimits(limits.parse("1/day"))), [log_answer])
         for _ in range(2):
             await client(app, "a").post("/x")
         assert f"POST /x from {keys[0].name}: 429 You have sent more requests" in caplog.text
@@ -274,12 +276,13 @@ def test_request_over_the_rate_does_not_count_as_concurrent() -> None:
 
 def test_refusals_are_logged_with_their_path_which_cannot_forge_a_line() -> None:
     lines = io.StringIO()
-    handler, logger = logging.StreamHandler(lines), logging.getLogger("frontend.server.middleware.auth")
+    handler, logger = logging.StreamHandler(lines), logging.getLogger("frontend.server.request_log")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
 
     async def scenario() -> None:
-        await client(Auth(Route(), read_api_keys(None, ["a"]), CallerLimits())).get("/x%0Aforged")
+        auth = Auth(Route(), read_api_keys(None, ["a"]), CallerLimits())
+        await client(RequestRecords(auth, [log_answer])).get("/x%0Aforged")
 
     try:
         run(scenario())

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from frontend.server.middleware.request_ids import log_handler
+from frontend.server.log import log_handler
 from tests.frontend.conftest import CHAT, Running, body
 from tests.frontend.fake_triton import Endless, FakeTriton, Refusal
 
@@ -101,8 +101,8 @@ def test_id_is_not_sent_to_the_engine(http: httpx.Client, triton: FakeTriton, st
 
 
 def test_every_log_line_of_a_request_has_its_id(frontend: Running, http: httpx.Client, log: io.StringIO) -> None:
-    names = [name for name in ("first", "second") for _ in range(2)]
-    for name in names[::2]:
+    names = [name for name in ("first", "second") for _ in range(3)]
+    for name in names[::3]:
         http.post(CHAT, json=body(foo=1), headers={"X-Request-Id": name})
     # A client may have its answer and send the next request before the last line of the first is written.
     frontend.wait_until(lambda: sorted(re.findall(r" frontend\.\S+ \[(.*?)\]", log.getvalue())) == names)
@@ -128,7 +128,7 @@ def test_disconnect_while_the_body_is_read_is_logged_as_499(frontend: Running, l
     with socket.create_connection((address.hostname, address.port or 80)) as connection:
         head = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}X-Request-Id: gone\r\nContent-Length: 9\r\n\r\n{{".encode())
-    frontend.wait_until(lambda: f"[gone] POST {CHAT}: 499" in log.getvalue())
+    frontend.wait_until(lambda: f"[gone] POST {CHAT} from 127.0.0.1: 499 client left" in log.getvalue())
 
 
 def test_stream_starts_before_it_ends(frontend: Running, http: httpx.Client) -> None:
