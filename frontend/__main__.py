@@ -65,7 +65,9 @@ async def serve(settings: Settings) -> None:
         )
         service = _to_service(settings, files, served_model, triton)
         limits, drain = CallerLimits(settings.rate_limit, settings.max_requests_per_key), Drain()
-        app = with_middleware(create_app(service), api_keys, limits, settings.cors_origin, drain)
+        app = with_middleware(
+            create_app(service, with_pages=not settings.no_pages), api_keys, limits, settings.cors_origin, drain
+        )
         connection = connection_factory(ConnectionLimits(), _connection_counts(settings, triton))
         server = Server(uvicorn_config(app, settings, tls, connection), drain, settings.shutdown_timeout_s)
         gc.collect()

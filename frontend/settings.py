@@ -150,6 +150,7 @@ class Settings:
     disable_log_requests: Annotated[bool, "write no line when a request arrives", _yes] = False
     disable_log_stats: Annotated[bool, "write no line of throughput and load every 5 s", _yes] = False
     system_fingerprint: Annotated[bool, "send `system_fingerprint`, which identifies the engine", _yes] = False
+    no_pages: Annotated[bool, "do not serve the chat page at /, and neither /status nor /docs", _yes] = False
     startup_timeout_s: Annotated[float, "how long to wait for Triton and its model at start", float] = 120.0
     request_timeout_s: Annotated[float, "longest time for one answer, queueing included", float] = 1800.0
     shutdown_timeout_s: Annotated[int, "time for running answers to finish after SIGTERM", int] = 30

@@ -89,7 +89,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
 def test_the_wheel_carries_the_sources_and_nothing_else(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     packages = [path for package in ("build_engine", "frontend") for path in (ROOT / package).rglob("*.py")]
-    texts = (ROOT / "build_engine" / "demo").glob("*.txt")
+    texts = [*(ROOT / "build_engine" / "demo").glob("*.txt"), *(ROOT / "frontend" / "pages").iterdir()]
     assert names == {str(path.relative_to(ROOT)) for path in (*packages, *texts, *SOURCES)}
     assert {path.parts[-2] for path in SOURCES} == {"openvino", "tensorrt_llm", "1"}
 

@@ -57,6 +57,7 @@ def _banner(url: str, model: str, *, needs_key: bool) -> str:
     body = {"model": model, "messages": [{"role": "user", "content": "What is a house?"}], "temperature": 0}
     return f"""
 Serving {model}
+  {url}/    a chat page; {url}/status is for operators (unless --no-pages)
   {url}/v1/chat/completions    OpenAI chat API; its documentation is at {url}/docs
 
 With curl:

@@ -70,14 +70,14 @@ class Admission:
     """
 
     def __init__(self, max_running: int, max_waiting: int) -> None:
-        self._max_running = max_running
-        self._max_waiting = max_waiting
+        self.max_running = max_running
+        self.max_waiting = max_waiting
         self._waiting: FairQueue[Waiter] = FairQueue()
         self.num_running = 0
 
     def check(self, caller: str, count: int) -> None:
         """Raises InvalidRequest if an idle server could not take `count` generations, QueueFull if this one cannot."""
-        capacity = self._max_running + min(self._max_waiting, max(1, self._max_waiting * _SHARE // (_SHARE + 1)))
+        capacity = self.max_running + min(self.max_waiting, max(1, self.max_waiting * _SHARE // (_SHARE + 1)))
         if count > capacity:
             raise InvalidRequest(f"{count} answers are asked for; this server takes {capacity} at a time.", param="n")
         self._check_room(caller, count)
@@ -110,8 +110,8 @@ class Admission:
         return waiters
 
     def _check_room(self, caller: str, count: int) -> None:
-        num_new = count - (self._max_running - self.num_running)
-        num_left = self._max_waiting - self.num_waiting - num_new
+        num_new = count - (self.max_running - self.num_running)
+        num_left = self.max_waiting - self.num_waiting - num_new
         num_own = self._waiting.len_of(caller)
         if num_new > 0 and num_left < 0:
             raise QueueFull(f"The server is busy: {self.num_waiting} generations are waiting. Please retry shortly.")
@@ -127,7 +127,7 @@ class Admission:
             self._waiting.discard(caller, waiter)
 
     def _fill(self) -> None:
-        while self.num_running < self._max_running and self._waiting:
+        while self.num_running < self.max_running and self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():  # else its task was cancelled in this step of the loop, and has not run yet
                 waiter.set_result(None)

@@ -14,7 +14,7 @@ from frontend.openai.responses.types import ResponsesRequest
 from frontend.openai.tokenize.types import DetokenizeRequest, TokenizeRequest
 
 from .errors import add_error_handlers
-from .routes import generate, health, models, tokenize
+from .routes import generate, health, models, pages, tokenize
 from .service import Service
 
 _REF = "#/components/schemas/{model}"
@@ -29,16 +29,19 @@ for module in (generate, models, health, tokenize):
     router.include_router(module.router)
 
 
-def create_app(service: Service) -> FastAPI:
-    """The application, ready to serve."""
+def create_app(service: Service, *, with_pages: bool = True) -> FastAPI:
+    """The application, ready to serve; `with_pages` serves the pages for a browser too."""
     app = FastAPI(
         title="Mixtral on Triton",
         description="OpenAI's chat API.",
+        docs_url=None,  # FastAPI's page loads its scripts from elsewhere; see routes/pages.py
         redoc_url=None,
         redirect_slashes=False,  # Starlette would redirect to whatever the Host header names
     )
     app.state.service = service
     app.include_router(router)
+    if with_pages:
+        app.include_router(pages.router)
     add_error_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

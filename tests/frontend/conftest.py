@@ -68,12 +68,13 @@ class Running:
     """A running frontend, and the engine behind it.
 
     At `guarded_url` requests need API_KEY, and pages of ORIGIN may call. At `details_url` usage has the details of the
-    prompt.
+    prompt. At `patient_url` answers may take a minute, for browsers on a busy machine.
     """
 
     url: str
     guarded_url: str
     details_url: str
+    patient_url: str
     triton: FakeTriton
     admission: Admission
     kill_triton: Callable[[], None]
@@ -208,6 +209,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
             _uvicorn(with_middleware(create_app(service))) as url,
             _uvicorn(guarded) as guarded_url,
             _uvicorn(with_details) as details_url,
+            _uvicorn(with_middleware(create_app(replace(service, request_timeout_s=60)))) as patient_url,
         ):
 
             def in_loop(work: Callable[[], object]) -> None:
@@ -218,6 +220,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
                     url=url,
                     guarded_url=guarded_url,
                     details_url=details_url,
+                    patient_url=patient_url,
                     triton=fake,
                     admission=service.admission,
                     kill_triton=lambda: in_loop(lambda: _kill(runner)),

@@ -1,4 +1,4 @@
-"""API keys for every route but the health checks, and limits on the requests of each caller.
+"""API keys for every route but the health checks and the pages, and limits on the requests of each caller.
 
 Limits count in this process only.
 """
@@ -16,13 +16,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.errors import FrontendError, InvalidApiKey, RateLimitExceeded
 from frontend.server.errors import answer_error
+from frontend.server.pages import PAGES
 from frontend.server.request_record import record_of
 
 from .api_keys import ApiKey, authenticate
 
-OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
-"""Routes that need no key. They answer up or down and nothing else, and Docker, Kubernetes and load balancers, which
-call them, need hold no secret. /health/generate makes the engine work, so it needs a key."""
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", *PAGES})
+"""Routes that need no key. Health checks answer up or down and nothing else, and Docker, Kubernetes and load balancers,
+which call them, need hold no secret. /health/generate makes the engine work, so it needs a key. Pages hold no data: a
+browser cannot send a key when it loads one, and the page asks for the key that its requests need."""
 
 
 class CallerLimits:

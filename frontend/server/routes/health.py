@@ -29,12 +29,23 @@ _GENERATE_TIMEOUT_S = 10.0
 _POLL_INTERVAL_S = 0.05
 
 
+class Limits(BaseModel):
+    """What a request and the server are limited to: the context in tokens, generations at a time and in the queue."""
+
+    max_model_len: int
+    max_num_seqs: int
+    max_queue_length: int
+    max_body_bytes: int
+    request_timeout_s: float
+
+
 class Version(BaseModel):
     """`version` is this product's, where vLLM has its own; `engine` has the versions that the engine was built with."""
 
     version: str
     model: str
     engine: Mapping[str, str]
+    limits: Limits
 
 
 @router.get("/health/live", response_class=Response)
@@ -71,8 +82,17 @@ async def metrics(service: ServiceOf) -> Response:
 
 @router.get("/version", responses=READS)
 async def show_version(service: ServiceOf) -> Version:
-    """The versions of the product and of the engine."""
-    return Version(version=version("mixtral-triton"), model=service.triton.model, engine=service.engine_versions)
+    """The versions of the product and of the engine, and the limits that this server has."""
+    limits = Limits(
+        max_model_len=service.served_model.engine.max_seq_len,
+        max_num_seqs=service.admission.max_running,
+        max_queue_length=service.admission.max_waiting,
+        max_body_bytes=service.max_body_bytes,
+        request_timeout_s=service.request_timeout_s,
+    )
+    return Version(
+        version=version("mixtral-triton"), model=service.triton.model, engine=service.engine_versions, limits=limits
+    )
 
 
 def _up(is_up: bool) -> Response:

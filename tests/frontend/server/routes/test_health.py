@@ -8,7 +8,15 @@ import httpx
 import pytest
 
 from frontend.server.routes import health
-from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, Running, body, error_of
+from tests.frontend.conftest import (
+    CHAT,
+    MAX_BODY_BYTES,
+    MAX_QUEUE_LENGTH,
+    REQUEST_TIMEOUT_S,
+    Running,
+    body,
+    error_of,
+)
 from tests.frontend.fake_triton import Death, Endless, Events, FakeTriton, Refusal
 
 
@@ -19,11 +27,18 @@ def test_ready_follows_the_model_and_alive_does_not(http: httpx.Client, triton: 
     assert [http.get(path).status_code for path in paths] == [503, 503, 200]
 
 
-def test_version_has_the_product_the_model_and_the_engines_packages(http: httpx.Client) -> None:
+def test_version_has_the_product_the_model_the_engines_packages_and_the_limits(http: httpx.Client) -> None:
     assert http.get("/version").json() == {
         "version": version("mixtral-triton"),
         "model": "openvino",
         "engine": {"openvino": "2026.1"},
+        "limits": {
+            "max_model_len": 4096,
+            "max_num_seqs": 4,
+            "max_queue_length": MAX_QUEUE_LENGTH + 1,
+            "max_body_bytes": MAX_BODY_BYTES,
+            "request_timeout_s": REQUEST_TIMEOUT_S,
+        },
     }
 
 
