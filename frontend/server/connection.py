@@ -1,9 +1,10 @@
 """One HTTP connection: uvicorn's, with limits on what a client may send, and how slowly, before any key is checked.
 
 A request line, headers and connections have limits in bytes and number; headers and bodies have a time by which they
-must have arrived. What is over a limit gets OpenAI's error body, and the connection is closed. A client that does not
-read its answer is cut off. A request that arrives in one piece costs no timer, and the parts of an answer cost one only
-while the client does not read.
+must have arrived. What is over a limit gets OpenAI's error body, and the connection is closed. Requests may be sent
+ahead of their answers: while enough of them wait, no more are read. A client that does not read its answer is cut off.
+A request that arrives in one piece costs no timer, and the parts of an answer cost one only while the client does not
+read.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from frontend.errors import (
@@ -31,13 +33,16 @@ from .errors import error_response
 
 _log = logging.getLogger(__name__)
 
+_SLICE_BYTES = 2048
+"""Bytes that are parsed at a time: 110 requests at most. One read from the network may hold 9,000."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
     """What a client may send before its request is handed to a route, and how long it may take to read.
 
-    `max_header_bytes` is of all headers of a request together, names and values. `max_pipelined` counts requests that
-    were sent before the answer to an earlier one, which few clients do; one read from the network may hold 9,000.
+    `max_header_bytes` is of all headers of a request together, names and values. While `max_pipelined` requests or more
+    wait for the answer to an earlier one, no further ones are parsed or read.
     `header_timeout_s` counts from the first byte of a request, or from when the connection was opened,
     `body_timeout_s` from the end of the headers,
     `write_timeout_s` from when 64 KiB of an answer wait for the client, or from when the connection is to be closed.
@@ -61,6 +66,28 @@ class _Awaited(enum.Enum):
     """The request is complete. uvicorn closes the connection if no other follows its answer for a while."""
 
 
+class _Flow(FlowControl):
+    """uvicorn's, but reading can be held: then nothing resumes it but `release`."""
+
+    _is_held = False
+
+    def hold(self) -> None:
+        """Read no more, whatever uvicorn does."""
+        self._is_held = True
+        self.pause_reading()
+
+    def release(self) -> None:
+        """Read again, if reading was held."""
+        if self._is_held:
+            self._is_held = False
+            self.resume_reading()
+
+    def resume_reading(self) -> None:
+        """Called by uvicorn when an answer is complete, or when a route asks for more of a body."""
+        if not self._is_held:
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):
     """See the module. Other keyword arguments are those of uvicorn."""
 
@@ -75,6 +102,8 @@ class Connection(HttpToolsProtocol):
         self._timed: _Awaited = _Awaited.NOTHING
         self._write_timer: asyncio.TimerHandle | None = None
         self._got_anything = False
+        self._received = memoryview(b"")
+        self._refusal: FrontendError | None = None
         self._num_header_bytes = 0
         self._num_unparsed_bytes = 0
         self._parsed_something = False
@@ -84,6 +113,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse the connection if there are too many, else wait for a request."""
         super().connection_made(transport)
+        self.flow: _Flow = _Flow(transport)
         self._address = self.client[0] if self.client else ""
         try:
             self._counts.add(self._address)
@@ -104,18 +134,35 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, and start the timer of what has to come next."""
-        self._parsed_something = False
+        self._received = memoryview(bytes(self._received) + data if self._received else data)
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse what was received until enough requests wait for an answer. The rest is held back, and no more read."""
         try:
-            self.parser.feed_data(data)
-            self._check_unparsed(data)
-        except httptools.HttpParserUpgrade:
-            _log.info("%s: asks for another protocol, which is ignored", self._address)
+            while self._received and not self._refusal and len(self.pipeline) < self._limits.max_pipelined:
+                self._parse_slice(self._received[:_SLICE_BYTES])
         except httptools.HttpParserError as exc:
             self._refuse(_to_error(exc))
         except HeadersTooLarge as error:
             self._refuse(error)
         else:
+            if self._received:
+                self.flow.hold()
+            else:
+                self.flow.release()
             self._set_timer()
+
+    def _parse_slice(self, piece: memoryview) -> None:
+        num_parsed = len(piece)
+        self._parsed_something = False
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as exc:
+            _log.info("%s: asks for another protocol, which is ignored", self._address)
+            num_parsed = exc.args[0]
+        self._check_unparsed(num_parsed)
+        self._received = self._received[num_parsed:]
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -131,10 +178,14 @@ class Connection(HttpToolsProtocol):
     # ---- uvicorn's callbacks
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or for the client to read what is left."""
+        """Go on with what was sent ahead, or wait for the next request, or for the client to read what is left."""
         super().on_response_complete()
         if self.transport.is_closing():
             self._set_write_timer()
+        elif self._refusal is None:
+            self._parse()
+        elif not self._is_answering:
+            self._answer_and_close(self._refusal)
 
     def timeout_keep_alive_handler(self) -> None:
         """No other request has come."""
@@ -145,8 +196,6 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A new request."""
-        if len(self.pipeline) >= self._limits.max_pipelined:
-            raise InvalidRequest(f"More than {self._limits.max_pipelined} requests wait for an earlier answer.")
         super().on_message_begin()
         self._cancel_timer()
         self._unset_keepalive_if_required()
@@ -189,9 +238,9 @@ class Connection(HttpToolsProtocol):
 
     # ---- Limits
 
-    def _check_unparsed(self, data: bytes) -> None:
+    def _check_unparsed(self, num_bytes: int) -> None:
         """Bound what the parser keeps of a header, a trailer or a chunk's extension that does not end."""
-        self._num_unparsed_bytes = 0 if self._parsed_something else self._num_unparsed_bytes + len(data)
+        self._num_unparsed_bytes = 0 if self._parsed_something else self._num_unparsed_bytes + num_bytes
         if self._num_unparsed_bytes > self._limits.max_header_bytes:
             raise self._headers_too_large()
 
@@ -239,12 +288,19 @@ class Connection(HttpToolsProtocol):
         return self._is_answering and not self.cycle.response_started and not self.pipeline
 
     def _refuse(self, error: FrontendError) -> None:
-        """Answer if an answer can be sent, and close the connection."""
+        """Answer if an answer can be sent, and close the connection. Requests that came before are answered first."""
         _log.info(
             "%s: %d %s", self._address, error.status, error.message,
             extra={"event": "refused", "address": self._address, "status": error.status, "reason": error.message},
         )  # fmt: skip
         self._cancel_timer()
+        if self._awaited is _Awaited.HEADERS and self._is_answering:
+            self._refusal = error
+            self.flow.hold()
+        else:
+            self._answer_and_close(error)
+
+    def _answer_and_close(self, error: FrontendError) -> None:
         if self._may_answer:
             self.transport.write(_to_bytes(error, self.server_state.default_headers))
         self.transport.close()

@@ -56,6 +56,12 @@ class Client:
             self._writer.write(data)
             await self._writer.drain()
 
+    async def send_in_pieces(self, data: bytes, size: int) -> None:
+        """Send `size` bytes at a time."""
+        for begin in range(0, len(data), size):
+            await self.send(data[begin : begin + size])
+            await asyncio.sleep(0)
+
     async def read_until(self, mark: bytes) -> bytes:
         """Everything up to and with `mark`."""
         return await asyncio.wait_for(self._reader.readuntil(mark), 10)
