@@ -123,9 +123,9 @@ QUICK = (
     Attack("url-60M", _url(60_000_000)),
     Attack("headers-1M", _headers(1_000_000)),
     Attack("chunks-1M", _chunks(1_000_000)),
-    Attack("pipelined-health", _pipelined(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", 20_000)),
-    Attack("pipelined-unknown", _pipelined(b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 5_000)),
-    Attack("pipelined-models", _pipelined(f"GET /v1/models/{MODEL} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 5_000)),
+    Attack("pipelined-health", _pipelined(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", 2_000)),
+    Attack("pipelined-unknown", _pipelined(b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 2_000)),
+    Attack("pipelined-models", _pipelined(f"GET /v1/models/{MODEL} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 2_000)),
 )
 
 HELD = (
