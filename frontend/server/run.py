@@ -1,7 +1,7 @@
 """Run generations: queue, engine and decoder as one coroutine, for JSON bodies, streams and the health check."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,8 +33,9 @@ class Listener(Protocol):
 async def run(service: Service, generations: Sequence[Generation], listener: Listener, caller: str) -> None:
     """Run the generations side by side, each as soon as `caller` gets a slot for it.
 
-    Cancelling this cancels the engine's work and frees the slots. Raises QueueFull at once if they do not fit into the
-    queue, EngineUnavailable, EngineFailed, ContextLengthExceeded, and what the listener raises.
+    Cancelling this cancels the engine's work and frees the slots; a generation without a response so far keeps its slot
+    until the engine responds. Raises QueueFull at once if they do not fit into the queue, EngineUnavailable,
+    EngineFailed, ContextLengthExceeded, and what the listener raises.
     """
     with service.admission.reserve(caller, len(generations)) as reservation:
         await all_of(
@@ -51,13 +52,55 @@ async def _run_one(
     decoder = generation.decoder
 
     def on_chunks(chunks: Sequence[TokenChunk]) -> bool:
-        listener.on_deltas(index, [decoder.feed(chunk) for chunk in chunks])
+        deltas = [decoder.feed(chunk) for chunk in chunks]
+        if any(chunk.token_ids for chunk in chunks):
+            listener.on_deltas(index, deltas)
         return decoder.is_complete
 
-    async with reservation.slot():
-        await service.triton.generate(generation.request, on_chunks)
+    call = _EngineCall(on_chunks)
+    await call.run(_generate(service, generation, call, reservation), service.left)
     listener.on_deltas(index, [decoder.finish()])
     listener.on_finish(index)
+
+
+async def _generate(service: Service, generation: Generation, call: "_EngineCall", reservation: Reservation) -> None:
+    async with reservation.slot():
+        call.is_silent = True
+        await service.triton.generate(generation.request, call.on_chunks)
+
+
+class _EngineCall:
+    """A generation in a task of its own, which keeps its slot until the engine has written to it.
+
+    Triton notices a closed connection only when it writes. So a client that leaves before that leaves its connection to
+    Triton open, and its slot taken, until the first response: the engine never has more requests than there are slots.
+    """
+
+    def __init__(self, on_chunks: Callable[[Sequence[TokenChunk]], bool]) -> None:
+        self._on_chunks = on_chunks
+        self._client_has_left = False
+        self.is_silent = False
+        """The request is in the engine, which has not written to it yet."""
+
+    def on_chunks(self, chunks: Sequence[TokenChunk]) -> bool:
+        """Pass the chunks on. True ends the request in Triton."""
+        self.is_silent = False
+        return self._client_has_left or self._on_chunks(chunks)
+
+    async def run(self, generating: Coroutine[Any, Any, None], left: set[asyncio.Task[None]]) -> None:
+        """Await the generation. Cancelled while the engine is silent, its task stays in `left` until it ends."""
+        task = asyncio.ensure_future(generating)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self.is_silent and not task.done():
+                self._client_has_left = True
+                left.add(task)
+                task.add_done_callback(left.discard)
+            else:
+                task.cancel()
+                await asyncio.wait([task])
+            raise
 
 
 async def all_of(works: Sequence[Coroutine[Any, Any, None]]) -> None:

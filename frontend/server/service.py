@@ -1,5 +1,6 @@
 """The parts that routes work with, put together once at start by `frontend/__main__.py`."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ class Service:
     """One served model. `started` is in seconds since 1970; `engine_versions` maps packages to versions.
 
     `triton_metrics_url` is empty if Triton's metrics are not read. `system_fingerprint` is None unless replies have it.
+    `left` are generations whose client has left before the engine's first response, see run.py.
     """
 
     model_names: tuple[str, ...]
@@ -37,3 +39,4 @@ class Service:
     system_fingerprint: str | None = None
     off_loop: OffLoop = field(default_factory=OffLoop)
     request_log: RequestLog = field(default_factory=RequestLog)
+    left: set[asyncio.Task[None]] = field(default_factory=set)

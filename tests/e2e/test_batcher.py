@@ -39,11 +39,12 @@ import batcher
 from openvino_genai import GenerationStatus
 
 batcher.prompt_tensor = lambda request: request
+batcher._SIGN_OF_LIFE_NS = int(sys.argv[3]) if len(sys.argv) > 3 else batcher._SIGN_OF_LIFE_NS
 cancelled, blocks = sys.argv[1], map(int, sys.argv[2])
 all_submitted, all_ended, log = threading.Event(), threading.Event(), []
 
 class Request:
-    generation_config, streaming, end_id = None, False, None
+    generation_config, streaming, end_id, arrival_time_ns = None, len(sys.argv) > 3, None, 0
 
     def __init__(self, name, reserved_tokens):
         self.name, self.reserved_tokens = name, reserved_tokens
@@ -80,7 +81,7 @@ class Client:
         return self.name == cancelled and all_submitted.is_set()
 
     def send(self, request, progress, final):
-        log.append(f"{self.name} is complete")
+        log.append(f"{self.name} is complete" if final else f"{self.name} gets {progress.token_ids}")
 
     def fail(self, message):
         log.append(f"{self.name}: {message}")
@@ -122,6 +123,14 @@ def test_requests_start_in_order_when_the_kv_cache_has_room(blocks: str, cancell
 def test_a_step_frees_the_room_of_a_cancelled_request_before_another_starts() -> None:
     log = json.loads(run_in_model(ROOM, "a", "44").stdout)
     assert log[-5:] == ["a: the request was cancelled", "step", "b starts", "step", "b is complete"]
+
+
+def test_a_stream_gets_empty_responses_until_its_first_token() -> None:
+    """Triton notices a closed connection only when it writes. Here no request has a token before its end."""
+    log = json.loads(run_in_model(ROOM, "", "41", "0").stdout)
+    assert log.count("a gets []") > 5
+    assert log.index("b gets []") < log.index("b starts") < log.index("b is complete")
+    assert log[-1] == "b is complete"
 
 
 def test_a_call_to_triton_that_never_returns_ends_the_process_with_a_traceback() -> None:

@@ -6,6 +6,7 @@ after the first response is an event under status 200, and a disconnect is notic
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -39,6 +40,13 @@ class Endless:
 
 
 @dataclass
+class Silence:
+    """Nothing is written until the event is set."""
+
+    ends: threading.Event
+
+
+@dataclass
 class Refusal:
     """An error before the first response."""
 
@@ -50,7 +58,7 @@ class Death:
     """The connection is closed."""
 
 
-Step = Events | Endless | Refusal | Death
+Step = Events | Endless | Silence | Refusal | Death
 Script = Sequence[Step] | Callable[[dict[str, Any]], Sequence[Step]]
 
 
@@ -153,6 +161,8 @@ class FakeTriton:
                 while True:
                     await response.write(self._event([step.token_id]))
                     await asyncio.sleep(step.pause_s)
+            elif isinstance(step, Silence):
+                await asyncio.to_thread(step.ends.wait)
             elif request.transport is not None:
                 request.transport.abort()
         await response.write_eof()

@@ -26,6 +26,9 @@ from openvino_genai.py_openvino_genai import GenerationHandle
 _SERVER_GONE_S = 10.0
 """Longest time for talking to Triton, which otherwise takes microseconds."""
 
+_SIGN_OF_LIFE_NS = 1_000_000_000
+"""A request without a token gets an empty response this often, at most once in a step."""
+
 _CANCELLED = "the request was cancelled"
 _SHUTTING_DOWN = "the server is shutting down"
 
@@ -101,6 +104,7 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._active: list[_Active] = []
         self._request_ids = count()
+        self._signs_sent_ns = time.monotonic_ns()
         faulthandler.register(signal.SIGALRM, chain=True)  # print the stack, then end as by default
         self._thread = threading.Thread(target=self._run_or_die, name="batcher", daemon=True)
         self._thread.start()
@@ -126,6 +130,7 @@ class Batcher:
         while self._receive():
             self._start_waiting()
             with _talking_to_triton():
+                self._send_signs_of_life()
                 self._drop_cancelled()  # the step frees their room: what waits for it starts before the next one
             self._step()
             self._on_step(len(self._active) + len(self._waiting))
@@ -143,6 +148,17 @@ class Batcher:
                 return False
             self._waiting.append(arrival)
         return True
+
+    def _send_signs_of_life(self) -> None:
+        """Write to streams that wait for their first token: Triton notices a closed connection only when it writes."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._signs_sent_ns < _SIGN_OF_LIFE_NS:
+            return
+        self._signs_sent_ns = now_ns
+        silent: list[_Waiting | _Active] = [active for active in self._active if not active.progress.token_ids]
+        for each in [*silent, *self._waiting]:
+            if each.request.streaming and now_ns - each.request.arrival_time_ns >= _SIGN_OF_LIFE_NS:
+                each.client.send(each.request, Progress(), final=False)
 
     def _drop_cancelled(self) -> None:
         for active in [active for active in self._active if active.client.is_cancelled()]:

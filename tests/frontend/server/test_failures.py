@@ -10,7 +10,7 @@ import pytest
 
 from frontend.guided_decoding import GuideCompiler
 from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, Running, body, error_of
-from tests.frontend.fake_triton import Death, Endless, Events, FakeTriton, Refusal
+from tests.frontend.fake_triton import Death, Endless, Events, FakeTriton, Refusal, Silence
 
 HAUS = Events([[6004], [21209]])
 
@@ -68,6 +68,21 @@ def test_disconnect_before_the_json_body_cancels_the_generation(frontend: Runnin
     frontend.triton.script = [Endless(6004)]
     with pytest.raises(httpx.ReadTimeout):
         http.post(CHAT, json=body(), timeout=0.3)
+    frontend.wait_until(lambda: frontend.triton.num_cancelled == 1)
+    frontend.wait_until(lambda: frontend.admission.num_running == 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_before_the_first_response_keeps_its_slot_until_then(
+    frontend: Running, http: httpx.Client, stream: bool
+) -> None:
+    """Triton notices a closed connection only when it writes, so until then the engine works on the request."""
+    respond = threading.Event()
+    frontend.triton.script = [Silence(respond), Endless(6004)]
+    with pytest.raises(httpx.ReadTimeout):
+        http.post(CHAT, json=body(stream=stream), timeout=0.3)
+    assert (frontend.admission.num_running, frontend.triton.num_running) == (1, 1)
+    respond.set()
     frontend.wait_until(lambda: frontend.triton.num_cancelled == 1)
     frontend.wait_until(lambda: frontend.admission.num_running == 0)
 

@@ -17,7 +17,7 @@ from tests.frontend.conftest import (
     body,
     error_of,
 )
-from tests.frontend.fake_triton import Death, Endless, Events, FakeTriton, Refusal
+from tests.frontend.fake_triton import Death, Endless, Events, FakeTriton, Refusal, Silence
 
 
 def test_ready_follows_the_model_and_alive_does_not(http: httpx.Client, triton: FakeTriton) -> None:
@@ -59,8 +59,10 @@ def test_health_generate_is_503_if_the_engine_hangs(
     frontend: Running, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "_GENERATE_TIMEOUT_S", 0.2)
-    frontend.triton.script = [Events([[6004]], bytes_per_write=1, pause_s=1)]
+    goes_on = threading.Event()
+    frontend.triton.script = [Silence(goes_on), Endless(6004)]
     assert http.get("/health/generate").status_code == 503
+    goes_on.set()
     frontend.wait_until(lambda: frontend.triton.num_cancelled == 1)
 
 
