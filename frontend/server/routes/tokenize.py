@@ -1,6 +1,11 @@
-"""Prompts and token ids without generating: POST /tokenize, /detokenize and /v1/chat/completions/render."""
+"""Prompts and token ids without generating: POST /tokenize, /detokenize and /v1/chat/completions/render.
+
+Answers are written where the body was read: 60,000 token ids would take 6 ms of the event loop.
+"""
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import Response
 
 from frontend.openai.chat.request import render_prompt, tool_use_of
 from frontend.openai.chat.types import ChatCompletionRequest
@@ -22,8 +27,10 @@ from .openapi import TAKES_A_BODY, documented
 router = APIRouter(responses=TAKES_A_BODY)
 
 
-@router.post("/tokenize", openapi_extra=documented(TokenizeRequest, {"prompt": "Ein Haus"}))
-async def tokenize(http: Request, service: ServiceOf) -> TokenizeResponse:
+@router.post(
+    "/tokenize", response_model=TokenizeResponse, openapi_extra=documented(TokenizeRequest, {"prompt": "Ein Haus"})
+)
+async def tokenize(http: Request, service: ServiceOf) -> Response:
     """The token ids of a text, or of a conversation as the engine would get it."""
     model = service.served_model
 
@@ -38,39 +45,48 @@ async def tokenize(http: Request, service: ServiceOf) -> TokenizeResponse:
         prompt = render_prompt(body.messages, body, tool_use_of(body), model)
         return to_token_ids(model.tokenizer.encode_in_pieces(prompt), model)
 
-    token_ids = await with_body(http, TokenizeRequest, service, encode)
-    return TokenizeResponse(count=len(token_ids), max_model_len=model.engine.max_seq_len, tokens=token_ids)
+    def answer(body: TokenizeRequest) -> Response:
+        token_ids = encode(body)
+        most = model.engine.max_seq_len
+        return _json(TokenizeResponse(count=len(token_ids), max_model_len=most, tokens=token_ids))
+
+    return await with_body(http, TokenizeRequest, service, answer)
 
 
-@router.post("/detokenize", openapi_extra=documented(DetokenizeRequest, {"tokens": [1, 733]}))
-async def detokenize(http: Request, service: ServiceOf) -> DetokenizeResponse:
+@router.post(
+    "/detokenize", response_model=DetokenizeResponse, openapi_extra=documented(DetokenizeRequest, {"tokens": [1, 733]})
+)
+async def detokenize(http: Request, service: ServiceOf) -> Response:
     """The text of token ids, special tokens written out."""
     model = service.served_model
 
-    def decode(body: DetokenizeRequest) -> str:
+    def decode(body: DetokenizeRequest) -> Response:
         check_model(body.model, service)
         check_token_ids("tokens", body.tokens, model.vocab_size)
-        return model.tokenizer.decode(body.tokens)
+        return _json(DetokenizeResponse(prompt=model.tokenizer.decode(body.tokens)))
 
-    text = await with_body(http, DetokenizeRequest, service, decode)
-    return DetokenizeResponse(prompt=text)
+    return await with_body(http, DetokenizeRequest, service, decode)
 
 
 @router.post(
     "/v1/chat/completions/render",
+    response_model=RenderResponse,
     openapi_extra=documented(ChatCompletionRequest, {"messages": [{"role": "user", "content": "Was ist ein Haus?"}]}),
 )
-async def render_chat_completion(http: Request, service: ServiceOf) -> RenderResponse:
+async def render_chat_completion(http: Request, service: ServiceOf) -> Response:
     """The exact prompt that the engine would get for a chat body, as text and as token ids."""
     model = service.served_model
 
-    def render(body: ChatCompletionRequest) -> RenderResponse:
+    def render(body: ChatCompletionRequest) -> Response:
         check_model(body.model, service)
         check_supported(body)
         prompt = render_prompt(body.messages, body, tool_use_of(body), model)
-        return RenderResponse(
-            prompt=model.tokenizer.unescape_special_tokens(prompt),
-            prompt_token_ids=to_token_ids(model.tokenizer.encode_in_pieces(prompt), model),
-        )
+        token_ids = to_token_ids(model.tokenizer.encode_in_pieces(prompt), model)
+        text = model.tokenizer.unescape_special_tokens(prompt)
+        return _json(RenderResponse(prompt=text, prompt_token_ids=token_ids))
 
     return await with_body(http, ChatCompletionRequest, service, render)
+
+
+def _json(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")

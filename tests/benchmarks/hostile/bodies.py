@@ -5,11 +5,12 @@ In a template, @ is where the item is repeated, and # in an item is its number.
 
 from collections import Counter
 
-from .attack import CHAT, COMPLETIONS, MODEL, RESPONSES, Attack, Outcomes, Send, Target, exchange, head
+from .attack import CHAT, COMPLETIONS, MODEL, RESPONSES, Attack, Outcomes, Send, Target, exchange, head, post
 
 _USER = '"messages":[{"role":"user","content":%s}],"max_tokens":1'
 _TOOL = '{"type":"function","function":{"name":"f#"}}'
 _CALL = '{"id":"c#","type":"function","function":{"name":"f","arguments":"{}"}}'
+_TURNS = [{"role": ("user", "assistant")[number % 2], "content": "Haus " * 8} for number in range(999)]
 _SCHEMA = _USER % '"a"' + ',"response_format":{"type":"json_schema","json_schema":{"name":"a","schema":%s}}'
 
 
@@ -85,6 +86,8 @@ MORE = (
     Attack("guided-grammar", text(CHAT, _USER % '"a"' + ',"guided_grammar":"root ::= @"', "(")),
     Attack("bad-words", body(CHAT, _USER % '"a"' + ',"bad_words":[@]', '"a#"')),
     Attack("kwargs", body(CHAT, _USER % '"a"' + ',"chat_template_kwargs":{@}', '"a#":1')),
+    Attack("tokenize-32-at-once", post("/tokenize", {"prompt": "\u1e9e\u0301" * 26_000}, times=32)),
+    Attack("render-16-at-once", post(CHAT + "/render", {"messages": _TURNS}, times=16)),
     Attack("context-of-words", text(COMPLETIONS, '"max_tokens":1,"prompt":"@"', "Haus ", 40_000)),
 )
 
