@@ -12,6 +12,7 @@ const SPAN_MS = 5 * 60 * 1000;
 
 const whole = (value) => Math.round(value).toLocaleString("en");
 const share = (value) => `${(value * 100).toFixed(0)} %`;
+const duration = (seconds) => (seconds < 1 ? `${whole(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`);
 const rate = (value) => `${value.toFixed(1)} tokens/s`;
 
 const CHARTS = [
@@ -46,7 +47,7 @@ function show(now) {
     Waiting: whole(now.waiting),
     "Tokens/s": now.answers === null ? "–" : now.answers.toFixed(1),
     "KV cache": now.cache === null ? "–" : share(now.cache),
-    "First token": now.firstToken === null ? "–" : `${now.firstToken.toFixed(2)} s`,
+    "First token": now.firstToken === null ? "–" : duration(now.firstToken),
     "Tokens so far": whole(sum(now.metrics, "vllm:generation_tokens_total")),
   };
   $("tiles").replaceChildren(...Object.entries(tiles).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));

@@ -12,6 +12,7 @@ from frontend.generation import SamplingParams
 from frontend.guided_decoding.spec import param_of
 from frontend.openai.job import Job
 
+from .pages import PAGES
 from .request_record import Generated, RequestRecord
 
 _log = logging.getLogger(__name__)
@@ -19,8 +20,8 @@ _log = logging.getLogger(__name__)
 _MAX_CLIENT_CHARS = 200
 """Of a path or an error's message, which may quote what a client chose."""
 
-_QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/health/generate", "/metrics"})
-"""Called every few seconds by machines: their successes are lines of level DEBUG."""
+_QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/health/generate", "/metrics", *PAGES})
+"""Called every few seconds by machines, or a dozen at a time by a browser: their successes are lines of level DEBUG."""
 
 _NOT_SHOWN = frozenset({"guide", "shown_token_ids"})
 
@@ -72,7 +73,7 @@ class RequestLog:
 def log_answer(record: RequestRecord) -> None:
     """The line of a request that has ended: answered, refused, failed or given up by its client."""
     level = logging.INFO if record.status < 500 else logging.WARNING
-    if record.path in _QUIET_PATHS and record.status == 200:
+    if record.path in _QUIET_PATHS and record.status in (200, 304):
         level = logging.DEBUG
     if not _log.isEnabledFor(level):
         return
