@@ -2,7 +2,7 @@
 
 import { ApiError, request } from "./api.js";
 import { generate } from "./answer.js";
-import { create, list, remove, save, titleOf, toMessages } from "./conversations.js";
+import { create, list, remove, save, stored, titleOf, toMessages } from "./conversations.js";
 import { button, el } from "./dom.js";
 import { copy, download, toCurl } from "./exports.js";
 import { failureNotice } from "./failures.js";
@@ -16,6 +16,7 @@ const REDRAW_MS = 50;
 let models = [];
 let current = list()[0] ?? create();
 let running = null; // the AbortController of the answer that is generated now
+let answering = Promise.resolve(); // done when that answer is kept
 
 // --- The request
 
@@ -28,7 +29,11 @@ function bodyOf(conversation, messages = toMessages(conversation)) {
 }
 
 /** Generate the answer to the last message, show it as it grows, and keep it. */
-async function answer() {
+function answer() {
+  answering = answerLast();
+}
+
+async function answerLast() {
   const conversation = current;
   const message = { role: "assistant", content: "" };
   let view = null;
@@ -78,19 +83,19 @@ function send(text) {
   current.messages.push({ role: "user", content: text });
   keep(current);
   show();
-  return answer();
+  answer();
 }
 
 /** Answer again: the message at `index` and all behind it go. -1: there was no answer yet. */
 function regenerate(index) {
   if (index !== -1) current.messages.length = index;
   show();
-  return answer();
+  answer();
 }
 
 function edit(index, text) {
   current.messages.length = index;
-  return send(text);
+  send(text);
 }
 
 /** Closing the connection is what stops the engine. */
@@ -110,9 +115,10 @@ function keep(conversation) {
   showConversations();
 }
 
-function open(conversation) {
+async function open(conversation) {
   stop();
-  current = conversation;
+  await answering;
+  current = stored(conversation.id) ?? conversation;
   document.body.classList.remove("with-side");
   $("menu").setAttribute("aria-expanded", "false");
   $("notice").replaceChildren();
@@ -121,13 +127,17 @@ function open(conversation) {
   $("input").focus();
 }
 
-function discard(conversation) {
+async function discard(conversation) {
+  const isCurrent = conversation.id === current.id;
+  if (isCurrent) stop();
+  await answering;
+  const kept = stored(conversation.id);
   remove(conversation);
-  if (conversation.id === current.id) open(list()[0] ?? create(current));
+  if (isCurrent) await open(list()[0] ?? create(current));
   showConversations();
   toast("Deleted.", "Undo", () => {
-    save(conversation);
-    open(conversation);
+    save(kept);
+    open(kept);
   });
 }
 
@@ -288,7 +298,7 @@ function listen() {
   $("open-prompt").addEventListener("click", showPrompt);
   $("copy-curl").addEventListener("click", copyCurl);
   $("export").addEventListener("click", () => download("conversation.json", { ...current, body: bodyOf(current) }));
-  addEventListener("pagehide", () => keep(current)); // with what has come of an answer
+  addEventListener("pagehide", () => running && keep(current)); // with what has come of the answer
   addEventListener("storage", showConversations); // another tab changed them
 }
 

@@ -17,6 +17,11 @@ export function list() {
     .sort((one, other) => other.updated - one.updated);
 }
 
+/** The conversation of an id as it is kept now, or null. */
+export function stored(id) {
+  return parse(localStorage.getItem(PREFIX + id));
+}
+
 /** Keep a conversation. Throws a DOMException if the browser's storage is full. */
 export function save(conversation) {
   conversation.updated = Date.now();

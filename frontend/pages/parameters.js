@@ -6,7 +6,7 @@ const NUMBERS = [
   ["temperature", "Temperature", "0 to 2; 0 always takes the most likely token", "any"],
   ["top_p", "Top p", "above 0, up to 1", "any"],
   ["top_k", "Top k", "0 turns it off", "1"],
-  ["max_tokens", "Most tokens of an answer", "from 1 on", "1"],
+  ["max_tokens", "Max tokens", "of an answer, from 1 on", "1"],
   ["repetition_penalty", "Repetition penalty", "above 0, up to 2; 1 is none", "any"],
   ["presence_penalty", "Presence penalty", "-2 to 2", "any"],
   ["frequency_penalty", "Frequency penalty", "-2 to 2", "any"],

@@ -117,6 +117,32 @@ def test_a_reload_keeps_the_conversation(open_tab: OpenTab, triton: FakeTriton, 
     assert answers(page) == ["A building."]
 
 
+def test_what_has_come_of_an_answer_is_kept(open_tab: OpenTab, frontend: Running) -> None:
+    """When the page is left, another conversation is opened, or this one is opened again or deleted."""
+    frontend.triton.script = [Endless(HAUS)]
+    page = open_tab().page
+    answer = page.locator("article.assistant")
+
+    def start() -> None:
+        ask(page, "What is a house?")
+        expect(answer.last).to_contain_text("Haus Haus")
+
+    start()
+    page.reload()
+    assert answers(page)[0].startswith("Haus Haus")
+    frontend.wait_until(lambda: frontend.triton.num_running == 0)
+    start()
+    button(page, "What is a house?")
+    expect(answer).to_have_count(2)
+    start()
+    button(page, "Delete What is a house?")
+    expect(page.get_by_text("Ask the model something.")).to_be_visible()
+    expect(page.locator("#conversations li")).to_have_count(0)
+    button(page, "Undo")
+    expect(answer).to_have_count(3)
+    frontend.wait_until(lambda: frontend.triton.num_running == 0)
+
+
 def test_settings_reach_the_engine(open_tab: OpenTab, triton: FakeTriton, writes: Writes, frontend: Running) -> None:
     triton.script = [writes('{"a": 1}')]
     page = open_tab().page
@@ -124,7 +150,7 @@ def test_settings_reach_the_engine(open_tab: OpenTab, triton: FakeTriton, writes
     page.get_by_label("System prompt").fill("Answer in German.")
     page.get_by_label("Temperature").fill("0.5")
     page.get_by_label("Top k").fill("7")
-    page.get_by_label("Most tokens of an answer").fill("9")
+    page.get_by_label("Max tokens").fill("9")
     page.get_by_label("JSON schema").fill("{not JSON")
     expect(page.get_by_role("alert")).to_contain_text("This is not JSON")
     page.get_by_label("JSON schema").fill('{"type": "object"}')
