@@ -6,8 +6,10 @@ It does not start without its tokenizer or its engine: one line on stderr says w
 import asyncio
 import gc
 import os
+import platform
 import sys
 import time
+from importlib.metadata import version
 
 import uvloop
 
@@ -25,7 +27,7 @@ from frontend.server.metrics import Metrics
 from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits
 from frontend.server.middleware.stack import with_middleware
-from frontend.server.request_log import RequestLog
+from frontend.server.request_log import RequestLog, log_answer
 from frontend.server.service import Service
 from frontend.server.stats_log import StatsLog
 from frontend.server.uvicorn import Server, tls_context, uvicorn_config
@@ -43,7 +45,8 @@ from .settings import TRITON_KEY_HEADER, Settings
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; running generations get `shutdown_timeout_s` to finish. Raises StartupError."""
-    api_keys, tls = read_api_keys(settings.api_key_file, settings.api_keys), tls_context(settings)
+    file_keys, tls = read_api_keys(settings.api_key_file, ()), tls_context(settings)
+    api_keys = (*file_keys, *read_api_keys(None, settings.api_keys))
     files = read_engine_dir(settings.engine_dir)
     tokenizer = Tokenizer(files.tokenizer_json)
     template = ChatTemplate(files.chat_template, files.special_tokens)
@@ -63,12 +66,14 @@ async def serve(settings: Settings) -> None:
             vocab_size=files.vocab_size,
             allow_chat_template=settings.allow_chat_template,
         )
-        service = _to_service(settings, files, served_model, triton)
+        service = _to_service(settings, files, served_model, triton, {key.name for key in file_keys})
         limits, drain = CallerLimits(settings.rate_limit, settings.max_requests_per_key), Drain()
-        app = with_middleware(
-            create_app(service, with_pages=not settings.no_pages), api_keys, limits, settings.cors_origin, drain
+        routes = create_app(service, with_pages=not settings.no_pages)
+        reporters = (log_answer, service.metrics.count_answer)
+        app = with_middleware(routes, api_keys, limits, settings.cors_origin, drain, reporters)
+        connection = connection_factory(
+            ConnectionLimits(), _connection_counts(settings, triton), service.metrics.count_error
         )
-        connection = connection_factory(ConnectionLimits(), _connection_counts(settings, triton))
         server = Server(uvicorn_config(app, settings, tls, connection), drain, settings.shutdown_timeout_s)
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: the garbage collector need not scan it again
@@ -88,7 +93,9 @@ def _connection_counts(settings: Settings, triton: TritonClient) -> ConnectionCo
     return ConnectionCounts(max_connections, settings.max_connections_per_address, settings.forwarded_allow_ips)
 
 
-def _to_service(settings: Settings, files: EngineDir, served_model: ServedModel, triton: TritonClient) -> Service:
+def _to_service(
+    settings: Settings, files: EngineDir, served_model: ServedModel, triton: TritonClient, key_names: set[str]
+) -> Service:
     max_body_bytes = settings.max_body_bytes or default_max_body_bytes(triton.engine.max_seq_len)
     model_names = served_names(settings.served_model_name, files.checkpoint_path)
     return Service(
@@ -97,7 +104,9 @@ def _to_service(settings: Settings, files: EngineDir, served_model: ServedModel,
         triton=triton,
         admission=Admission(triton.engine.max_batch_size, settings.max_queue_length),
         guides=GuideCompiler(vocabulary_of(served_model)),
-        metrics=Metrics(model_names[0]),
+        metrics=Metrics(
+            model_names[0], triton.engine.max_seq_len, key_names=key_names, build=_build_info(files, triton.model)
+        ),
         body_memory=BodyMemory(max_body_bytes),
         max_body_bytes=max_body_bytes,
         request_timeout_s=settings.request_timeout_s,
@@ -112,6 +121,16 @@ def _to_service(settings: Settings, files: EngineDir, served_model: ServedModel,
             max_chars=settings.max_log_len,
         ),
     )
+
+
+def _build_info(files: EngineDir, model: str) -> dict[str, str]:
+    """Labels for Prometheus. `engine_versions` are those that the engine was built with."""
+    return {
+        "version": version("mixtral-triton"),
+        "python": platform.python_version(),
+        "model": model,
+        "engine_versions": ", ".join(f"{name} {release}" for name, release in files.versions.items()),
+    }
 
 
 def main() -> int:

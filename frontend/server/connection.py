@@ -57,6 +57,9 @@ class ConnectionLimits:
     write_timeout_s: float = 60.0
 
 
+OnRefusal = Callable[[FrontendError], None]
+
+
 class _Awaited(enum.Enum):
     """What has to come next from the client."""
 
@@ -91,9 +94,12 @@ class _Flow(FlowControl):
 class Connection(HttpToolsProtocol):
     """See the module. Other keyword arguments are those of uvicorn."""
 
-    def __init__(self, *, limits: ConnectionLimits, counts: ConnectionCounts, **uvicorn: Any) -> None:
+    def __init__(
+        self, *, limits: ConnectionLimits, counts: ConnectionCounts, on_refusal: OnRefusal, **uvicorn: Any
+    ) -> None:
         super().__init__(**uvicorn)
         self._limits = limits
+        self._on_refusal = on_refusal
         self._counts = counts
         self._address = ""
         self._is_counted = False
@@ -293,6 +299,7 @@ class Connection(HttpToolsProtocol):
             "%s: %d %s", self._address, error.status, error.message,
             extra={"event": "refused", "address": self._address, "status": error.status, "reason": error.message},
         )  # fmt: skip
+        self._on_refusal(error)
         self._cancel_timer()
         if self._awaited is _Awaited.HEADERS and self._is_answering:
             self._refusal = error
@@ -336,6 +343,8 @@ def _to_bytes(error: FrontendError, default_headers: list[tuple[bytes, bytes]]) 
     return b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(response.body)])
 
 
-def connection_factory(limits: ConnectionLimits, counts: ConnectionCounts) -> Callable[..., Connection]:
-    """What uvicorn calls for each connection."""
-    return lambda **uvicorn: Connection(limits=limits, counts=counts, **uvicorn)
+def connection_factory(
+    limits: ConnectionLimits, counts: ConnectionCounts, on_refusal: OnRefusal = lambda error: None
+) -> Callable[..., Connection]:
+    """What uvicorn calls for each connection. `on_refusal` gets the error of each one that is refused."""
+    return lambda **uvicorn: Connection(limits=limits, counts=counts, on_refusal=on_refusal, **uvicorn)

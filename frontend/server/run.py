@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from frontend.generation import Delta, GenerationRequest, TokenChunk
@@ -22,6 +23,9 @@ class Generation:
 
 class Listener(Protocol):
     """Called in the event loop while generations run, so it must not block. `index` counts the generations from 0."""
+
+    def on_start(self, index: int) -> None:
+        """A generation has got its slot, and is sent to the engine."""
 
     def on_deltas(self, index: int, deltas: Sequence[Delta]) -> None:
         """A generation has grown. The first call for any generation means that the engine has begun to answer."""
@@ -57,7 +61,7 @@ async def _run_one(
             listener.on_deltas(index, deltas)
         return decoder.is_complete
 
-    call = _EngineCall(on_chunks)
+    call = _EngineCall(partial(listener.on_start, index), on_chunks)
     await call.run(_generate(service, generation, call, reservation), service.left)
     listener.on_deltas(index, [decoder.finish()])
     listener.on_finish(index)
@@ -65,7 +69,7 @@ async def _run_one(
 
 async def _generate(service: Service, generation: Generation, call: "_EngineCall", reservation: Reservation) -> None:
     async with reservation.slot():
-        call.is_silent = True
+        call.start()
         await service.triton.generate(generation.request, call.on_chunks)
 
 
@@ -76,11 +80,17 @@ class _EngineCall:
     Triton open, and its slot taken, until the first response: the engine never has more requests than there are slots.
     """
 
-    def __init__(self, on_chunks: Callable[[Sequence[TokenChunk]], bool]) -> None:
+    def __init__(self, on_start: Callable[[], None], on_chunks: Callable[[Sequence[TokenChunk]], bool]) -> None:
+        self._on_start = on_start
         self._on_chunks = on_chunks
         self._client_has_left = False
         self.is_silent = False
         """The request is in the engine, which has not written to it yet."""
+
+    def start(self) -> None:
+        """The slot is there, and the request is about to be sent."""
+        self.is_silent = True
+        self._on_start()
 
     def on_chunks(self, chunks: Sequence[TokenChunk]) -> bool:
         """Pass the chunks on. True ends the request in Triton."""

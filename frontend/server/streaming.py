@@ -42,7 +42,10 @@ class JobResponse(Response):
         self._service = service
         self._job = job
         self._decoders = [self._decoder(index) for index in range(len(job.requests))]
-        self._clocks = [service.metrics.clock(decoder, arrived_at) for decoder in self._decoders]
+        self._clocks = [
+            service.metrics.clock(decoder, arrived_at, counts_prompt=index % job.num_choices == 0)
+            for index, decoder in enumerate(self._decoders)
+        ]
         self._arrived_at = arrived_at
         self._started = False
         self._shortest_send: Send
@@ -81,6 +84,11 @@ class JobResponse(Response):
         generations = list(map(Generation, self._job.requests, self._decoders))
         with self._service.metrics.count(self._clocks):
             await run(self._service, generations, self, caller)
+        self._service.metrics.finish_job(self._job, self._clocks)
+
+    def on_start(self, index: int) -> None:
+        """See `run.Listener`."""
+        self._clocks[index].start()
 
     def on_deltas(self, index: int, deltas: Sequence[Delta]) -> None:
         """See `run.Listener`."""

@@ -11,7 +11,8 @@ from frontend.openai.body import Body
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.completions.types import CompletionRequest
 from frontend.server.admission import Admission
-from frontend.server.metrics import Metrics, to_text
+from frontend.server.metrics import Metrics
+from frontend.server.metrics_text import to_text
 from frontend.triton.kv_cache import KvCache
 
 from .pages import ROOT, table_rows
@@ -19,6 +20,7 @@ from .parameter_table import NO_EFFECT
 from .vllm import CHAT_FIELDS, COMPLETION_FIELDS, FLAGS, LATER_FIELDS, METRICS
 
 PAGE = ROOT / "docs" / "from-vllm.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
 
 
 def releases(rows: list[list[str]]) -> dict[str, str]:
@@ -79,7 +81,9 @@ def test_what_becomes_of_a_field_is_what_the_code_does(heading: str) -> None:
 
 
 def test_every_metric_is_there() -> None:
-    assert releases(table_rows(PAGE, "## Metrics")) == METRICS
+    found = releases(table_rows(PAGE, "## Metrics"))
+    assert {name: found.pop(name) for name in METRICS} == METRICS
+    assert found.keys() == releases(table_rows(PAGE, "### Metrics of later releases")).keys()
 
 
 def test_every_error_is_there() -> None:
@@ -90,7 +94,14 @@ def test_every_error_is_there() -> None:
 
 def test_what_becomes_of_a_metric_is_what_the_code_does() -> None:
     kv_cache = KvCache(num_blocks=1, tokens_per_block=32, usage=0)
-    text = to_text(Metrics("mixtral"), Admission(1, 1), kv_cache).decode()
+    text = to_text(Metrics("mixtral", 4096), Admission(1, 1), kv_cache).decode()
     reported = {row[0].split("`")[1]: row[1] in ("yes", "0") for row in table_rows(PAGE, "## Metrics")}
     assert reported == {metric: f"# TYPE {metric} " in text for metric in reported} | {"vllm:cache_config_info": True}
     assert "vllm:cache_config_info{" in text
+
+
+def test_what_only_this_server_has_is_there() -> None:
+    text = to_text(Metrics("mixtral", 4096), Admission(1, 1), None).decode()
+    documented = {row[0].strip("`") for row in table_rows(OPERATIONS, "## Metrics")}
+    own = set(re.findall(r"^# TYPE (frontend_\w+) ", text, re.MULTILINE))
+    assert documented == own | {"process_..."}

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from frontend.guided_decoding.vocabulary import vocabulary_of
 from frontend.server.admission import Admission
 from frontend.server.app import create_app
 from frontend.server.body_memory import BodyMemory
-from frontend.server.connection import ConnectionLimits, connection_factory
+from frontend.server.connection import ConnectionLimits, OnRefusal, connection_factory
 from frontend.server.connection_counts import ConnectionCounts
 from frontend.server.metrics import Metrics
 from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits
 from frontend.server.middleware.stack import with_middleware
+from frontend.server.request_log import log_answer
 from frontend.server.service import Service
 from frontend.text.chat_template import ChatTemplate
 from frontend.text.served_model import ServedModel
@@ -46,6 +48,7 @@ MAX_QUEUE_LENGTH = 2
 
 REQUEST_TIMEOUT_S = 2.0
 API_KEY = "the-only-key"
+KEY_NAME = f"sha256:{sha256(API_KEY.encode()).hexdigest()[:8]}"
 ORIGIN = "https://chat.example.org"
 
 
@@ -181,7 +184,7 @@ def make_service(model: ServedModel, client: TritonClient, triton_url: str) -> S
         triton=client,
         admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH + 1),
         guides=GuideCompiler(vocabulary_of(model)),
-        metrics=Metrics(MODEL),
+        metrics=Metrics(MODEL, client.engine.max_seq_len, key_names=[KEY_NAME]),
         body_memory=BodyMemory(MAX_BODY_BYTES),
         max_body_bytes=MAX_BODY_BYTES,
         request_timeout_s=REQUEST_TIMEOUT_S,
@@ -203,10 +206,14 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
         open_triton(triton_url, fake.model, startup_timeout_s=5, with_cached_tokens=True) as details_client,
     ):
         service = make_service(model, client, triton_url)
+        reporters = (log_answer, service.metrics.count_answer)
+        open_app = with_middleware(create_app(service), reporters=reporters)
         with_details = with_middleware(create_app(replace(service, triton=details_client)))
-        guarded = with_middleware(create_app(service), read_api_keys(None, [API_KEY]), CallerLimits(), [ORIGIN])
+        guarded = with_middleware(
+            create_app(service), read_api_keys(None, [API_KEY]), CallerLimits(), [ORIGIN], reporters=reporters
+        )
         async with (
-            _uvicorn(with_middleware(create_app(service))) as url,
+            _uvicorn(open_app, service.metrics.count_error) as url,
             _uvicorn(guarded) as guarded_url,
             _uvicorn(with_details) as details_url,
             _uvicorn(with_middleware(create_app(replace(service, request_timeout_s=60)))) as patient_url,
@@ -234,8 +241,8 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
 
 
 @asynccontextmanager
-async def _uvicorn(app: ASGIApp) -> AsyncIterator[str]:
-    connection: Any = connection_factory(ConnectionLimits(), ConnectionCounts(2000, 1000))
+async def _uvicorn(app: ASGIApp, on_refusal: OnRefusal = lambda error: None) -> AsyncIterator[str]:
+    connection: Any = connection_factory(ConnectionLimits(), ConnectionCounts(2000, 1000), on_refusal)
     config = uvicorn.Config(app, port=0, http=connection, ws="none", lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

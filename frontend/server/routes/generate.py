@@ -85,6 +85,7 @@ async def _answer(
     service.admission.check(http.scope["state"]["caller"], len(job.requests))
     if job.constraint is not None:
         compiling = service.guides.compile(job.constraint, http.scope["state"]["caller"])
-        guide = await cancel_on_disconnect(compiling, http.receive, arrived_at + service.request_timeout_s)
+        with service.metrics.compiling():
+            guide = await cancel_on_disconnect(compiling, http.receive, arrived_at + service.request_timeout_s)
         job = job.with_guide(guide)
     return respond(service, job, headers, arrived_at)

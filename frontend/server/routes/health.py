@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from frontend.errors import FrontendError, QueueFull
 from frontend.generation import Delta, GenerationRequest, SamplingParams
-from frontend.server.metrics import to_text
+from frontend.server.metrics_text import to_text
 from frontend.server.run import Generation, run
 from frontend.server.service import Service
 from frontend.text.detokenizer import AnswerDecoder
@@ -73,7 +73,7 @@ async def generate(service: ServiceOf) -> Response:
 
 @router.get("/metrics", response_class=PlainTextResponse, responses=READS)
 async def metrics(service: ServiceOf) -> Response:
-    """For Prometheus, under the names of vLLM 0.4's metrics."""
+    """For Prometheus, under the names of vLLM's metrics."""
     url = service.triton_metrics_url
     kv_cache = await fetch_kv_cache(url, service.triton.model) if url else None
     text = to_text(service.metrics, service.admission, kv_cache)
@@ -135,6 +135,9 @@ async def _ask_for_a_token(service: Service) -> None:
 
 class _Discard:
     """A listener that ignores the token; Triton's client records when it came."""
+
+    def on_start(self, index: int) -> None:
+        """See `run.Listener`."""
 
     def on_deltas(self, index: int, deltas: Sequence[Delta]) -> None:
         """See `run.Listener`."""
