@@ -12,6 +12,8 @@
     │   ├── BodyTooLarge              413
     │   ├── UrlTooLong                414
     │   ├── UnsupportedMediaType      415
+    │   │   └── UnsupportedEncoding   415
+    │   ├── ExpectationFailed         417
     │   └── HeadersTooLarge           431
     ├── RateLimitExceeded             429  rate_limit_error, code rate_limit_exceeded
     │   ├── QueueFull                 429
@@ -128,6 +130,18 @@ class UnsupportedMediaType(InvalidRequest):
     """The content type of the body is not JSON."""
 
     status = 415
+
+
+class UnsupportedEncoding(UnsupportedMediaType):
+    """The body is compressed."""
+
+    headers: Mapping[str, str] = {"accept-encoding": "identity"}
+
+
+class ExpectationFailed(InvalidRequest):
+    """The header `expect` asks for something other than `100-continue`."""
+
+    status = 417
 
 
 class HeadersTooLarge(InvalidRequest):

@@ -30,6 +30,7 @@ from frontend.errors import (
 
 from .connection_counts import ConnectionCounts
 from .errors import error_response
+from .request_head import check_head
 
 _log = logging.getLogger(__name__)
 
@@ -227,6 +228,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The body follows, if there is one."""
+        check_head(self.parser.get_http_version(), self.headers)
         super().on_headers_complete()
         self._unset_keepalive_if_required()
         self._awaited = _Awaited.BODY

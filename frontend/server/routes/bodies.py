@@ -11,7 +11,14 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from frontend.errors import BodyTooLarge, InvalidRequest, ModelNotFound, UnsupportedMediaType, UnsupportedParameter
+from frontend.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    ModelNotFound,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+    UnsupportedParameter,
+)
 from frontend.openai.body import Body
 from frontend.openai.body_size import check_structure, max_values
 from frontend.openai.reply import Reply
@@ -75,6 +82,9 @@ def _check_content_type(http: Request) -> None:
     content_type = given.partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise UnsupportedMediaType(f"The body must be application/json, not {content_type}.")
+    encoding = http.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):  # ignored, a compressed body would be answered as JSON that cannot be read
+        raise UnsupportedEncoding(f"The body must be sent as it is, without Content-Encoding: {encoding[:100]}.")
 
 
 async def _read(http: Request, max_bytes: int, grow: Callable[[int], None]) -> bytes:

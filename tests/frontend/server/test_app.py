@@ -1,5 +1,6 @@
 """HTTP as a client sees it: JSON bodies and streams to the byte, statuses, error bodies."""
 
+import gzip
 import json
 
 import httpx
@@ -187,6 +188,15 @@ def test_content_type_must_be_json_and_not_be_missing(http: httpx.Client) -> Non
     content = json.dumps(body()).encode()
     error_of(http.post(CHAT, content=content), 415)
     error_of(http.post(CHAT, content=content, headers={"content-type": "text/plain"}), 415)
+
+
+def test_compressed_body_is_415_and_one_that_is_not_is_read(http: httpx.Client) -> None:
+    content, json_type = json.dumps(body()).encode(), {"content-type": "application/json"}
+    response = http.post(CHAT, content=gzip.compress(content), headers={**json_type, "content-encoding": "gzip"})
+    error = error_of(response, 415)
+    assert error["message"] == "The body must be sent as it is, without Content-Encoding: gzip."
+    assert response.headers["accept-encoding"] == "identity"
+    assert http.post(CHAT, content=content, headers={**json_type, "content-encoding": "identity"}).status_code == 200
 
 
 def test_body_over_the_limit_is_413(http: httpx.Client) -> None:

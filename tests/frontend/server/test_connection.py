@@ -86,6 +86,10 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         (b"nonsense\r\n\r\n", 400, "This is not a valid HTTP request: Invalid method encountered."),
         (b"GET noslash HTTP/1.1\r\n\r\n", 400, None),
         (b"GET http://[ HTTP/1.1\r\n" + HOST + b"\r\n", 400, None),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "The request has no Host header, which HTTP/1.1 requires."),
+        (b"GET / HTTP/1.1\r\n" + HOST * 2 + b"\r\n", 400, "The request has 2 Host headers; one is accepted."),
+        (b"GET /health\r\n\r\n", 400, "The request is HTTP/0.9; 1.0 and 1.1 are accepted."),
+        (POST + b"Expect: foo\r\n\r\n", 417, "Expect: foo cannot be met; 100-continue is accepted."),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, None),
         (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, None),
         (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n", 400, None),
@@ -142,6 +146,18 @@ def test_what_does_not_end_is_not_kept(caplog: pytest.LogCaptureFixture, start: 
     assert re.search("127.0.0.1: (431|414) ", caplog.text)
 
 
+@pytest.mark.parametrize("start", [b"GET / HTTP/1.0\r\n", b"GET / HTTP/1.1\r\nhost:\r\nExpect: 100-Continue\r\n"])
+def test_heads_that_need_not_say_more_are_handed_on(start: bytes) -> None:
+    async def scenario() -> None:
+        async with serving(app, SMALL) as server:
+            client = await Client.connect(server)
+            await client.send(start + b"\r\n")
+            assert b" 200 OK\r\n" in await client.read_until(b"0 bytes")
+            await client.close()
+
+    run(scenario())
+
+
 def test_a_request_within_the_limits_is_handed_on_and_the_connection_stays() -> None:
     async def scenario() -> None:
         async with serving(app, SMALL) as server:
@@ -159,6 +175,7 @@ def test_a_request_within_the_limits_is_handed_on_and_the_connection_stays() -> 
     ("sent", "message"),
     [
         (b"GET / HT", "The headers did not arrive within 0.2 s."),
+        (b"GET /health\r\n", "The headers did not arrive within 0.2 s."),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX-", "The headers did not arrive within 0.2 s."),
         (POST + b"Content-Length: 5\r\n\r\n1234", "The body did not arrive within 0.2 s."),
         (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n", "The body did not arrive within 0.2 s."),
