@@ -222,7 +222,7 @@ CHANGES: dict[str, Callable[[CheckpointDir, Repository], object]] = {
     "tokenizer_config.json": lambda c, r: c.write("tokenizer_config.json", '{"eos_token": "</s>"}'),
     "a new chat template": lambda c, r: c.write("chat_template.jinja", "{{ messages }}"),
     "max_seq_len": lambda c, r: r.limit('string_value: "8192"', 'string_value: "4096"'),
-    "max_num_tokens": lambda c, r: r.limit('string_value: "256"', 'string_value: "128"'),
+    "max_num_tokens": lambda c, r: r.limit('string_value: "128"', 'string_value: "64"'),
     "a published file cut short": lambda c, r: os.truncate(r.engine / "openvino_model.bin", 1000),
     "a published file removed": lambda c, r: (r.engine / "tokenizer.json").unlink(),
     "no manifest": lambda c, r: (r.engine / "manifest.json").unlink(),
