@@ -32,9 +32,12 @@ ARGUMENTS = (
 )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium: tests/frontend/pages/install.sh installs it. Playwright's own is not downloaded."""
+    """Debian's chromium: tests/frontend/pages/install.sh installs it. Playwright's own is not downloaded.
+
+    Closed after each module: while Playwright runs, its event loop is that of the main thread, and no other can be.
+    """
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no chromium on the PATH; on Debian: tests/frontend/pages/install.sh")
