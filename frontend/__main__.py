@@ -68,7 +68,7 @@ async def serve(settings: Settings) -> None:
         )
         service = _to_service(settings, files, served_model, triton, {key.name for key in file_keys})
         limits, drain = CallerLimits(settings.rate_limit, settings.max_requests_per_key), Drain()
-        routes = create_app(service, with_pages=not settings.no_pages)
+        routes = create_app(service, root_path=settings.root_path, with_pages=not settings.no_pages)
         reporters = (log_answer, service.metrics.count_answer)
         app = with_middleware(routes, api_keys, limits, settings.cors_origin, drain, reporters)
         connection = connection_factory(
@@ -113,6 +113,7 @@ def _to_service(
         reject_unknown_parameters=settings.reject_unknown_parameters,
         started=int(time.time()),
         engine_versions=files.versions,
+        tokenizer_config=files.tokenizer_config | {"chat_template": files.chat_template},
         triton_metrics_url=settings.triton_metrics_url,
         system_fingerprint=files.fingerprint if settings.system_fingerprint else None,
         request_log=RequestLog(

@@ -29,6 +29,7 @@ class EngineDir:
     versions: dict[str, str]  # of what the engine was built with, by package
     fingerprint: str  # of the manifest: the same for equal engines
     tokenizer_json: bytes
+    tokenizer_config: dict[str, Any]  # tokenizer_config.json
     special_tokens: dict[str, str]  # by the names that templates use: bos_token, eos_token, ...
     chat_template: str
     end_tokens: EndTokens
@@ -53,6 +54,7 @@ def read_engine_dir(path: Path) -> EngineDir:
         versions=_versions(manifest.get("versions")),
         fingerprint=_fingerprint(manifest),
         tokenizer_json=_read(path / "tokenizer.json"),
+        tokenizer_config=tokenizer_config,
         special_tokens=_special_tokens(path / "tokenizer_config.json", tokenizer_config),
         chat_template=_chat_template(path, tokenizer_config),
         end_tokens=end_tokens,

@@ -54,6 +54,12 @@ def _origin(text: str) -> str:
     return text
 
 
+def _path_prefix(text: str) -> str:
+    if not re.fullmatch(r"(/[\w.~-]+)*/?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r}; accepted: a path such as /llm")
+    return text.rstrip("/")
+
+
 def _network(text: str) -> Network:
     try:
         return ipaddress.ip_network(text)
@@ -125,6 +131,9 @@ class Settings:
     cors_origin: Annotated[
         tuple[str, ...], "origin whose pages may call from a browser; repeat it for several, * for all", _origin
     ] = ()
+    root_path: Annotated[
+        str, "prefix of the URLs that a proxy in front of this server removes, such as /llm", _path_prefix
+    ] = ""
     ssl_certfile: Annotated[Path | None, "serve HTTPS with this certificate, PEM", Path] = None
     ssl_keyfile: Annotated[Path | None, "its private key, PEM, if it is not in the same file", Path] = None
     ssl_keyfile_password: Annotated[str, "password of the private key"] = field(default="", repr=False)

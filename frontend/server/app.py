@@ -29,8 +29,11 @@ for module in (generate, models, health, tokenize):
     router.include_router(module.router)
 
 
-def create_app(service: Service, *, with_pages: bool = True) -> FastAPI:
-    """The application, ready to serve; `with_pages` serves the pages for a browser too."""
+def create_app(service: Service, *, root_path: str = "", with_pages: bool = True) -> FastAPI:
+    """The application, ready to serve; `with_pages` serves the pages for a browser too.
+
+    `root_path` is the prefix of its URLs that a proxy in front removes.
+    """
     app = FastAPI(
         title="Mixtral on Triton",
         description="OpenAI's chat API.",
@@ -38,6 +41,7 @@ def create_app(service: Service, *, with_pages: bool = True) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # Starlette would redirect to whatever the Host header names
     )
+    app.root_path = root_path
     app.state.service = service
     app.include_router(router)
     if with_pages:
@@ -54,7 +58,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     API keys, which middleware/auth.py checks; and the served names. Removed is status 422, which no route returns.
     """
     if app.openapi_schema is None:
-        description = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        description = get_openapi(title=app.title, version=app.version, routes=app.routes, servers=app.servers)
         names = list(app.state.service.model_names)
         description["components"]["schemas"] |= _bodies(names)
         for unused in ("HTTPValidationError", "ValidationError"):

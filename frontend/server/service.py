@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from frontend.guided_decoding import GuideCompiler
 from frontend.text.served_model import ServedModel
@@ -19,6 +20,7 @@ from .request_log import RequestLog
 class Service:
     """One served model. `started` is in seconds since 1970; `engine_versions` maps packages to versions.
 
+    `tokenizer_config` is tokenizer_config.json with the chat template.
     `triton_metrics_url` is empty if Triton's metrics are not read. `system_fingerprint` is None unless replies have it.
     `left` are generations whose client has left before the engine's first response, see run.py.
     """
@@ -35,6 +37,7 @@ class Service:
     reject_unknown_parameters: bool
     started: int
     engine_versions: Mapping[str, str]
+    tokenizer_config: Mapping[str, Any]
     triton_metrics_url: str = ""
     system_fingerprint: str | None = None
     off_loop: OffLoop = field(default_factory=OffLoop)

@@ -4,6 +4,7 @@ Pure ASGI, because each call between the engine and the socket costs CPU at ever
 bytes of the body.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -23,6 +24,11 @@ from .run import Generation, run
 from .service import Service
 
 _log = logging.getLogger(__name__)
+
+_SILENCE_S = 15.0
+"""Time without an event before a stream gets a comment."""
+
+_COMMENT = b": waiting\n\n"
 
 
 def respond(service: Service, job: Job, headers: dict[str, str], arrived_at: float) -> Response:
@@ -150,25 +156,43 @@ def _to_answer(deltas: Sequence[Delta], outcome: Outcome) -> Answer:
 
 
 class EventStreamResponse(JobResponse):
-    """Server-sent events. Tokens that arrive from the engine together are sent together."""
+    """Server-sent events. Tokens that arrive from the engine together are sent together.
+
+    Before the first of them comments keep the connection open: proxies cut a silent one, some after 30 s.
+    """
 
     async def _answer(self, send: Send, caller: str) -> None:
         self._sender = Sender(self._shortest_send)
-        await self._run(caller)
+        self._has_begun = False
+        self._silence = asyncio.get_running_loop().call_later(_SILENCE_S, self._keep_alive)
+        try:
+            await self._run(caller)
+        finally:
+            self._silence.cancel()
         await self._sender.drain()
         await self._shortest_send({"type": "http.response.body", "body": self._job.writer.end(self._outcomes)})
 
     def _write(self, index: int, deltas: Sequence[Delta]) -> None:
         write = self._job.writer.delta
-        if self._started:
+        if self._has_begun:
             self._send_body(b"".join([write(index, delta) for delta in deltas]))
             return
         body = self._job.writer.start() + b"".join([write(index, delta) for delta in deltas])
-        self._send_headers()
+        self._has_begun = True
+        self._silence.cancel()
+        if not self._started:
+            self._send_headers()
         self._send_body(body)
 
+    def _keep_alive(self) -> None:
+        """Send a comment, which clients skip, now and again until the engine begins to answer."""
+        if not self._started:
+            self._send_headers()
+        self._send_body(_COMMENT)
+        self._silence = asyncio.get_running_loop().call_later(_SILENCE_S, self._keep_alive)
+
     def _send_headers(self) -> None:
-        """Sent when the engine begins to answer. After that an error is an event, because the status has been sent."""
+        """Sent with the first bytes. After that an error is an event, because the status has been sent."""
         self._started = True
         headers = [
             *self.raw_headers,

@@ -106,6 +106,10 @@ class Tokenizer:
         """The text by the tokenizer's own decoder, with special tokens written out."""
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
 
+    def strings_of(self, token_ids: Sequence[int]) -> list[str]:
+        """The tokens as tokenizer.json writes them, such as `▁Haus`; an id without a token is an empty string."""
+        return [self._tokenizer.id_to_token(token_id) or "" for token_id in token_ids]
+
     def bytes_of(self, *, skip_special_tokens: bool, shown_token_ids: Iterable[int] = ()) -> Mapping[int, bytes]:
         """The bytes that each token adds to the text of an answer; an id without an entry adds none."""
         if not skip_special_tokens:

@@ -40,12 +40,16 @@ STATUSES = {
     f"POST {CHAT}": [*BODY, "503", "504"],
     "POST /v1/completions": [*BODY, "503", "504"],
     "POST /v1/responses": [*BODY, "503", "504"],
+    "POST /invocations": [*BODY, "503", "504"],
     f"POST {CHAT}/render": BODY,
     "POST /tokenize": BODY,
     "POST /detokenize": BODY,
     "GET /v1/models": ["200", "401", "500"],
     "GET /v1/models/{model}": ["200", "401", "404", "500"],
     "GET /version": ["200", "401", "500"],
+    "GET /tokenizer_info": ["200", "401", "500"],
+    "GET /load": ["200", "401", "500"],
+    "GET /ping": ["200", "503"],
     "GET /health": ["200", "503"],
     "GET /health/ready": ["200", "503"],
     "GET /health/live": ["200"],
@@ -54,7 +58,7 @@ STATUSES = {
 }
 """Every operation, and each status with which it can answer."""
 
-GENERATING = [f"POST {CHAT}", "POST /v1/completions", "POST /v1/responses"]
+GENERATING = [f"POST {CHAT}", "POST /v1/completions", "POST /v1/responses", "POST /invocations"]
 """The operations that answer with JSON or, with `stream`, with server-sent events."""
 
 STREAM_EVENT = {

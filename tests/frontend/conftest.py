@@ -191,6 +191,7 @@ def make_service(model: ServedModel, client: TritonClient, triton_url: str) -> S
         reject_unknown_parameters=False,
         started=1_700_000_000,
         engine_versions={"openvino": "2026.1"},
+        tokenizer_config={"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "chat_template": "{{ messages }}"},
         triton_metrics_url=f"{triton_url}/metrics",
     )
 

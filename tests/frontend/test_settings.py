@@ -43,6 +43,7 @@ def test_environment_replaces_defaults_and_the_command_line_replaces_both() -> N
         [*NEEDED, "--max-log-len", "0"],
         *([*NEEDED, "--rate-limit", rate] for rate in ("60", "0/minute", "60/fortnight", "1/second;5/minute", "")),
         *([*NEEDED, "--forwarded-allow-ips", ips] for ips in ("*", "proxy", "10.0.0.1/8", "10.0.0.1,10.0.0.2", "")),
+        *([*NEEDED, "--root-path", path] for path in ("llm", "/a b", "https://host/llm", "//host")),
         *([*NEEDED, "--cors-origin", o] for o in ("example.org", "https://example.org/", "http://a,http://b", "")),
     ],
 )
@@ -50,6 +51,11 @@ def test_invalid_options_are_refused(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         Settings.from_args(argv, {})
     assert caught.value.code == 2
+
+
+def test_the_prefix_of_a_proxy_ends_without_a_slash() -> None:
+    paths = {given: Settings.from_args([*NEEDED, "--root-path", given], {}).root_path for given in ("/llm/", "/", "")}
+    assert paths == {"/llm/": "/llm", "/": "", "": ""}
 
 
 def test_invalid_number_in_the_environment_is_refused() -> None:

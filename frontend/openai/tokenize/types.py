@@ -1,9 +1,9 @@
-"""POST /tokenize, /detokenize and /v1/chat/completions/render, as vLLM has them."""
+"""POST /tokenize, /detokenize and /v1/chat/completions/render, and GET /tokenizer_info, as vLLM has them."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from frontend.openai.body import Body, Unsupported
@@ -20,6 +20,7 @@ class TokenizeRequest(PromptFields):
     model: str | None = None
     prompt: str | None = None
     add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
     messages: MessageList | None = None
 
     @model_validator(mode="after")
@@ -30,11 +31,12 @@ class TokenizeRequest(PromptFields):
 
 
 class TokenizeResponse(BaseModel):
-    """The token ids. `max_model_len` is the context in tokens."""
+    """The token ids. `max_model_len` is the context in tokens; `token_strs` are only there if they are asked for."""
 
     count: int
     max_model_len: int
     tokens: list[int]
+    token_strs: list[str] | None = Field(None, exclude_if=lambda strings: strings is None)
 
 
 class DetokenizeRequest(Body):
@@ -48,6 +50,14 @@ class DetokenizeResponse(BaseModel):
     """The text, with special tokens written out."""
 
     prompt: str
+
+
+class TokenizerInfo(BaseModel):
+    """The checkpoint's tokenizer_config.json, with the chat template that is served. lm-eval reads it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    chat_template: str
 
 
 class RenderResponse(BaseModel):

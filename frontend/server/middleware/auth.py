@@ -21,7 +21,7 @@ from frontend.server.request_record import record_of
 
 from .api_keys import ApiKey, authenticate
 
-OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", *PAGES})
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/ping", *PAGES})
 """Routes that need no key. Health checks answer up or down and nothing else, and Docker, Kubernetes and load balancers,
 which call them, need hold no secret. /health/generate makes the engine work, so it needs a key. Pages hold no data: a
 browser cannot send a key when it loads one, and the page asks for the key that its requests need."""

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, /v1/completions and /v1/responses.
+"""POST /v1/chat/completions, /v1/completions, /v1/responses and /invocations.
 
 Every request goes through the same steps in the same order: check, prompt, tokens, sampling parameters, compile, run.
 """
@@ -15,6 +15,7 @@ from frontend.openai.chat.request import to_chat_job
 from frontend.openai.chat.types import ChatCompletion, ChatCompletionRequest
 from frontend.openai.completions.request import to_completion_job
 from frontend.openai.completions.types import Completion, CompletionRequest
+from frontend.openai.invocation import InvocationRequest, to_invocation_job
 from frontend.openai.job import Job
 from frontend.openai.responses.request import to_responses_job
 from frontend.openai.responses.types import ResponseObject, ResponsesRequest
@@ -29,7 +30,7 @@ from .openapi import documented, generates
 
 router = APIRouter()
 
-AnyRequest = TypeVar("AnyRequest", ChatCompletionRequest, CompletionRequest, ResponsesRequest)
+AnyRequest = TypeVar("AnyRequest", ChatCompletionRequest, CompletionRequest, ResponsesRequest, InvocationRequest)
 
 
 @router.post(
@@ -65,6 +66,17 @@ async def create_response(http: Request, service: ServiceOf) -> Response:
     return await _answer(http, service, ResponsesRequest, to_responses_job, prefix="resp_")
 
 
+@router.post(
+    "/invocations",
+    response_model=ChatCompletion | Completion,
+    responses=generates("data: [DONE]"),
+    openapi_extra=documented(ChatCompletionRequest, {"messages": [{"role": "user", "content": "Was ist ein Haus?"}]}),
+)
+async def create_invocation(http: Request, service: ServiceOf) -> Response:
+    """SageMaker's name for the first two: a body with `messages` is a conversation, one with `prompt` a completion."""
+    return await _answer(http, service, InvocationRequest, to_invocation_job)
+
+
 async def _answer(
     http: Request,
     service: Service,
@@ -72,11 +84,12 @@ async def _answer(
     to_job: Callable[..., Job],
     prefix: str = "cmpl-",
 ) -> Response:
-    """The steps that the three routes share. `to_job` translates the endpoint's body."""
+    """The steps that these routes share. `to_job` translates the endpoint's body."""
     arrived_at = time.monotonic()
     seed = secrets.randbits(64)
 
-    def work(body: AnyRequest) -> tuple[dict[str, str], Job]:
+    def work(given: AnyRequest) -> tuple[dict[str, str], Job]:
+        body = given.root if isinstance(given, InvocationRequest) else given
         reply = new_reply(body.model, service, prefix)
         return report_ignored(body, reply, service), to_job(body, service.served_model, reply, seed=seed)
 

@@ -1,4 +1,4 @@
-"""Routes for operators: health checks, metrics, version. middleware/auth.py decides which of them need an API key."""
+"""Routes for operators: health checks, metrics, load, version. middleware/auth.py decides which of them need a key."""
 
 import asyncio
 import time
@@ -39,6 +39,12 @@ class Limits(BaseModel):
     request_timeout_s: float
 
 
+class Load(BaseModel):
+    """vLLM's object."""
+
+    server_load: int
+
+
 class Version(BaseModel):
     """`version` is this product's, where vLLM has its own; `engine` has the versions that the engine was built with."""
 
@@ -54,10 +60,11 @@ async def live() -> Response:
     return Response()
 
 
+@router.get("/ping", response_class=Response, responses=UP_OR_DOWN)
 @router.get("/health", response_class=Response, responses=UP_OR_DOWN)
 @router.get("/health/ready", response_class=Response, responses=UP_OR_DOWN)
 async def ready(service: ServiceOf) -> Response:
-    """200 while Triton has the model ready, else 503; no body."""
+    """200 while Triton has the model ready, else 503; no body. `/ping` is SageMaker's name."""
     return _up(await service.triton.is_ready())
 
 
@@ -78,6 +85,12 @@ async def metrics(service: ServiceOf) -> Response:
     kv_cache = await fetch_kv_cache(url, service.triton.model) if url else None
     text = to_text(service.metrics, service.admission, kv_cache)
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+@router.get("/load", responses=READS)
+async def show_load(service: ServiceOf) -> Load:
+    """How many generations run or wait; vLLM counts requests."""
+    return Load(server_load=service.admission.num_running + service.admission.num_waiting)
 
 
 @router.get("/version", responses=READS)

@@ -17,18 +17,22 @@ from frontend.openai.tokenize.types import (
     RenderResponse,
     TokenizeRequest,
     TokenizeResponse,
+    TokenizerInfo,
 )
 from frontend.openai.unsupported import check_supported
 
 from .bodies import check_model, with_body
 from .dependencies import ServiceOf
-from .openapi import TAKES_A_BODY, documented
+from .openapi import READS, TAKES_A_BODY, documented
 
-router = APIRouter(responses=TAKES_A_BODY)
+router = APIRouter()
 
 
 @router.post(
-    "/tokenize", response_model=TokenizeResponse, openapi_extra=documented(TokenizeRequest, {"prompt": "Ein Haus"})
+    "/tokenize",
+    response_model=TokenizeResponse,
+    responses=TAKES_A_BODY,
+    openapi_extra=documented(TokenizeRequest, {"prompt": "Ein Haus"}),
 )
 async def tokenize(http: Request, service: ServiceOf) -> Response:
     """The token ids of a text, or of a conversation as the engine would get it."""
@@ -47,14 +51,29 @@ async def tokenize(http: Request, service: ServiceOf) -> Response:
 
     def answer(body: TokenizeRequest) -> Response:
         token_ids = encode(body)
-        most = model.engine.max_seq_len
-        return _json(TokenizeResponse(count=len(token_ids), max_model_len=most, tokens=token_ids))
+        return _json(
+            TokenizeResponse(
+                count=len(token_ids),
+                max_model_len=model.engine.max_seq_len,
+                tokens=token_ids,
+                token_strs=model.tokenizer.strings_of(token_ids) if body.return_token_strs else None,
+            )
+        )
 
     return await with_body(http, TokenizeRequest, service, answer)
 
 
+@router.get("/tokenizer_info", responses=READS)
+async def show_tokenizer(service: ServiceOf) -> TokenizerInfo:
+    """The checkpoint's tokenizer_config.json, with the chat template that is served."""
+    return TokenizerInfo.model_validate(service.tokenizer_config)
+
+
 @router.post(
-    "/detokenize", response_model=DetokenizeResponse, openapi_extra=documented(DetokenizeRequest, {"tokens": [1, 733]})
+    "/detokenize",
+    response_model=DetokenizeResponse,
+    responses=TAKES_A_BODY,
+    openapi_extra=documented(DetokenizeRequest, {"tokens": [1, 733]}),
 )
 async def detokenize(http: Request, service: ServiceOf) -> Response:
     """The text of token ids, special tokens written out."""
@@ -71,6 +90,7 @@ async def detokenize(http: Request, service: ServiceOf) -> Response:
 @router.post(
     "/v1/chat/completions/render",
     response_model=RenderResponse,
+    responses=TAKES_A_BODY,
     openapi_extra=documented(ChatCompletionRequest, {"messages": [{"role": "user", "content": "Was ist ein Haus?"}]}),
 )
 async def render_chat_completion(http: Request, service: ServiceOf) -> Response:

@@ -2,10 +2,14 @@
 
 import gzip
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
+from frontend.server.app import create_app
 from tests.frontend.conftest import CHAT, MAX_BODY_BYTES, MODEL, Running, body, error_of
 from tests.frontend.fake_triton import Endless, Events, FakeTriton
 
@@ -232,6 +236,13 @@ def test_models_are_listed_and_found_by_name_with_slashes(http: httpx.Client) ->
     assert http.get(f"/v1/models/{MODEL}").json() == cards["data"][0]
     assert http.get("/v1/models/mixtral").json()["max_model_len"] == 4096
     assert error_of(http.get("/v1/models/gpt-4"), 404)["code"] == "model_not_found"
+
+
+def test_a_prefix_of_the_proxy_is_in_the_links_of_the_documentation() -> None:
+    service: Any = SimpleNamespace(model_names=("mixtral",))
+    with TestClient(create_app(service, root_path="/llm")) as client:
+        assert client.get("/openapi.json").json()["servers"] == [{"url": "/llm"}]
+        assert "'/llm/openapi.json'" in client.get("/docs").text
 
 
 def test_documentation_describes_the_body_and_the_errors(http: httpx.Client) -> None:

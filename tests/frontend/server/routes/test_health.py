@@ -42,6 +42,15 @@ def test_version_has_the_product_the_model_the_engines_packages_and_the_limits(h
     }
 
 
+def test_load_counts_the_generations_that_run_or_wait(frontend: Running, http: httpx.Client) -> None:
+    assert http.get("/load").json() == {"server_load": 0}
+    frontend.triton.script = [Endless(6004)]
+    with http.stream("POST", CHAT, json=body(stream=True, n=2)) as response:
+        lines = response.iter_lines()
+        next(lines)
+        assert http.get("/load").json() == {"server_load": 2}
+
+
 def test_health_generate_asks_for_one_token(http: httpx.Client, triton: FakeTriton) -> None:
     triton.script = [Events([[6004], []])]
     assert http.get("/health/generate").status_code == 200

@@ -16,6 +16,19 @@ def test_text_is_tokenized_as_a_completions_prompt_is(http: httpx.Client) -> Non
     assert http.post("/tokenize", json={"prompt": "Ein", "add_special_tokens": False}).json()["tokens"] == [6004]
 
 
+def test_tokens_are_written_out_if_asked_for(http: httpx.Client) -> None:
+    answer = http.post("/tokenize", json={"prompt": "Ein Haus", "return_token_strs": True}).json()
+    assert answer["token_strs"] == ["<s>", "▁Ein", "▁Haus"]
+
+
+def test_tokenizer_info_is_the_tokenizers_config_with_the_template(http: httpx.Client) -> None:
+    assert http.get("/tokenizer_info").json() == {
+        "tokenizer_class": "LlamaTokenizer",
+        "bos_token": "<s>",
+        "chat_template": "{{ messages }}",
+    }
+
+
 def test_a_conversation_is_tokenized_as_the_engine_gets_it(http: httpx.Client, triton: FakeTriton) -> None:
     messages = [{"role": "system", "content": "Sei kurz."}, {"role": "user", "content": "Was ist ein <s> Haus?"}]
     http.post("/v1/chat/completions", json=body(messages=messages))
