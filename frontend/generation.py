@@ -25,6 +25,7 @@ class SamplingParams:
     top_p: float
     seed: int
     top_k: int | None = None
+    min_p: float | None = None
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None

@@ -206,6 +206,9 @@ class SamplingFields(Body):
     metadata: dict[str, Any] | None = Field(None, description="the client's own notes; `/v1/responses` returns them")
     # vLLM's extensions
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = Field(None, description="-1 and 0 turn it off")
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="0 to 1: drops tokens that are less likely than this times the most likely one"
+    )
     repetition_penalty: Annotated[float, Field(gt=0, le=2), AfterValidator(_above_zero)] | None = Field(
         None, description="above 0, up to 2"
     )
@@ -244,6 +247,9 @@ class CompletionFields(SamplingFields):
     stream_options: StreamOptions | None = Field(None, description="`include_usage`, `continuous_usage_stats`")
     response_format: ResponseFormat | None = Field(
         None, description="`text`, `json_object`, `json_schema`; guaranteed by guided decoding"
+    )
+    return_tokens_as_token_ids: bool | None = Field(
+        None, description="vLLM's: in log probabilities a token is `token_id:ID` in place of its text"
     )
     return_token_ids: bool | None = Field(None, description="vLLM's: `prompt_token_ids` and `token_ids` in the answer")
 

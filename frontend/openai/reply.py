@@ -98,9 +98,14 @@ def to_usage_body(usage: Usage) -> UsageBody:
     )
 
 
-def to_logprobs(tokens: Sequence[Token]) -> list[TokenLogprob]:
+def to_logprobs(tokens: Sequence[Token], *, as_ids: bool = False) -> list[TokenLogprob]:
     """OpenAI's objects. A token that holds part of a character has U+FFFD in `token` and its real bytes in `bytes`."""
     return [
-        TokenLogprob(token=token.text.decode(errors="replace"), logprob=token.log_prob or 0.0, bytes=list(token.text))
+        TokenLogprob(token=name_of(token, as_id=as_ids), logprob=token.log_prob or 0.0, bytes=list(token.text))
         for token in tokens
     ]
+
+
+def name_of(token: Token, *, as_id: bool) -> str:
+    """A token in log probabilities: its text, or with vLLM's `return_tokens_as_token_ids` its id."""
+    return f"token_id:{token.token_id}" if as_id else token.text.decode(errors="replace")

@@ -17,7 +17,8 @@ _GREEDY_BELOW = 1e-5
 """vLLM's threshold: a lower temperature is greedy."""
 
 ENGINE_DEPENDENT: Sequence[str] = (
-    "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty", "min_tokens", "logprobs", "logit_bias",
+    "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "min_tokens", "logprobs",
+    "logit_bias",
 )  # fmt: skip
 """Fields of SamplingParams that an engine may have no input for; `guide` is checked in structured_output.py."""
 
@@ -53,6 +54,7 @@ def to_sampling_params(
         top_p=1.0 if body.top_p is None else body.top_p,
         seed=(seed if body.seed is None else body.seed) % 2**64,
         top_k=body.top_k if body.top_k is not None and body.top_k > 0 else None,
+        min_p=body.min_p or None,
         repetition_penalty=body.repetition_penalty if body.repetition_penalty != 1.0 else None,
         presence_penalty=body.presence_penalty or None,
         frequency_penalty=body.frequency_penalty or None,

@@ -28,7 +28,6 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
     "use_beam_search": Unsupported(_NO_BEAMS, (False,)),
     "length_penalty": Unsupported(_NO_BEAMS, (1.0,)),
     "early_stopping": Unsupported(_NO_BEAMS, (False,)),
-    "min_p": Unsupported(_NO_INPUT, (0.0,)),
     "bad_words": Unsupported(_NO_TWO_DIMENSIONS, ([],)),
     "allowed_token_ids": Unsupported(_NO_INPUT, ([],)),
     "prompt_logprobs": Unsupported("neither engine returns them"),

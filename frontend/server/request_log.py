@@ -20,7 +20,9 @@ _log = logging.getLogger(__name__)
 _MAX_CLIENT_CHARS = 200
 """Of a path or an error's message, which may quote what a client chose."""
 
-_QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/health/generate", "/metrics", *PAGES})
+_QUIET_PATHS = frozenset({
+    "/health", "/health/live", "/health/ready", "/health/generate", "/ping", "/load", "/metrics", *PAGES,
+})  # fmt: skip
 """Called every few seconds by machines, or a dozen at a time by a browser: their successes are lines of level DEBUG."""
 
 _NOT_SHOWN = frozenset({"guide", "shown_token_ids"})

@@ -41,6 +41,7 @@ _MIN_TOKENS_NAMES = ("min_tokens", "min_length")
 
 _OPTIONAL_INPUTS: Mapping[str, Sequence[str]] = {
     "top_k": ("runtime_top_k",),
+    "min_p": ("runtime_min_p",),
     "repetition_penalty": ("repetition_penalty",),
     "presence_penalty": ("presence_penalty",),
     "frequency_penalty": ("frequency_penalty",),
@@ -50,7 +51,9 @@ _OPTIONAL_INPUTS: Mapping[str, Sequence[str]] = {
     "logit_bias": ("embedding_bias",),
     "guide": ("guided_decoding_guide",),
 }
-"""Field of SamplingParams to the names that its input has or had. Sent only if the field is set."""
+"""Field of SamplingParams to the names that its input has or had. Sent only if the field is set.
+
+`runtime_min_p` is our own input of the CPU engine: TensorRT-LLM's model has none (1.2)."""
 
 _GUIDE_TYPE = "ebnf_grammar"
 

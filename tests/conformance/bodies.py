@@ -151,6 +151,7 @@ _TYPICAL: Mapping[str, st.SearchStrategy[Any]] = {
     "model": st.sampled_from([MODEL, "mixtral", "gpt-4"]),
     "temperature": st.floats(0, 2),
     "top_p": st.floats(0, 1),
+    "min_p": st.floats(0, 1),
     "top_k": st.integers(-1, 100),
     "seed": st.integers(-(2**63), 2**64 - 1),
     "max_tokens": st.integers(1, 4200),

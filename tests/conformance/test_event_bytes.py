@@ -217,6 +217,12 @@ def test_log_probabilities_of_a_completion_have_text_offsets(http: httpx.Client)
     ]
 
 
+def test_tokens_of_log_probabilities_may_be_ids_as_in_vllm(http: httpx.Client) -> None:
+    assert '"tokens":["token_id:21209"]' in complete(http, logprobs=0, return_tokens_as_token_ids=True)[1]
+    events = chat(http, logprobs=True, return_tokens_as_token_ids=True)
+    assert '{"token":"token_id:21209","logprob":-3.125,"bytes":[32,72,97,117,115],' in events[2]
+
+
 def test_usage_of_a_completion_comes_last(http: httpx.Client) -> None:
     null = '],"usage":null}'
     assert complete(http, stream_options={"include_usage": True}) == [

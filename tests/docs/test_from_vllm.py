@@ -74,7 +74,12 @@ def here(field: str, body: type[Body]) -> str:
 @pytest.mark.parametrize("heading", FIELD_TABLES)
 def test_what_becomes_of_a_field_is_what_the_code_does(heading: str) -> None:
     _, bodies = FIELD_TABLES[heading]
-    short: Mapping[str, set[str]] = {"GPU only": {"yes"}, "0 only": {"yes"}, "completions": {"yes", "no"}}
+    short: Mapping[str, set[str]] = {
+        "GPU only": {"yes"},
+        "CPU only": {"yes"},
+        "0 only": {"yes"},
+        "completions": {"yes", "no"},
+    }
     for name, fate, _ in table_rows(PAGE, heading):
         field = name.split("`")[1]
         assert {here(field, body) for body in bodies} == short.get(fate, {fate}), field

@@ -82,6 +82,12 @@ def test_without_top_k_and_top_p_it_is_greedy(server: Server, greedy: list[int])
     assert generate(server, temperature=5.0, runtime_top_p=0.9, runtime_top_k=1) == greedy[:16]
 
 
+def test_min_p_leaves_likely_tokens_only(server: Server, greedy: list[int]) -> None:
+    sampling = {"temperature": 1.5, "runtime_top_p": 1.0, "seed": 11}
+    assert generate(server, runtime_min_p=1.0, **sampling) == greedy[:16]
+    assert generate(server, runtime_min_p=0.0, **sampling) == generate(server, **sampling) != greedy[:16]
+
+
 def test_a_seed_fixes_what_is_sampled(server: Server, greedy: list[int]) -> None:
     sampling = {"temperature": 1.5, "runtime_top_p": 1.0}
     first = generate(server, seed=11, **sampling)
@@ -119,6 +125,7 @@ def test_perf_metrics_are_in_order_of_time(server: Server) -> None:
         ({"request_output_len": 0}, "request_output_len is 0; accepted: at least 1"),
         ({"end_id": 32000}, "end_id is 32000; accepted: -1 to 31999"),
         ({"temperature": -1.0}, "temperature is -1.0; accepted: at least 0.0"),
+        ({"runtime_min_p": -0.5}, "runtime_min_p is -0.5; accepted: at least 0.0"),
         ({"repetition_penalty": 0.0}, "'repetition_penalty' must be a strictly positive float"),
         ({"guided_decoding_guide_type": "xml"}, "accepted: json, json_schema, regex, ebnf_grammar"),
         ({"guided_decoding_guide_type": "regex"}, "guided_decoding_guide is missing; accepted: a regex"),

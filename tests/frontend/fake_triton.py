@@ -16,7 +16,8 @@ from aiohttp import web
 
 REQUIRED = {"input_ids", "input_lengths", "request_output_len"}
 OPTIONAL = {
-    "end_id", "pad_id", "temperature", "runtime_top_k", "runtime_top_p", "repetition_penalty", "presence_penalty",
+    "end_id", "pad_id", "temperature", "runtime_top_k", "runtime_top_p", "runtime_min_p",
+    "repetition_penalty", "presence_penalty",
     "frequency_penalty", "min_tokens", "seed", "return_log_probs", "streaming", "embedding_bias",
     "guided_decoding_guide_type", "guided_decoding_guide", "return_perf_metrics",
 }  # fmt: skip

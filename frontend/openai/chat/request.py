@@ -109,6 +109,7 @@ def _to_writer(
         num_choices=len(requests),
         num_prompt_tokens=len(prompt_token_ids),
         logprobs=bool(body.logprobs),
+        tokens_as_ids=bool(body.return_tokens_as_token_ids),
         options=body.stream_options,
         prompt_token_ids=prompt_token_ids if body.return_token_ids else None,
         tool_choice=tool_use.choice,

@@ -32,6 +32,7 @@ class ChatWriter:
         num_choices: int,
         num_prompt_tokens: int,
         logprobs: bool = False,
+        tokens_as_ids: bool = False,
         options: StreamOptions | None = None,
         prompt_token_ids: Sequence[int] | None = None,
         tool_choice: ToolChoice = NO_TOOLS.choice,
@@ -43,6 +44,7 @@ class ChatWriter:
         self._num_choices = num_choices
         self._num_prompt_tokens = num_prompt_tokens
         self._logprobs = logprobs
+        self._tokens_as_ids = tokens_as_ids
         self._prompt_token_ids = prompt_token_ids
         self._tool_choice = tool_choice
         self._parsers = parsers
@@ -86,10 +88,13 @@ class ChatWriter:
         return ChatChoice(
             index=index,
             message=message,
-            logprobs=ChatLogprobs(content=to_logprobs(answer.tokens)) if self._logprobs else None,
+            logprobs=self._to_logprobs(answer.tokens) if self._logprobs else None,
             finish_reason=self._finish_reason(index, answer.outcome.ending),
             stop_reason=answer.outcome.ending.stop_reason,
         )
+
+    def _to_logprobs(self, tokens: Sequence[Token]) -> ChatLogprobs:
+        return ChatLogprobs(content=to_logprobs(tokens, as_ids=self._tokens_as_ids))
 
     def _finish_reason(self, index: int, ending: Ending) -> Literal["stop", "length", "tool_calls"]:
         if not self._parsers:
@@ -155,7 +160,7 @@ class ChatWriter:
     ) -> bytes:
         choice: dict[str, Any] = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
         if self._logprobs and tokens:
-            choice["logprobs"] = ChatLogprobs(content=to_logprobs(tokens)).model_dump(mode="json")
+            choice["logprobs"] = self._to_logprobs(tokens).model_dump(mode="json")
         if self._prompt_token_ids is not None and tokens:
             choice["token_ids"] = [token.token_id for token in tokens]
         choice |= {name: value for name, value in (ending or {}).items() if value is not None}

@@ -9,7 +9,7 @@ from frontend.errors import FrontendError
 from frontend.generation import Delta, GenerationRequest, Outcome, Token, Usage
 from frontend.openai.fields import StreamOptions
 from frontend.openai.job import Answer
-from frontend.openai.reply import Chunks, Reply, error_event, usage_body
+from frontend.openai.reply import Chunks, Reply, error_event, name_of, usage_body
 
 from .types import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 
@@ -30,6 +30,7 @@ class CompletionWriter:
         self._num_prompts = len(requests) // (body.n or 1)
         self._echoes = echoes
         self._logprobs = body.logprobs is not None
+        self._tokens_as_ids = bool(body.return_tokens_as_token_ids)
         self._token_ids = bool(body.return_token_ids)
         self._num_characters = [0] * len(requests)
         self._chunks = Chunks(reply, "text_completion", body.stream_options or StreamOptions())
@@ -115,10 +116,11 @@ class CompletionWriter:
 
     def _to_logprobs(self, index: int, tokens: Sequence[Token]) -> CompletionLogprobs:
         """OpenAI's older shape; text offsets continue from chunk to chunk."""
-        texts = [token.text.decode(errors="replace") for token in tokens]
+        texts = [name_of(token, as_id=False) for token in tokens]
         offsets = []
         for text in texts:
             offsets.append(self._num_characters[index])
             self._num_characters[index] += len(text)
+        names = [name_of(token, as_id=self._tokens_as_ids) for token in tokens]
         log_probs = [token.log_prob or 0.0 for token in tokens]
-        return CompletionLogprobs(text_offset=offsets, token_logprobs=log_probs, tokens=texts)
+        return CompletionLogprobs(text_offset=offsets, token_logprobs=log_probs, tokens=names)

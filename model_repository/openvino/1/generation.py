@@ -18,6 +18,10 @@ ANY_JSON = "{}"
 """The JSON schema that everything satisfies."""
 
 
+_MOST_MIN_P = float(np.nextafter(np.float32(1), np.float32(0)))
+"""GenAI accepts less than 1. The most likely token is all that is left, as with 1."""
+
+
 class InvalidRequest(Exception):
     """This request cannot be served; the message says which tensor, what was found, what is accepted."""
 
@@ -106,13 +110,14 @@ def _generation_config(inputs: Inputs, room: int, end_id: int) -> genai.Generati
 def _set_sampling(config: genai.GenerationConfig, inputs: Inputs) -> None:
     """Without top_k and top_p TensorRT-LLM is greedy, whatever the temperature; and the seed is 0 unless given."""
     top_k, top_p = _number(inputs, "runtime_top_k", 0, 0), _scalar(inputs, "runtime_top_p", 0.0)
-    temperature = _number(inputs, "temperature", 1.0, 0.0)
+    temperature, min_p = _number(inputs, "temperature", 1.0, 0.0), _number(inputs, "runtime_min_p", 0.0, 0.0)
     config.do_sample = top_k != 1 and (top_k > 1 or top_p > 0.0) and temperature > 0.0
     if config.do_sample:
         config.temperature = temperature
         config.top_p = min(top_p, 1.0) if top_p > 0.0 else 1.0
         if top_k:
             config.top_k = top_k
+        config.min_p = min(min_p, _MOST_MIN_P)
         config.rng_seed = _scalar(inputs, "seed", 0)
     config.repetition_penalty = _number(inputs, "repetition_penalty", 1.0, 0.0)
     config.presence_penalty = _scalar(inputs, "presence_penalty", 0.0)

@@ -69,9 +69,9 @@ def test_every_sampling_parameter_has_its_tensor() -> None:
         "frequency_penalty": -0.5,
         "min_tokens": 3,
     }
-    sent = tensors(top_k=40, **params)
+    sent = tensors(top_k=40, min_p=0.1, **params)
     assert {name: sent[name] for name in params} == params
-    assert sent["runtime_top_k"] == 40
+    assert (sent["runtime_top_k"], sent["runtime_min_p"]) == (40, 0.1)
 
 
 def test_inputs_have_the_names_that_the_loaded_engine_declares() -> None:
@@ -91,7 +91,8 @@ def test_biases_and_log_probs_have_their_inputs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("input_name", "field"), [("embedding_bias", "logit_bias"), ("guided_decoding_guide", "guide")]
+    ("input_name", "field"),
+    [("embedding_bias", "logit_bias"), ("runtime_min_p", "min_p"), ("guided_decoding_guide", "guide")],
 )
 def test_the_engine_honours_only_fields_that_it_has_an_input_for(input_name: str, field: str) -> None:
     assert field in ENGINE.honours
