@@ -37,10 +37,12 @@ class ToolChoice:
     """OpenAI's `tool_choice`.
 
     The answer calls no function (`none`), any (`auto`), at least one (`required`), or exactly `name` once (`named`).
+    `allowed` are the names of those that it may call with `auto` and `required`; empty: all of the request.
     """
 
     mode: Literal["none", "auto", "required", "named"]
     name: str = ""
+    allowed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,7 +48,9 @@ class PromptFields(Body):
     tools: ToolList | None = Field(
         None, description="functions; `strict` or not, arguments fit their schema where the answer must call"
     )
-    tool_choice: ToolChoiceField | None = Field(None, description="`none`, `auto`, `required`, or a function by name")
+    tool_choice: ToolChoiceField | None = Field(
+        None, description="`none`, `auto`, `required`, a function by name, or `allowed_tools`"
+    )
     parallel_tool_calls: bool | None = Field(None, description="`false`: one call in an answer")
     add_generation_prompt: bool | None = Field(None, description="passed to the chat template")
     continue_final_message: bool | None = Field(

@@ -32,6 +32,7 @@ from .types import (
     ReasoningItem,
     ResponseObject,
     ResponsesRequest,
+    ToolChoiceAllowed,
     ToolChoiceFunction,
 )
 
@@ -191,7 +192,14 @@ def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
     return response.model_dump()
 
 
-def _choice_on_the_wire(choice: ToolChoice | None) -> Literal["none", "auto", "required"] | ToolChoiceFunction:
+def _choice_on_the_wire(
+    choice: ToolChoice | None,
+) -> Literal["none", "auto", "required"] | ToolChoiceFunction | ToolChoiceAllowed:
     if choice is None:
         return "auto"
-    return ToolChoiceFunction(type="function", name=choice.name) if choice.mode == "named" else choice.mode
+    if choice.mode == "named":
+        return ToolChoiceFunction(type="function", name=choice.name)
+    if not choice.allowed or choice.mode == "none":
+        return choice.mode
+    tools = [ToolChoiceFunction(type="function", name=name) for name in choice.allowed]
+    return ToolChoiceAllowed(type="allowed_tools", mode=choice.mode, tools=tools)

@@ -16,7 +16,7 @@ from frontend.openai.fields import (
     at_most,
     text_parts,
 )
-from frontend.openai.tools.types import MAX_TOOLS, FunctionCall, unnamed_tool_choice
+from frontend.openai.tools.types import MAX_TOOLS, FunctionCall, allowed_tools, unnamed_tool_choice
 from frontend.openai.unsupported import UNSUPPORTED
 from frontend.text.tools import ToolChoice
 
@@ -134,10 +134,20 @@ class ToolChoiceFunction(Body):
     name: str
 
 
+class ToolChoiceAllowed(Body):
+    """The form of `tool_choice` that names several functions, without chat's nesting; named as in OpenAI's SDK."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[ToolChoiceFunction], Field(min_length=1)]
+
+
 def _tool_choice(value: Any) -> ToolChoice:
     match value:
         case {"type": "function", "name": str(name), **more} if not more:
             return ToolChoice(mode="named", name=name)
+        case {"type": "allowed_tools", "mode": mode, "tools": [*tools], **more} if not more:
+            return allowed_tools(mode, tools, tools, value)
     return unnamed_tool_choice(value, '{"type": "function", "name": ...}')
 
 
@@ -193,11 +203,12 @@ class ResponsesRequest(SamplingFields):
         Annotated[
             ToolChoice,
             PlainValidator(
-                _tool_choice, json_schema_input_type=Literal["none", "auto", "required"] | ToolChoiceFunction
+                _tool_choice,
+                json_schema_input_type=Literal["none", "auto", "required"] | ToolChoiceFunction | ToolChoiceAllowed,
             ),
         ]
         | None
-    ) = Field(None, description="`none`, `auto`, `required`, or a function by name")
+    ) = Field(None, description="`none`, `auto`, `required`, a function by name, or `allowed_tools`")
     parallel_tool_calls: bool | None = Field(None, description="`false`: one call in an answer")
     text: TextOptions | None = Field(
         None, description="`format`: `text`, `json_object`, `json_schema`; guaranteed by guided decoding"
@@ -319,7 +330,7 @@ class ResponseObject(BaseModel):
     store: Literal[False] = False
     temperature: float
     text: dict[str, dict[str, Any]]
-    tool_choice: Literal["none", "auto", "required"] | ToolChoiceFunction
+    tool_choice: Literal["none", "auto", "required"] | ToolChoiceFunction | ToolChoiceAllowed
     tools: Sequence[ResponseTool | Namespace]
     top_logprobs: int
     top_p: float

@@ -35,6 +35,8 @@ def to_tool_use(
     choice = choice or ToolChoice(mode="auto" if functions else "none")
     if not functions and choice.mode in ("required", "named"):
         raise InvalidRequest("`tool_choice` demands a call, but there are no `tools`.", param="tool_choice")
+    if choice.allowed:
+        functions, choice = _allowed(functions, choice.allowed), ToolChoice(mode=choice.mode)
     names = [function.name for function in functions.values()]
     if repeated := [name for name, times in Counter(names).items() if times > 1]:
         raise InvalidRequest(f"Two functions are named `{repeated[0]}`; names must differ.", param="tools")
@@ -48,6 +50,16 @@ def to_tool_use(
         return NO_TOOLS
     tools = tuple(_to_tool(function, param) for param, function in functions.items())
     return ToolUse(tools=tools, choice=choice, parallel=parallel is not False)
+
+
+def _allowed(functions: Mapping[str, FunctionDefinition], allowed: Sequence[str]) -> Mapping[str, FunctionDefinition]:
+    """The functions that may be called. The others are left out of the prompt too, as with `none`."""
+    names = {function.name for function in functions.values()}
+    if unknown := [name for name in allowed if name not in names]:
+        raise InvalidRequest(
+            f"`tool_choice` allows a function that is not in `tools`: `{unknown[0][:100]}`.", param="tool_choice"
+        )
+    return {path: function for path, function in functions.items() if function.name in allowed}
 
 
 def check_tool_fields(message: ToolMessageFields, role: Role, *, has_content: bool, param: str) -> None:

@@ -1,6 +1,7 @@
 """OpenAI's JSON types of function tools, tool choices and tool calls. Other types of tools are refused."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator
@@ -29,6 +30,11 @@ def _tool_choice(value: Any) -> ToolChoice:
     match value:
         case {"type": "function", "function": {"name": str(name), **beside}, **more} if not beside and not more:
             return ToolChoice(mode="named", name=name)
+        case {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [*tools], **beside}, **more} if not (
+            beside or more
+        ):
+            functions = [tool.get("function") if isinstance(tool, dict) else None for tool in tools]
+            return allowed_tools(mode, tools, functions, value)
     return unnamed_tool_choice(value, '{"type": "function", "function": {"name": ...}}')
 
 
@@ -40,6 +46,19 @@ def unnamed_tool_choice(value: Any, expected: str) -> ToolChoice:
         "tool_choice",
         'Input should be "none", "auto", "required" or {expected}; found {found}',
         {"expected": expected, "found": repr(value)[:100]},
+    )
+
+
+def allowed_tools(mode: Any, tools: Sequence[Any], functions: Sequence[Any], value: Any) -> ToolChoice:
+    """OpenAI's `allowed_tools`. `functions` are the objects with the `name` of each tool, and `value` is the choice."""
+    names = [function.get("name") if isinstance(function, dict) else None for function in functions]
+    are_functions = all(isinstance(tool, dict) and tool.get("type") == "function" for tool in tools)
+    if mode in ("auto", "required") and names and are_functions and all(isinstance(name, str) for name in names):
+        return ToolChoice(mode=mode, allowed=tuple(map(str, names)))
+    raise PydanticCustomError(
+        "allowed_tools",
+        'Input should have a `mode`, "auto" or "required", and `tools`, a list of functions; found {found}',
+        {"found": repr(value)[:100]},
     )
 
 
@@ -82,6 +101,27 @@ class NamedToolChoice(Body):
     function: FunctionName
 
 
+class ChosenFunction(Body):
+    """One of the functions that a `tool_choice` allows."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class AllowedTools(Body):
+    """The functions that the answer may call: any of them (`auto`), or at least one (`required`)."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[ChosenFunction], Field(min_length=1)]
+
+
+class AllowedToolsChoice(Body):
+    """The form of `tool_choice` that names several functions."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
 class FunctionCall(Body):
     """A call: the function's name, and its arguments as JSON text."""
 
@@ -102,7 +142,9 @@ ToolList = Annotated[list[FunctionTool], FAIL_FAST, Field(max_length=MAX_TOOLS)]
 
 ToolChoiceField = Annotated[
     ToolChoice,
-    PlainValidator(_tool_choice, json_schema_input_type=Literal["none", "auto", "required"] | NamedToolChoice),
+    PlainValidator(
+        _tool_choice, json_schema_input_type=Literal["none", "auto", "required"] | NamedToolChoice | AllowedToolsChoice
+    ),
 ]
 """`tool_choice` of a request."""
 

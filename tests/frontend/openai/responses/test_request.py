@@ -227,6 +227,7 @@ BAD: list[tuple[dict[str, Any], tuple[str | int, ...]]] = [
     ({"tools": ["f"]}, ("tools", 0, "a function")),
     ({"reasoning": {"summary": 3}}, ("reasoning", "summary")),
     ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, ("tool_choice",)),
+    ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]}}, ("tool_choice",)),
     ({"tool_choice": {"type": "function", "function": {"name": "weather"}}}, ("tool_choice",)),
     ({"text": {"format": {"type": "xml"}}}, ("text", "format", "type")),
     ({"instructions": 3}, ("instructions",)),
@@ -241,6 +242,13 @@ def test_value_out_of_range_or_of_the_wrong_type_is_refused(
     with pytest.raises(ValidationError) as caught:
         parse(**fields)
     assert caught.value.errors()[0]["loc"] == path
+
+
+def test_allowed_tools_are_those_of_the_prompt_and_are_returned(mixtral: ServedModel) -> None:
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "weather"}]}
+    chosen = job(mixtral, tools=[{**FLAT, "name": "other"}, FLAT], tool_choice=choice)
+    assert chosen.requests == job(mixtral, tools=[FLAT], tool_choice="required").requests
+    assert b'"tool_choice":{"type":"allowed_tools","mode":"required","tools":[{' in chosen.writer.start()
 
 
 def test_built_in_tools_are_reported_as_without_effect_and_what_needs_no_effect_is_not() -> None:

@@ -49,6 +49,10 @@ def named(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named(name) for name in names]}}
+
+
 def use_of(**fields: Any) -> ToolUse:
     request = Request.model_validate(fields)
     functions = {f"tools[{index}].function": tool.function for index, tool in enumerate(request.tools or ())}
@@ -71,6 +75,12 @@ F = Tool(name="f", description=None, parameters={"type": "object", "properties":
             ToolUse(tools=(F,), choice=ToolChoice(mode="named", name="f"), parallel=False),
         ),
         (
+            {"tools": [tool("e"), tool(), tool("g")], "tool_choice": allowed("required", "f")},
+            ToolUse(
+                tools=(Tool(name="f", description=None, parameters=F.parameters),), choice=ToolChoice(mode="required")
+            ),
+        ),
+        (
             {"tools": [tool(description="d", parameters={"type": "object"}, strict=True)]},
             ToolUse(
                 tools=(Tool(name="f", description="d", parameters={"type": "object"}, strict=True),),
@@ -89,6 +99,8 @@ def test_tools_and_choice_of_a_request(fields: dict[str, Any], expected: ToolUse
         ({"tool_choice": "required"}, "tool_choice", "no `tools`"),
         ({"tool_choice": named("f"), "tools": []}, "tool_choice", "no `tools`"),
         ({"tools": [tool("f"), tool("g")], "tool_choice": named("h")}, "tool_choice", "has `f`, `g`"),
+        ({"tools": [tool("f")], "tool_choice": allowed("auto", "f", "h")}, "tool_choice", "not in `tools`: `h`"),
+        ({"tool_choice": allowed("auto", "f")}, "tool_choice", "not in `tools`: `f`"),
         ({"tools": [tool("f"), tool("g"), tool("f")]}, "tools", "named `f`"),
         ({"tools": [tool(description="x" * MAX_TOOLS_BYTES)]}, "tools", "bytes of JSON"),
     ],
@@ -123,6 +135,14 @@ def test_schema_that_is_nested_too_deep_is_refused(depth: int) -> None:
         ({"tool_choice": "any"}, ("tool_choice",), "found 'any'"),
         ({"tool_choice": {"type": "custom", "custom": {"name": "f"}}}, ("tool_choice",), "found {'type': 'custom'"),
         ({"tool_choice": {"type": "allowed_tools"}}, ("tool_choice",), '{"type": "function", "function": {"name": '),
+        ({"tool_choice": allowed("auto")}, ("tool_choice",), "a list of functions"),
+        ({"tool_choice": allowed("none", "f")}, ("tool_choice",), '"auto" or "required"'),
+        ({"tool_choice": {**allowed("auto", "f"), "x": 1}}, ("tool_choice",), "found"),
+        (
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "mcp"}]}}},
+            ("tool_choice",),
+            "a list of functions",
+        ),
         ({"tool_choice": {**named("f"), "x": 1}}, ("tool_choice",), "found"),
         ({"parallel_tool_calls": 2}, ("parallel_tool_calls",), "boolean"),
     ],
