@@ -136,6 +136,7 @@ def test_at_most_max_batch_size_run_and_a_full_queue_answers_429(frontend: Runni
     for stream in streams:
         stream.start()
     frontend.wait_until(lambda: frontend.admission.num_waiting == MAX_QUEUE_LENGTH)
+    frontend.wait_until(lambda: frontend.triton.num_running == frontend.triton.max_batch_size)
     response = http.post(CHAT, json=body())
     # Before a client disconnects: the fake Triton notices that at its next write, when another may be running already.
     most_running = frontend.triton.most_running
