@@ -238,11 +238,10 @@ def test_models_are_listed_and_found_by_name_with_slashes(http: httpx.Client) ->
     assert error_of(http.get("/v1/models/gpt-4"), 404)["code"] == "model_not_found"
 
 
-def test_a_prefix_of_the_proxy_is_in_the_links_of_the_documentation() -> None:
+def test_a_prefix_of_the_proxy_is_in_the_api_s_description() -> None:
     service: Any = SimpleNamespace(model_names=("mixtral",))
     with TestClient(create_app(service, root_path="/llm")) as client:
         assert client.get("/openapi.json").json()["servers"] == [{"url": "/llm"}]
-        assert "'/llm/openapi.json'" in client.get("/docs").text
 
 
 def test_documentation_describes_the_body_and_the_errors(http: httpx.Client) -> None:
