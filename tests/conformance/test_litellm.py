@@ -122,3 +122,18 @@ def test_errors_are_raised_as_litellms_types(options: dict[str, Any], triton: Fa
     triton.script = [Refusal(503, "model is not ready")]
     with pytest.raises(litellm.ServiceUnavailableError):
         litellm.completion(model="openai/mixtral", messages=MESSAGES, **options)
+
+
+@pytest.mark.filterwarnings("ignore")  # LiteLLM leaves its own client open
+async def test_the_bridge_from_anthropics_messages_reasons_no_more_than_the_model(frontend: Running) -> None:
+    """It speaks /v1/responses, and asks for `reasoning` and for `reasoning.encrypted_content`."""
+    frontend.triton.script = [HAUS]
+    answer: Any = await litellm.anthropic.messages.acreate(
+        model="openai/mixtral",
+        max_tokens=50,
+        messages=MESSAGES,
+        thinking={"type": "enabled", "budget_tokens": 1024},
+        api_base=f"{frontend.url}/v1",
+        api_key="none",
+    )
+    assert [block["text"] for block in answer["content"] if block["type"] == "text"] == [" Ein Haus"]

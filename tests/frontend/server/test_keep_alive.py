@@ -45,7 +45,7 @@ def test_an_error_after_a_comment_is_an_event(http: httpx.Client, triton: FakeTr
 
 
 def test_a_client_that_leaves_while_it_waits_is_noticed(http: httpx.Client, triton: FakeTriton) -> None:
-    triton.script = [Events([[6004]], bytes_per_write=1, pause_s=0.05), Endless(6004)]
+    triton.script = [Events([[6004]], **SLOW), Endless(6004)]
     with http.stream("POST", CHAT, json=body(stream=True)) as response:
         assert next(response.iter_lines()) == ": waiting"
 
