@@ -299,7 +299,7 @@ def test_metrics_have_vllms_names_and_triton_s_kv_cache(server: Server, client: 
         for sample in family.samples
     }
     assert samples["vllm:generation_tokens_total"].value >= 3
-    assert samples["vllm:gpu_cache_usage_perc"].labels == {"model_name": SEED_MODEL}
+    assert samples["vllm:gpu_cache_usage_perc"].labels == {"model_name": SEED_MODEL, "engine": "0"}
     num_blocks = samples["vllm:cache_config_info"].labels["num_gpu_blocks"]
     assert int(num_blocks) == server.gauge("nv_trt_llm_kv_cache_block_metrics", "max")
 
