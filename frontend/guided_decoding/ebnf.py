@@ -10,11 +10,15 @@ import re
 from collections.abc import Iterable, Sequence, Set
 from itertools import takewhile
 
+from .errors import InvalidConstraint
+
 ASCII = frozenset(range(128))
 NON_ASCII = r"[^\u0000-\u007f]"
 """One character outside ASCII."""
 EMPTY = '""'
 """The empty text."""
+MAX_COUNT = 10**15
+"""The largest number of repetitions that xgrammar 0.1.25 reads."""
 
 
 class Rules:
@@ -133,7 +137,12 @@ def optional(expression: str) -> str:
 
 
 def repeat(expression: str, minimum: int, maximum: int | None) -> str:
-    """`expression`, `minimum` to `maximum` times; without an upper limit if `maximum` is None."""
+    """`expression`, `minimum` to `maximum` times; without an upper limit if `maximum` is None.
+
+    Raises InvalidConstraint for more than MAX_COUNT.
+    """
+    if max(minimum, maximum or 0) > MAX_COUNT:
+        raise InvalidConstraint(f"lengths and counts are supported up to {MAX_COUNT}")
     match minimum, maximum:
         case (_, 0):
             return EMPTY

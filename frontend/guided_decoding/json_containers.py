@@ -8,6 +8,7 @@ from typing import Any
 from . import json_text
 from .ebnf import EMPTY, NON_ASCII, Rules, ascii_class, literal, one_of, optional, repeat, sequence
 from .errors import InvalidConstraint, Unsatisfiable
+from .matching_time import bounded_matching
 
 Member = Callable[[Any, str], str]
 """From a subschema and its place in the parent (for messages) to its expression. Raises InvalidConstraint."""
@@ -107,7 +108,8 @@ def _properties(schema: Mapping[str, Any], member: Member) -> list[_Property]:
 
 def _found(pattern: str, name: str) -> bool:
     try:
-        return re.search(pattern, name) is not None
+        with bounded_matching():
+            return re.search(pattern, name) is not None
     except re.error as error:
         raise InvalidConstraint(f"`patternProperties` {pattern!r} is not a regular expression: {error}") from error
 

@@ -24,6 +24,7 @@ from .ebnf import Rules, elements, factored, one_of
 from .errors import InvalidConstraint, Unsatisfiable
 from .json_containers import array_expression, object_expression
 from .json_scalars import integer_expression, number_expression, string_expression
+from .matching_time import bounded_matching
 from .schema_disjoint import disjoint
 from .schema_keywords import ANNOTATIONS, FAMILIES, REFUSED
 from .schema_merge import NoConjunction, common_values, conjoin, types_of
@@ -261,9 +262,11 @@ class _Translator:
 
     def _values(self, schema: Schema) -> str:
         """The values of `enum` that are valid by all keywords beside it."""
-        validator = Draft202012Validator(self._root, registry=Registry()).evolve(schema=schema)
+        beside = {keyword: value for keyword, value in schema.items() if keyword != "enum"}
+        validator = Draft202012Validator(self._root, registry=Registry()).evolve(schema=beside)
         try:
-            valid = [value for value in schema["enum"] if validator.is_valid(value)]
+            with bounded_matching():
+                valid = [value for value in schema["enum"] if validator.is_valid(value)]
         except (Unresolvable, re.error) as error:
             raise InvalidConstraint(f"`enum` cannot be checked against the keywords beside it: {error}") from error
         if not valid:

@@ -22,6 +22,8 @@ def nested_schema(depth: int) -> dict[str, object]:
     return schema
 
 
+BACKTRACKS = {"type": "string", "pattern": "^(a+)+$"}
+ALMOST = "a" * 40 + "b"
 REFUSED: dict[str, tuple[Constraint, str]] = {
     "17,000 parentheses": (
         Grammar(ebnf="root ::= " + "(" * 17_000 + '"a"' + ")" * 17_000, param="x"),
@@ -37,6 +39,28 @@ REFUSED: dict[str, tuple[Constraint, str]] = {
     "a choice of 4,000 texts": (
         Choice(choices=tuple(f"{word} {word} {word}" for word in WORDS[:4_000]), param="x"),
         "bytes when it is compiled",
+    ),
+    "a const that backtracks": (
+        JsonSchema(schema={**BACKTRACKS, "const": ALMOST}, param="x"),
+        "takes more than 1 s to",
+    ),
+    "an enum that backtracks": (
+        JsonSchema(schema={**BACKTRACKS, "enum": [ALMOST]}, param="x"),
+        "takes more than 1 s to",
+    ),
+    "a name that backtracks": (
+        JsonSchema(schema={"properties": {ALMOST: {}}, "patternProperties": {BACKTRACKS["pattern"]: {}}}, param="x"),
+        "takes more than 1 s to",
+    ),
+    "a length of 4,000 digits": (
+        JsonSchema(schema={"type": "string", "maxLength": 10**4_000}, param="x"),
+        "`x` at #: lengths and counts are supported up to 1000000000000000",
+    ),
+    "as many elements": (
+        JsonSchema(
+            schema={"properties": {"a": {"type": "array", "minItems": 10**4_000}}, "required": ["a"]}, param="x"
+        ),
+        "`x` at #/properties/a: lengths and counts",
     ),
     "very ambiguous": (Grammar(ebnf='root ::= (("a"*)*)*', param="x"), "`x`: is too ambiguous"),
 }
