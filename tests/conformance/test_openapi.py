@@ -135,7 +135,15 @@ def statuses_of(cases: SearchStrategy[Case[Any]], answer: Answer) -> set[int]:
 def answer(frontend: Running) -> Answer:
     """Of a frontend whose engine generates two tokens."""
     frontend.triton.script = [Events([[6004], [21209]])]
-    return lambda case: case.call_and_validate(base_url=frontend.url, checks=CHECKS).status_code
+
+    def send(case: Case[Any]) -> int:
+        response = case.call(base_url=frontend.url)
+        # A generated list may be longer than any body: 413 refuses it too, and schemathesis does not count that.
+        checks = [check for check in CHECKS if check is not negative_data_rejection or response.status_code != 413]
+        case.validate_response(response, checks=checks)
+        return response.status_code
+
+    return send
 
 
 @pytest.mark.parametrize("name", STATUSES)
