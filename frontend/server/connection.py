@@ -12,10 +12,9 @@ import enum
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from frontend.errors import (
@@ -29,6 +28,7 @@ from frontend.errors import (
 )
 
 from .connection_counts import ConnectionCounts
+from .connection_flow import Flow, WhileBodyArrives
 from .errors import error_response
 from .request_head import check_head
 
@@ -46,7 +46,9 @@ class ConnectionLimits:
     wait for the answer to an earlier one, no further ones are parsed or read.
     `header_timeout_s` counts from the first byte of a request, or from when the connection was opened,
     `body_timeout_s` from the end of the headers,
-    `write_timeout_s` from when 64 KiB of an answer wait for the client, or from when the connection is to be closed.
+    `linger_s` from when the last answer was written to a client that still sends, of which it may send
+    `max_discarded_bytes`; `write_timeout_s` from when 64 KiB of an answer wait for the client, or from when the
+    connection is to be closed.
     """
 
     max_url_bytes: int = 8 * 1024
@@ -56,6 +58,8 @@ class ConnectionLimits:
     header_timeout_s: float = 10.0
     body_timeout_s: float = 60.0
     write_timeout_s: float = 60.0
+    linger_s: float = 2.0
+    max_discarded_bytes: int = 32 * 1024 * 1024
 
 
 OnRefusal = Callable[[FrontendError], None]
@@ -68,28 +72,6 @@ class _Awaited(enum.Enum):
     BODY = "body"
     NOTHING = "nothing"
     """The request is complete. uvicorn closes the connection if no other follows its answer for a while."""
-
-
-class _Flow(FlowControl):
-    """uvicorn's, but reading can be held: then nothing resumes it but `release`."""
-
-    _is_held = False
-
-    def hold(self) -> None:
-        """Read no more, whatever uvicorn does."""
-        self._is_held = True
-        self.pause_reading()
-
-    def release(self) -> None:
-        """Read again, if reading was held."""
-        if self._is_held:
-            self._is_held = False
-            self.resume_reading()
-
-    def resume_reading(self) -> None:
-        """Called by uvicorn when an answer is complete, or when a route asks for more of a body."""
-        if not self._is_held:
-            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -111,6 +93,8 @@ class Connection(HttpToolsProtocol):
         self._got_anything = False
         self._received = memoryview(b"")
         self._refusal: FrontendError | None = None
+        self._is_lingering = False
+        self._num_discarded_bytes = 0
         self._num_header_bytes = 0
         self._num_unparsed_bytes = 0
         self._parsed_something = False
@@ -120,7 +104,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse the connection if there are too many, else wait for a request."""
         super().connection_made(transport)
-        self.flow: _Flow = _Flow(transport)
+        self.flow: Flow = Flow(transport)
         self._address = self.client[0] if self.client else ""
         try:
             self._counts.add(self._address)
@@ -141,6 +125,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, and start the timer of what has to come next."""
+        if self._is_lingering:
+            self._discard(len(data))
+            return
         self._received = memoryview(bytes(self._received) + data if self._received else data)
         self._parse()
 
@@ -189,6 +176,8 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._set_write_timer()
+        elif self._is_lingering:
+            return
         elif self._refusal is None:
             self._parse()
         elif not self._is_answering:
@@ -232,6 +221,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         self._unset_keepalive_if_required()
         self._awaited = _Awaited.BODY
+        self.cycle.transport = cast(asyncio.Transport, WhileBodyArrives(self.transport, self._linger))
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -241,6 +231,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is complete."""
         super().on_message_complete()
+        self.cycle.transport = self.transport
         self._parsed_something = True
         self._awaited = _Awaited.NOTHING
 
@@ -312,8 +303,38 @@ class Connection(HttpToolsProtocol):
     def _answer_and_close(self, error: FrontendError) -> None:
         if self._may_answer:
             self.transport.write(_to_bytes(error, self.server_state.default_headers))
+        if self._is_counted and not self._is_answering:
+            self._linger()
+        else:
+            self._close()
+
+    # ---- The end of a connection
+
+    def _close(self) -> None:
         self.transport.close()
         self._set_write_timer()
+
+    def _linger(self) -> None:
+        """End what is sent, but discard for a while what the client still sends.
+
+        The system resets a connection that is closed before all was read, and the client would lose its answer.
+        """
+        if self._is_answering:  # the answer broke off: its client must see that
+            self._close()
+            return
+        self._is_lingering = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._received = memoryview(b"")
+        self.flow.release()
+        self.flow.resume_reading()
+        self._cancel_timer()
+        self._timer = self.loop.call_later(self._limits.linger_s, self._close)
+
+    def _discard(self, num_bytes: int) -> None:
+        self._num_discarded_bytes += num_bytes
+        if self._num_discarded_bytes > self._limits.max_discarded_bytes:
+            self._close()
 
     def _set_write_timer(self) -> None:
         """Drop what the client has not read by then. A closed transport would wait for ever."""

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import re
+import socket
 from collections.abc import Coroutine
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -44,6 +46,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] == "/long":
         await StreamingResponse(_many_parts())(scope, receive, send)
         ENDED.append(scope["path"])
+        return
+    if scope["path"] == "/refuse":
+        await PlainTextResponse("refused", 413, {"connection": "close"})(scope, receive, send)
         return
     if scope["path"] == "/stream":
         await StreamingResponse(_two_parts())(scope, receive, send)
@@ -329,6 +334,49 @@ def test_a_client_that_does_not_read_is_cut_off(path: str, last: bytes) -> None:
                 await asyncio.sleep(0.01)
             assert len(await client.read_to_end()) < 50_000_000
             assert path == "/large" or ENDED
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /refuse HTTP/1.1\r\n" + HOST + b"Content-Length: 20000000\r\n\r\n",
+        b"POST / HTTP/1.1\r\n" + HOST * 2 + b"Content-Length: 20000000\r\n\r\n",
+    ],
+)
+def test_a_client_that_sends_all_of_a_refused_request_before_it_reads_gets_the_answer(head: bytes) -> None:
+    def send_then_read(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), 10) as client:
+            client.sendall(head)
+            for _ in range(200):
+                client.sendall(b"a" * 100_000)
+            return client.makefile("rb").read()
+
+    async def scenario() -> None:
+        counts = ConnectionCounts(1, 1)
+        async with serving(app, GENEROUS, counts) as server:
+            port = server.servers[0].sockets[0].getsockname()[1]
+            answer = await asyncio.to_thread(send_then_read, port)
+            assert answer[:12] in (b"HTTP/1.1 413", b"HTTP/1.1 400")
+            while counts.num_open:
+                await asyncio.sleep(0.01)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("limit", [{"linger_s": 0.1}, {"max_discarded_bytes": 1000}])
+def test_what_follows_a_refused_request_is_read_for_a_while_only(limit: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        counts = ConnectionCounts(1, 1)
+        async with serving(app, replace(GENEROUS, **limit), counts) as server:
+            client = await Client.connect(server)
+            await client.send(b"POST /refuse HTTP/1.1\r\n" + HOST + b"Content-Length: 20000000\r\n\r\n")
+            assert b" 413 " in await client.read_until(b"refused")
+            while counts.num_open:
+                await client.send(b"a" * 100)
+                await asyncio.sleep(0.01)
+            await client.close()
 
     run(scenario())
 
