@@ -18,8 +18,9 @@ from frontend.openai.body_size import default_max_body_bytes
 from frontend.server.admission import Admission
 from frontend.server.app import create_app
 from frontend.server.body_memory import BodyMemory
-from frontend.server.connection import ConnectionLimits, connection_factory
+from frontend.server.connection import connection_factory
 from frontend.server.connection_counts import ConnectionCounts
+from frontend.server.connection_limits import ConnectionLimits
 from frontend.server.descriptors import connections_that_fit, raise_descriptor_limit
 from frontend.server.drain import Drain
 from frontend.server.log import set_up_logging

@@ -11,16 +11,14 @@ import asyncio
 import enum
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from frontend.errors import (
     FrontendError,
     HeadersTooLarge,
-    InvalidRequest,
     RateLimitExceeded,
     RequestTimeout,
     TooManyConnections,
@@ -29,37 +27,14 @@ from frontend.errors import (
 
 from .connection_counts import ConnectionCounts
 from .connection_flow import Flow, WhileBodyArrives
-from .errors import error_response
+from .connection_limits import ConnectionLimits
+from .connection_refusal import to_bytes, to_error
 from .request_head import check_head
 
 _log = logging.getLogger(__name__)
 
 _SLICE_BYTES = 2048
 """Bytes that are parsed at a time: 110 requests at most. One read from the network may hold 9,000."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
-    """What a client may send before its request is handed to a route, and how long it may take to read.
-
-    `max_header_bytes` is of all headers of a request together, names and values. While `max_pipelined` requests or more
-    wait for the answer to an earlier one, no further ones are parsed or read.
-    `header_timeout_s` counts from the first byte of a request, or from when the connection was opened,
-    `body_timeout_s` from the end of the headers,
-    `linger_s` from when the last answer was written to a client that still sends, of which it may send
-    `max_discarded_bytes`; `write_timeout_s` from when 64 KiB of an answer wait for the client, or from when the
-    connection is to be closed.
-    """
-
-    max_url_bytes: int = 8 * 1024
-    max_header_bytes: int = 32 * 1024
-    max_headers: int = 100
-    max_pipelined: int = 16
-    header_timeout_s: float = 10.0
-    body_timeout_s: float = 60.0
-    write_timeout_s: float = 60.0
-    linger_s: float = 2.0
-    max_discarded_bytes: int = 32 * 1024 * 1024
 
 
 OnRefusal = Callable[[FrontendError], None]
@@ -137,7 +112,7 @@ class Connection(HttpToolsProtocol):
             while self._received and not self._refusal and len(self.pipeline) < self._limits.max_pipelined:
                 self._parse_slice(self._received[:_SLICE_BYTES])
         except httptools.HttpParserError as exc:
-            self._refuse(_to_error(exc))
+            self._refuse(to_error(exc))
         except HeadersTooLarge as error:
             self._refuse(error)
         else:
@@ -302,7 +277,7 @@ class Connection(HttpToolsProtocol):
 
     def _answer_and_close(self, error: FrontendError) -> None:
         if self._may_answer:
-            self.transport.write(_to_bytes(error, self.server_state.default_headers))
+            self.transport.write(to_bytes(error, self.server_state.default_headers))
         if self._is_counted and not self._is_answering:
             self._linger()
         else:
@@ -349,21 +324,6 @@ class Connection(HttpToolsProtocol):
     def _on_write_timeout(self) -> None:
         _log.info("%s: does not read its answer, and is cut off", self._address)
         self.transport.abort()
-
-
-def _to_error(exc: httptools.HttpParserError) -> FrontendError:
-    cause = exc.__context__
-    if isinstance(cause, FrontendError):
-        return cause
-    reason = "its URL cannot be read" if isinstance(exc, httptools.HttpParserCallbackError) else exc
-    return InvalidRequest(f"This is not a valid HTTP request: {reason}.")
-
-
-def _to_bytes(error: FrontendError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    response = error_response(error)
-    headers = [*default_headers, *response.raw_headers, (b"connection", b"close")]
-    lines = [b"%b: %b\r\n" % header for header in headers]
-    return b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(response.body)])
 
 
 def connection_factory(

@@ -23,8 +23,9 @@ from frontend.guided_decoding.vocabulary import vocabulary_of
 from frontend.server.admission import Admission
 from frontend.server.app import create_app
 from frontend.server.body_memory import BodyMemory
-from frontend.server.connection import ConnectionLimits, OnRefusal, connection_factory
+from frontend.server.connection import OnRefusal, connection_factory
 from frontend.server.connection_counts import ConnectionCounts
+from frontend.server.connection_limits import ConnectionLimits
 from frontend.server.metrics import Metrics
 from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits

@@ -9,8 +9,9 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from frontend.server.connection import ConnectionLimits, connection_factory
+from frontend.server.connection import connection_factory
 from frontend.server.connection_counts import ConnectionCounts
+from frontend.server.connection_limits import ConnectionLimits
 from frontend.server.drain import Drain
 from frontend.server.uvicorn import Server, uvicorn_config
 from frontend.settings import Settings

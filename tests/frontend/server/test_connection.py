@@ -15,8 +15,8 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from frontend.errors import RateLimitExceeded, TooManyConnections
-from frontend.server.connection import ConnectionLimits
 from frontend.server.connection_counts import ConnectionCounts
+from frontend.server.connection_limits import ConnectionLimits
 from frontend.server.descriptors import connections_that_fit
 from tests.frontend.server.serving import Client, serving
 

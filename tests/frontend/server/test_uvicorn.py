@@ -13,8 +13,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.errors import StartupError
-from frontend.server.connection import ConnectionLimits, connection_factory
+from frontend.server.connection import connection_factory
 from frontend.server.connection_counts import ConnectionCounts
+from frontend.server.connection_limits import ConnectionLimits
 from frontend.server.drain import Drain
 from frontend.server.uvicorn import Server, tls_context, uvicorn_config
 from frontend.settings import Settings
