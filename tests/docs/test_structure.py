@@ -16,17 +16,22 @@ ROOTS = (
     "build_engine",
     "build_engine/tensorrt_llm",
     "build_engine/openvino",
+    "model_repository/openvino/1",
 )
 """Where a path that the page names may begin: each step is about one of these folders."""
+
+REMARKS_COLUMN = 25
 
 PACKAGES = ("frontend", "build_engine")
 
 
 def tree() -> list[str]:
-    """Paths of the page's tree: two spaces for each level, a name, and remarks behind it."""
+    """Paths of the page's tree: two spaces for each level, a name, and remarks behind it, perhaps on further lines."""
     block = PAGE.read_text().split("## The tree")[1].split("```")[1]
     paths, parents = list[str](), [""]
     for line in block.strip().splitlines():
+        if line.startswith(" " * REMARKS_COLUMN):
+            continue
         level, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
         parents[level + 1 :] = [parents[level] + name]
         paths.append(parents[level] + name)
