@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 
 from .json_nesting import Nesting
-from .tools import TOOL_CALLS, ArgumentsDelta, TextDelta, ToolCallOpened, ToolChoice, ToolEvent
+from .tools import TOOL_CALLS, ArgumentsDelta, TextDelta, ToolCallStart, ToolChoice, ToolEvent
 
 _HEAD = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]+)"\s*,\s*"arguments"\s*:\s*(?=\{)')
 _BLANK = re.compile(r"\s*")
@@ -185,7 +185,7 @@ class ToolCallParser:
     def _open(self, name: str) -> None:
         self._nesting = Nesting()
         self._array_has_calls = True
-        self._events.append(ToolCallOpened(index=self._num_calls, id=self._new_id(), name=name))
+        self._events.append(ToolCallStart(index=self._num_calls, id=self._new_id(), name=name))
         self._num_calls += 1
 
     def _pass_on_arguments(self, arguments: str, *, complete: bool) -> None:

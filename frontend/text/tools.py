@@ -74,7 +74,7 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolCallOpened:
+class ToolCallStart:
     """A call begins; its arguments follow. `index` counts the calls of an answer from 0."""
 
     index: int
@@ -90,18 +90,18 @@ class ArgumentsDelta:
     arguments: str
 
 
-ToolEvent = TextDelta | ToolCallOpened | ArgumentsDelta
+ToolEvent = TextDelta | ToolCallStart | ArgumentsDelta
 
 
 def collect(events: Iterable[ToolEvent]) -> tuple[str, tuple[ToolCall, ...]]:
     """The complete text and all calls of an answer."""
     texts: list[str] = []
-    opened: dict[int, ToolCallOpened] = {}
+    opened: dict[int, ToolCallStart] = {}
     arguments: dict[int, list[str]] = {}
     for event in events:
         if isinstance(event, TextDelta):
             texts.append(event.text)
-        elif isinstance(event, ToolCallOpened):
+        elif isinstance(event, ToolCallStart):
             opened[event.index], arguments[event.index] = event, []
         else:
             arguments[event.index].append(event.arguments)

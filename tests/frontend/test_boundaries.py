@@ -21,11 +21,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "openai.completions": {"text", "openai"},
     "openai.responses": {"text", "guided_decoding", "openai", "openai.tools"},
     "openai.tokenize": {"openai", "openai.chat"},
+    "openai.invocations": {"text", "openai", "openai.chat", "openai.completions"},
     "server": {"text", "triton", "guided_decoding", "openai"},
     "server.middleware": {"server"},
     "server.routes": {
         "text", "triton", "openai", "openai.chat", "openai.completions", "openai.responses", "openai.tokenize",
-        "server",
+        "openai.invocations", "server",
     },
     "local": set(),
 }  # fmt: skip
@@ -53,12 +54,16 @@ def folders_of(name: str) -> str:
 
 def imported_folders(tree: ast.Module, folder: str) -> set[str]:
     """The other folders that a module imports, and the modules beside the folders."""
-    names = [
-        str(node.module).removeprefix("frontend.")
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and not node.level and str(node.module).startswith("frontend.")
-    ]
-    return {folders_of(name) or name for name in names} - {folder}
+    return {folders_of(name) or name for name in imported_names(tree, folder)} - {folder}
+
+
+def imported_names(tree: ast.Module, folder: str) -> Iterator[str]:
+    """What a module imports from the frontend, as dotted names without `frontend.`, relative imports included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield f"{folder}.{node.module}" if node.module else folder
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("frontend."):
+            yield str(node.module).removeprefix("frontend.")
 
 
 def test_every_folder_has_a_rule() -> None:

@@ -11,7 +11,7 @@ import orjson
 from frontend.generation import Token
 from frontend.openai.fields import TokenLogprob
 from frontend.openai.reply import to_logprobs
-from frontend.text.tools import ToolCallOpened
+from frontend.text.tools import ToolCallStart
 
 from .types import ItemStatus, OutputFunctionCall, OutputMessage, OutputText
 
@@ -89,7 +89,7 @@ class FunctionCallEvents:
     """The call of a function."""
 
     def __init__(
-        self, item_id: str, output_index: int, events: Events, opened: ToolCallOpened, namespace: str | None
+        self, item_id: str, output_index: int, events: Events, opened: ToolCallStart, namespace: str | None
     ) -> None:
         self._id = item_id
         self._events = events

@@ -12,7 +12,7 @@ from frontend.errors import FrontendError
 from frontend.generation import Delta, Outcome, Token, Usage
 from frontend.openai.job import Answer
 from frontend.text.tool_parser import ToolCallParser
-from frontend.text.tools import TextDelta, ToolCallOpened, ToolEvent
+from frontend.text.tools import TextDelta, ToolCallStart, ToolEvent
 
 from .items import Events, FunctionCallEvents, MessageEvents
 from .types import IncompleteDetails, InputTokensDetails, ItemStatus, ResponseError, ResponseUsage
@@ -85,7 +85,7 @@ class ResponsesWriter:
     def _write_event(self, event: ToolEvent) -> bytes:
         if isinstance(event, TextDelta):
             return self._write_text(event.text)
-        if isinstance(event, ToolCallOpened):
+        if isinstance(event, ToolCallStart):
             item = FunctionCallEvents(
                 self._new_id("fc"), self._next_index, self._events, event, self._namespaces.get(event.name)
             )

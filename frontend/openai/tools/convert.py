@@ -14,7 +14,7 @@ from frontend.errors import InvalidRequest
 from frontend.text.escape import EscapeSpecialTokens
 from frontend.text.messages import Message, Role
 from frontend.text.tool_prompt import canonical_json
-from frontend.text.tools import NO_TOOLS, TextDelta, Tool, ToolCall, ToolCallOpened, ToolChoice, ToolEvent, ToolUse
+from frontend.text.tools import NO_TOOLS, TextDelta, Tool, ToolCall, ToolCallStart, ToolChoice, ToolEvent, ToolUse
 
 from .types import NAME, FunctionCall, FunctionDefinition, FunctionToolCall, ToolMessageFields
 
@@ -127,7 +127,7 @@ def to_delta(event: ToolEvent) -> dict[str, Any]:
     """The `delta` object of a chunk."""
     if isinstance(event, TextDelta):
         return {"content": event.text}
-    if isinstance(event, ToolCallOpened):
+    if isinstance(event, ToolCallStart):
         function = {"name": event.name, "arguments": ""}
         return {"tool_calls": [{"index": event.index, "id": event.id, "type": "function", "function": function}]}
     return {"tool_calls": [{"index": event.index, "function": {"arguments": event.arguments}}]}

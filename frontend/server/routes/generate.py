@@ -15,7 +15,7 @@ from frontend.openai.chat.request import to_chat_job
 from frontend.openai.chat.types import ChatCompletion, ChatCompletionRequest
 from frontend.openai.completions.request import to_completion_job
 from frontend.openai.completions.types import Completion, CompletionRequest
-from frontend.openai.invocation import InvocationRequest, to_invocation_job
+from frontend.openai.invocations.request import InvocationRequest, to_invocation_job
 from frontend.openai.job import Job
 from frontend.openai.responses.request import to_responses_job
 from frontend.openai.responses.types import ResponseObject, ResponsesRequest

@@ -13,7 +13,7 @@ from frontend.text.tools import (
     ArgumentsDelta,
     TextDelta,
     ToolCall,
-    ToolCallOpened,
+    ToolCallStart,
     ToolChoice,
     ToolEvent,
     collect,
@@ -49,7 +49,7 @@ def joined(events: Sequence[ToolEvent]) -> list[ToolEvent]:
 
 
 def call(index: int, name: str, arguments: str) -> list[ToolEvent]:
-    opened = ToolCallOpened(index=index, id=f"id{index}", name=name)
+    opened = ToolCallStart(index=index, id=f"id{index}", name=name)
     return [opened, ArgumentsDelta(index=index, arguments=arguments)] if arguments else [opened]
 
 
@@ -173,7 +173,7 @@ def test_call_streams_its_name_first_then_its_arguments_as_they_come() -> None:
         [],
         [],
         [],
-        [ToolCallOpened(index=0, id="id0", name="f"), ArgumentsDelta(index=0, arguments='{"a')],
+        [ToolCallStart(index=0, id="id0", name="f"), ArgumentsDelta(index=0, arguments='{"a')],
         [ArgumentsDelta(index=0, arguments='": 1')],
         [ArgumentsDelta(index=0, arguments="}")],
         [],
@@ -221,14 +221,14 @@ def test_events_are_parts_of_the_text_and_only_syntax_is_dropped(choice: ToolCho
     at = 0
     for event in joined(events):
         part = (
-            event.text if isinstance(event, TextDelta) else "" if isinstance(event, ToolCallOpened) else event.arguments
+            event.text if isinstance(event, TextDelta) else "" if isinstance(event, ToolCallStart) else event.arguments
         )
         if part == "{}":  # perhaps for arguments that the model left out
             continue
         found = text.find(part, at)
         assert found >= 0
         at = found + len(part)
-    if not any(isinstance(event, ToolCallOpened) for event in events):
+    if not any(isinstance(event, ToolCallStart) for event in events):
         assert "".join(event.text for event in events if isinstance(event, TextDelta)) == text
 
 

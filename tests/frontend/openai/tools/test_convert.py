@@ -21,7 +21,7 @@ from frontend.text.tools import (
     TextDelta,
     Tool,
     ToolCall,
-    ToolCallOpened,
+    ToolCallStart,
     ToolChoice,
     ToolEvent,
     ToolUse,
@@ -255,7 +255,7 @@ def test_every_string_of_a_tool_is_escaped() -> None:
 def test_events_are_openais_deltas() -> None:
     events: list[ToolEvent] = [
         TextDelta("Hm."),
-        ToolCallOpened(index=0, id="call_1", name="f"),
+        ToolCallStart(index=0, id="call_1", name="f"),
         ArgumentsDelta(index=0, arguments='{"a"'),
         ArgumentsDelta(index=0, arguments=": 1}"),
     ]

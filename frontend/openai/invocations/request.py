@@ -4,14 +4,13 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, RootModel, Tag
 
+from frontend.openai.chat.request import to_chat_job
+from frontend.openai.chat.types import ChatCompletionRequest
+from frontend.openai.completions.request import to_completion_job
+from frontend.openai.completions.types import CompletionRequest
+from frontend.openai.job import Job
+from frontend.openai.reply import Reply
 from frontend.text.served_model import ServedModel
-
-from .chat.request import to_chat_job
-from .chat.types import ChatCompletionRequest
-from .completions.request import to_completion_job
-from .completions.types import CompletionRequest
-from .job import Job
-from .reply import Reply
 
 
 def _kind(body: Any) -> str:
