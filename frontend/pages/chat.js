@@ -62,7 +62,7 @@ async function answerLast() {
     running = null;
     keep(conversation);
     showRunning();
-    if (conversation === current && view) following(() => view.update(message));
+    if (conversation === current) following(() => (view ? view.update(message) : offerAnswer()));
   }
 }
 
@@ -153,10 +153,14 @@ function viewOf(message, index) {
 function show() {
   $("messages").replaceChildren(...current.messages.map((message, index) => viewOf(message, index).element));
   if (!current.messages.length) $("messages").append(el("p", { class: "empty" }, "Ask the model something."));
-  if (current.messages.at(-1)?.role === "user" && !running) {
-    $("notice").replaceChildren(el("div", { class: "row" }, button("Get an answer", () => regenerate(-1))));
-  }
+  offerAnswer();
   $("scroll").scrollTop = $("scroll").scrollHeight;
+}
+
+/** A button for a question without an answer, unless something else is said about it. */
+function offerAnswer() {
+  if (running || current.messages.at(-1)?.role !== "user" || $("notice").hasChildNodes()) return;
+  $("notice").replaceChildren(el("div", { class: "row" }, button("Get an answer", () => regenerate(-1))));
 }
 
 /** Change what is shown, and stay at its end if that is where the reader is. */

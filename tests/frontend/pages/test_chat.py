@@ -2,13 +2,14 @@
 
 import json
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
 from tests.frontend.conftest import API_KEY, Running
-from tests.frontend.fake_triton import Endless, Events, FakeTriton
+from tests.frontend.fake_triton import Endless, Events, FakeTriton, Silence
 
 from .conftest import NARROW, OpenTab
 
@@ -63,16 +64,31 @@ def test_an_answer_streams_with_its_figures(open_tab: OpenTab, triton: FakeTrito
 def test_stop_cancels_the_generation_and_keeps_its_text(open_tab: OpenTab, frontend: Running) -> None:
     frontend.triton.script = [Endless(HAUS)]
     page = open_tab().page
-    for is_by_key in (False, True):
+    for index, is_by_key in enumerate((False, True)):
         ask(page, "What is a house?")
-        expect(page.locator("article.assistant").last).to_contain_text("Haus")
+        expect(page.locator("article.assistant").nth(index)).to_contain_text("Haus")
         if is_by_key:
             page.keyboard.press("Escape")
         else:
             button(page, "Stop")
         frontend.wait_until(lambda: frontend.triton.num_running == frontend.admission.num_running == 0)
-        expect(page.locator(".figures").last).to_contain_text("stopped")
+        expect(page.locator("article.assistant .figures").nth(index)).to_contain_text("stopped")
     assert len(answers(page)) == 2
+
+
+def test_a_question_that_was_stopped_before_its_answer_can_be_answered_later(
+    open_tab: OpenTab, frontend: Running, writes: Writes
+) -> None:
+    ends = threading.Event()
+    frontend.triton.script = [Silence(ends)]
+    page = open_tab().page
+    ask(page, "What is a house?")
+    button(page, "Stop")
+    expect(page.get_by_role("button", name="Get an answer")).to_be_visible()
+    ends.set()
+    frontend.triton.script = [writes("A building.")]
+    button(page, "Get an answer")
+    assert answers(page) == ["A building."]
 
 
 def test_regenerate_replaces_the_answer(open_tab: OpenTab, triton: FakeTriton, writes: Writes) -> None:
