@@ -43,10 +43,15 @@ def test_limits_can_be_read() -> None:
     assert config.tensor_parallel_size == 1
 
 
+ONLY_OF_THE_CPU_MODEL = {"runtime_min_p"}
+"""TensorRT-LLM's model has no such input (release 1.2), and Triton refuses inputs that a backend does not know."""
+
+
 def test_offers_every_tensor_of_the_cpu_model_with_type_and_shape() -> None:
     gpu, cpu = parse("tensorrt_llm"), parse("openvino")
     for offered, wanted in ((gpu.input, cpu.input), (gpu.output, cpu.output)):
-        assert {shape_of(tensor) for tensor in wanted} <= {shape_of(tensor) for tensor in offered}
+        common = [tensor for tensor in wanted if tensor.name not in ONLY_OF_THE_CPU_MODEL]
+        assert {shape_of(tensor) for tensor in common} <= {shape_of(tensor) for tensor in offered}
 
 
 def test_offers_every_tensor_that_the_frontend_sends() -> None:
