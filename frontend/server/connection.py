@@ -36,6 +36,9 @@ _log = logging.getLogger(__name__)
 _SLICE_BYTES = 2048
 """Bytes that are parsed at a time: 110 requests at most. One read from the network may hold 9,000."""
 
+_SLICES_PER_TURN = 16
+"""Slices until the event loop has its turn. One read from the network may hold 40,000 chunks of a body."""
+
 
 OnRefusal = Callable[[FrontendError], None]
 
@@ -67,6 +70,7 @@ class Connection(HttpToolsProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
         self._got_anything = False
         self._received = memoryview(b"")
+        self._next_turn: asyncio.Handle | None = None
         self._refusal: FrontendError | None = None
         self._is_lingering = False
         self._num_discarded_bytes = 0
@@ -109,7 +113,9 @@ class Connection(HttpToolsProtocol):
     def _parse(self) -> None:
         """Parse what was received until enough requests wait for an answer. The rest is held back, and no more read."""
         try:
-            while self._received and not self._refusal and len(self.pipeline) < self._limits.max_pipelined:
+            for _ in range(_SLICES_PER_TURN):
+                if not self._may_parse:
+                    break
                 self._parse_slice(self._received[:_SLICE_BYTES])
         except httptools.HttpParserError as exc:
             self._refuse(to_error(exc))
@@ -120,7 +126,18 @@ class Connection(HttpToolsProtocol):
                 self.flow.hold()
             else:
                 self.flow.release()
+            if self._may_parse and self._next_turn is None:
+                self._next_turn = self.loop.call_soon(self._parse_on)
             self._set_timer()
+
+    def _parse_on(self) -> None:
+        self._next_turn = None
+        self._parse()
+
+    @property
+    def _may_parse(self) -> bool:
+        is_open = not self._refusal and not self._is_lingering and not self.transport.is_closing()
+        return is_open and bool(self._received) and len(self.pipeline) < self._limits.max_pipelined
 
     def _parse_slice(self, piece: memoryview) -> None:
         num_parsed = len(piece)

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Coroutine
 from dataclasses import replace
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.requests import ClientDisconnect, Request
@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from frontend.errors import RateLimitExceeded, TooManyConnections
+from frontend.server.connection import Connection
 from frontend.server.connection_counts import ConnectionCounts
 from frontend.server.connection_limits import ConnectionLimits
 from frontend.server.descriptors import connections_that_fit
@@ -264,6 +265,25 @@ def test_all_requests_sent_ahead_of_their_answers_are_answered_in_order(size: in
             answers = await client.read_until(b"149 bytes")
             assert re.findall(rb"(\d+) bytes", answers) == [b"%d" % n for n in range(150)]
             await sending
+            await client.close()
+
+    run(scenario())
+
+
+def test_a_body_of_many_chunks_is_parsed_in_several_turns_of_the_event_loop() -> None:
+    head = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+    async def scenario() -> None:
+        async with serving(app, ConnectionLimits()) as server:
+            client = await Client.connect(server)
+            await client.send(head + b"1\r\na\r\n")
+            while not HANDED_ON:
+                await asyncio.sleep(0.01)
+            [connection] = cast(set[Connection], server.server_state.connections)
+            connection.data_received(b"1\r\na\r\n" * 40_000)  # what one read of 256 KiB brings
+            assert len(connection.cycle.body) <= 10_000
+            connection.data_received(b"0\r\n\r\n")
+            assert b"40001 bytes" in await client.read_until(b"bytes")
             await client.close()
 
     run(scenario())
