@@ -8,6 +8,7 @@ share that cache.
 import ctypes
 import re
 import tempfile
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -54,7 +55,10 @@ class GuideCache:
             raise GuideError(_reason(error)) from error
 
     def steps(self, guide: genai.StructuredOutputConfig, num_tokens: int) -> "genai.GenerationHandle":
-        """Add a request for a few random tokens; `step` generates one after the other."""
+        """Add a request for random tokens, 250 at most; `step` generates one after the other.
+
+        The request ends with the handle.
+        """
         return self._pipeline.add_request(next(self._request_ids), _PROMPT, _config(guide, num_tokens))
 
     def step(self) -> bool:
@@ -97,11 +101,29 @@ def _open(model_dir: Path, tokenizer: genai.Tokenizer) -> genai.ContinuousBatchi
     return genai.ContinuousBatchingPipeline(model_dir, tokenizer, scheduler, "CPU")
 
 
+def write_that_goes_on(model_dir: Path, directory: Path, end_token_id: int) -> None:
+    """Write the model of one layer so that it ends an answer only where the guide allows nothing else."""
+
+    def unlikely(logits: ov.Output) -> ov.Node:
+        bias = np.zeros((1, 1, logits.get_partial_shape()[2].get_length()), np.float32)
+        bias[..., end_token_id] = -1000.0
+        return ops.add(logits, ops.constant(bias))
+
+    _rewrite(model_dir, directory, unlikely)
+
+
 def _write_with_one_token_less(model_dir: Path, directory: Path) -> None:
+    def shorter(logits: ov.Output) -> ov.Node:
+        return ops.slice(logits, np.array([0]), np.array([-1]), np.array([1]), np.array([2]))
+
+    _rewrite(model_dir, directory, shorter)
+
+
+def _rewrite(model_dir: Path, directory: Path, change: Callable[[ov.Output], ov.Node]) -> None:
+    """The model with other logits; theirs are [batch, tokens, vocabulary]."""
     model = ov.Core().read_model(model_dir / "openvino_model.xml")
     logits = model.get_results()[0].input(0)
-    shorter = ops.slice(logits.get_source_output(), np.array([0]), np.array([-1]), np.array([1]), np.array([2]))
-    logits.replace_source_output(shorter.output(0))
+    logits.replace_source_output(change(logits.get_source_output()).output(0))
     model.validate_nodes_and_infer_types()
     ov.save_model(model, directory / "openvino_model.xml")
 

@@ -28,6 +28,8 @@ MAX_START_S = 0.25
 """Processor time that a guide may take of the step that its request starts in."""
 MAX_TOKEN_S = 0.15
 """Processor time that it may take of each other step."""
+MAX_GROWTH = 4.0
+"""How many times as long as for the first tokens it may take for later ones."""
 NUM_TRIALS = 2
 """Processes that guides are tried in: a slow guide does not delay the next one."""
 MAX_TRIED = 512
@@ -151,6 +153,8 @@ class _Trial:
         for field, limit in (("start_s", MAX_START_S), ("token_s", MAX_TOKEN_S)):
             if cost[field] > limit:
                 return InvalidRequest(f"guided_decoding_guide takes {cost[field]:.2f} s of a step; accepted: {limit} s")
+        if cost["growth"] > MAX_GROWTH:
+            return InvalidRequest("guided_decoding_guide takes more time with each token, as its grammar is ambiguous")
         return None
 
     def end(self) -> None:

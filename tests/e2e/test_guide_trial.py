@@ -1,0 +1,69 @@
+"""The process in which the CPU engine tries a guide first, with a real engine and without Triton."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import ROOT
+
+CODE = ROOT / "model_repository" / "openvino" / "1"
+MAX_GROWTH = 4.0
+"""That of guides.py."""
+
+AMBIGUOUS = {
+    "each text in many pairs": 'root ::= a\na ::= a a | "x"',
+    "pairs and frames": 'root ::= a\na ::= "x" a "x" | a a | "x"',
+    "stars of stars": 'root ::= (("a"*)*)*',
+}
+STEADY: dict[str, dict[str, str]] = {
+    "a list of words": {"grammar": 'root ::= word (" " word)*\nword ::= [a-z]+'},
+    "balanced brackets": {"grammar": 'root ::= "(" root ")" | "x"'},
+    "any JSON": {"json_schema": "{}"},
+    "an object": {"json_schema": json.dumps({"type": "object", "properties": {"a": {"type": "string"}}})},
+    "a long string": {"json_schema": json.dumps({"type": "string", "maxLength": 500})},
+    "a choice": {"regex": "yes|no"},
+}
+
+
+class Trial:
+    """The running process."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._input, self._output = process.stdin, process.stdout
+        assert self._output.readline() == "ready\n"
+
+    def cost(self, **guide: str) -> dict[str, Any]:
+        self._input.write(json.dumps(guide) + "\n")
+        self._input.flush()
+        cost: dict[str, Any] = json.loads(self._output.readline())
+        return cost
+
+
+@pytest.fixture(scope="module")
+def trial(model_repository: Path) -> Iterator[Trial]:
+    command = [sys.executable, str(CODE / "guide_trial.py"), str(model_repository / "openvino" / "1" / "engine")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Trial(process)
+        process.kill()
+
+
+@pytest.mark.parametrize("grammar", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
+def test_a_grammar_that_reads_longer_answers_in_more_ways_grows(trial: Trial, grammar: str) -> None:
+    assert trial.cost(grammar=grammar)["growth"] > MAX_GROWTH
+
+
+@pytest.mark.parametrize("guide", STEADY.values(), ids=STEADY.keys())
+def test_other_guides_do_not_grow(trial: Trial, guide: dict[str, str]) -> None:
+    assert trial.cost(**guide)["growth"] == 1.0
+
+
+def test_what_does_not_compile_says_why(trial: Trial) -> None:
+    assert "error" in trial.cost(grammar="root ::= other")
+    assert trial.cost(grammar='root ::= "a"').keys() == {"start_s", "token_s", "growth"}
