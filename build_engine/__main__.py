@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .errors import BuildError, BuildInterrupted, HostError, ToolFailed
 from .mixtral import engine_bytes
 from .model_repository import MODEL_REPOSITORY, create_default
-from .progress import track
+from .progress import track, working
 from .publish import ENGINE
 from .signals import interruptible
 
@@ -238,9 +239,17 @@ def _toolchain(arguments: argparse.Namespace) -> Toolchain:
 
 
 def _demo_checkpoint(arguments: argparse.Namespace) -> None:
-    from .demo import make_demo_checkpoint
+    with ExitStack() as shown:
+        shown.enter_context(working("reading the demo's source"))
+        from .demo import make_demo_checkpoint
 
-    if make_demo_checkpoint(arguments.directory, lambda layers: track(layers, "demo checkpoint", " layers")):
+        def show(layers: Iterable[int]) -> Iterator[int]:
+            shown.close()
+            yield from track(layers, "demo checkpoint", " layers")
+            shown.enter_context(working("writing the demo checkpoint"))
+
+        made = make_demo_checkpoint(arguments.directory, show)
+    if made:
         _print(f"made {arguments.directory}")
     else:
         _print(f"nothing changed: {arguments.directory} is the demo checkpoint already")

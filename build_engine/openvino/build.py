@@ -12,7 +12,7 @@ from build_engine.checkpoint import Checkpoint
 from build_engine.hashes import Hashes, remembered_hashes
 from build_engine.mixtral import PACKED, MixtralConfig, engine_bytes, expected_tensors
 from build_engine.model_config import Limits, check_context, read_serving_config
-from build_engine.progress import progress
+from build_engine.progress import progress, working
 from build_engine.publish import ENGINE, is_published, make_manifest, only_build, staged_engine
 
 from .tokenizer import write_tokenizer
@@ -68,9 +68,10 @@ def run_build(build: CpuBuild) -> bool:
 def _write_engine(checkpoint: Checkpoint, directory: Path) -> None:
     with progress("weights", engine_bytes(checkpoint.config), "B") as advance:
         write_ir(checkpoint, directory, advance)
-    _write_guide_checker(checkpoint.config, directory / "guide_checker")
-    # Apart from tokenizer_config.json: GenAI would read that too, and fails where a special token in it is an object.
-    write_tokenizer(checkpoint, directory / "tokenizer")
+    with working("tokenizer"):
+        _write_guide_checker(checkpoint.config, directory / "guide_checker")
+        # Apart from tokenizer_config.json: GenAI would read that too, and fails where a special token is an object.
+        write_tokenizer(checkpoint, directory / "tokenizer")
 
 
 @dataclass(frozen=True)
