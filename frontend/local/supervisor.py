@@ -26,6 +26,7 @@ from .health import HUNG_AFTER_S, HealthWatch, health_status
 from .ports import ReservedPort, check_free
 from .restarts import MAX_RESTARTS, Restarts
 from .runtime_dir import RuntimeDir, open_private
+from .starting import Starting
 from .triton_files import TritonFiles
 from .tritonserver import TritonSettings, TritonUnavailable, start_triton
 
@@ -75,7 +76,7 @@ class Supervisor:
             self._stop(name)
         self._held.close()
 
-    def start(self) -> None:
+    def start(self, say: Callable[[str], None]) -> None:
         """Start both and wait until they are ready. Raises StartupError, and Ended if one of them ends."""
         arguments = self._arguments
         check_free(arguments.host, arguments.port, "--port")
@@ -91,7 +92,7 @@ class Supervisor:
         self._runtime_dir.write_triton_key(self._key)
         self._start("triton")
         self._start("frontend")  # which waits for Triton, and loads its tokenizer meanwhile
-        self._await_serving()
+        self._await_serving(say)
 
     def serve(self, say: Callable[[str], None]) -> NoReturn:
         """Watch both, and start again what ends, if that is asked for. Raises Ended if it is not, or ends too often."""
@@ -139,8 +140,9 @@ class Supervisor:
         command = [sys.executable, "-m", "frontend", *options, *self._frontend_options]
         return start_child(command, environment=environment)
 
-    def _await_serving(self) -> None:
+    def _await_serving(self, say: Callable[[str], None]) -> None:
         """The frontend is healthy once Triton has the model ready."""
+        starting = Starting(self._runtime_dir.triton_log, say)
         give_up = time.monotonic() + START_TIMEOUT_S
         while health_status(self._health_url) != 200:
             for name, process in self._processes.items():
@@ -150,6 +152,7 @@ class Supervisor:
             if time.monotonic() > give_up:
                 raise Ended("triton", f"triton is not ready after {START_TIMEOUT_S:g} s{self._last_lines('triton')}")
             self._triton_files.make_private()  # early, as another user could open them and read on
+            starting.tick()
             time.sleep(_POLL_INTERVAL_S)
         self._triton_files.are_complete()
 
@@ -186,19 +189,19 @@ class Supervisor:
         say(f"starting {ended.name} again" + (f" in {wait_s:g} s" if wait_s else ""))
         time.sleep(wait_s)
         try:
-            self._restart(ended.name)
+            self._restart(ended.name, say)
         except Ended as again:
             self._start_again(again, say)
         else:
             say(f"{ended.name} serves again after {time.monotonic() - since:.1f} s")
 
-    def _restart(self, name: str) -> None:
+    def _restart(self, name: str, say: Callable[[str], None]) -> None:
         """With the frontend, if an engine was published meanwhile: its tokenizer may be another one."""
         if name == "triton" and self._manifest.read_bytes() != self._engine:
             self._stop("frontend")
             self._start("frontend")
         self._start(name)
-        self._await_serving()
+        self._await_serving(say)
 
     # ---- stopping --------------------------------------------------------------------------------------------------
 

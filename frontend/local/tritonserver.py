@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import IO, Any
 from frontend.settings import ENV_PREFIX, TRITON_KEY_HEADER
 
 from .child_process import start_child
+from .libpython import LibpythonMissing, libpython_dir
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _link_backends(wheel: Path, backends: Path) -> Path:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = wheel / "python_backend_stubs" / python / "triton_python_backend_stub"
     if not stub.exists():
-        raise TritonUnavailable(f"Triton's Python backend has no stub for Python {python}; accepted: 3.10 to 3.12")
+        raise TritonUnavailable(f"Triton's Python backend has no stub for Python {python}; accepted: 3.11 and 3.12")
     files = [stub, *(wheel / "backends" / "python").iterdir()]
     shutil.rmtree(backends, ignore_errors=True)
     (backends / "python").mkdir(parents=True)
@@ -135,13 +135,10 @@ def _link_backends(wheel: Path, backends: Path) -> Path:
 
 def _python_environment() -> dict[str, str]:
     """The environment for the stub, which embeds Python: it needs this Python's library, modules and packages."""
-    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
-    library = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
-    if not _loadable(library, name):
-        raise TritonUnavailable(
-            f"{name} is missing, which Triton's Python backend needs;"
-            f" install it with: apt-get install libpython{sys.version_info.major}.{sys.version_info.minor}"
-        )
+    try:
+        library = libpython_dir()
+    except LibpythonMissing as exc:
+        raise TritonUnavailable(str(exc)) from exc
     return {
         **_environment_of_others(),
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(library), os.environ.get("LD_LIBRARY_PATH")])),
@@ -153,11 +150,3 @@ def _python_environment() -> dict[str, str]:
 def _environment_of_others() -> dict[str, str]:
     """Without the frontend's settings, of which some are secrets."""
     return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
-
-
-def _loadable(library: Path, name: str) -> bool:
-    """Whether the dynamic loader finds the library, in Python's own directory or in the system's cache."""
-    if (library / name).exists():
-        return True
-    cache = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False)
-    return name in cache.stdout

@@ -137,5 +137,5 @@ async def _read_config(control: InferenceServerClient, model: str, headers: Mapp
 async def _is_ready(control: InferenceServerClient, model: str) -> bool:
     try:
         return bool(await control.is_model_ready(model))
-    except (aiohttp.ClientError, asyncio.TimeoutError, InferenceServerException):
+    except (TimeoutError, aiohttp.ClientError, InferenceServerException):
         return False

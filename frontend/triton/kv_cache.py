@@ -3,7 +3,6 @@
 A failure is logged and not raised: the frontend's other metrics are useful without it.
 """
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -56,7 +55,7 @@ async def fetch_kv_cache(metrics_url: str, model: str) -> KvCache | None:
             session.get(metrics_url, raise_for_status=True) as response,
         ):
             return read_kv_cache(await response.text(), model)
-    except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as exc:
+    except (TimeoutError, aiohttp.ClientError, ValueError) as exc:
         _log.warning("Triton's metrics at %s cannot be read: %r", metrics_url, exc)
         return None
 

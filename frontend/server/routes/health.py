@@ -142,7 +142,7 @@ async def _ask_for_a_token(service: Service) -> None:
 
     try:
         await asyncio.wait_for(ask(), _GENERATE_TIMEOUT_S)
-    except (FrontendError, asyncio.TimeoutError):
+    except (TimeoutError, FrontendError):
         return
 
 

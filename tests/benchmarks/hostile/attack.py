@@ -60,7 +60,7 @@ async def exchange(port: int, pieces: Iterable[bytes], timeout_s: float = ANSWER
     """Send the pieces one by one and read the answer to its end: its status, or why there is none."""
     try:
         return await asyncio.wait_for(_exchange(port, pieces), timeout_s)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         return f"no answer in {timeout_s:.0f} s"
     except OSError:
         return "closed"

@@ -55,7 +55,7 @@ def held(count: int, start: bytes, drip: bytes = b"") -> Send:
 async def _hold(port: int, start: bytes, drip: bytes) -> str:
     try:
         reader, writer = await asyncio.wait_for(connect(port), HELD_S)
-    except (OSError, asyncio.TimeoutError):
+    except (TimeoutError, OSError):
         return "refused"
     answering = asyncio.create_task(read_to_end(reader))
     try:

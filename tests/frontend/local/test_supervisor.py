@@ -1,6 +1,7 @@
 """What the supervisor starts again when a process ends, without processes."""
 
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ class Rehearsal(Supervisor):
     def _end(self, name: str) -> None:
         self.done.append(f"end {name}")
 
-    def _await_serving(self) -> None:
+    def _await_serving(self, say: Callable[[str], None]) -> None:
         self.failures -= 1
         if self.failures >= 0:
             raise Ended("triton", "triton ended with status 1 while starting")

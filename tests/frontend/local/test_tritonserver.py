@@ -43,11 +43,11 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Python 3.99; returns the directory of its shared library."""
     major, minor = NO_SUCH_PYTHON
     version = SimpleNamespace(major=major, minor=minor)
+    found = SimpleNamespace(version_info=version, executable="/venv/bin/python", base_prefix=str(tmp_path / "moved"))
+    monkeypatch.setattr("frontend.local.tritonserver.sys", found)
+    monkeypatch.setattr("frontend.local.libpython.sys", found)
     monkeypatch.setattr(
-        "frontend.local.tritonserver.sys", SimpleNamespace(version_info=version, executable="/venv/bin/python")
-    )
-    monkeypatch.setattr(
-        "frontend.local.tritonserver.sysconfig", SimpleNamespace(get_config_var=lambda _: str(tmp_path / "lib"))
+        "frontend.local.libpython.sysconfig", SimpleNamespace(get_config_var=lambda _: str(tmp_path / "lib"))
     )
     touch(tmp_path / "lib" / "libpython3.99.so.1.0")
     return tmp_path / "lib"
@@ -95,6 +95,14 @@ def test_tritonserver_of_the_wheel_gets_stub_library_and_packages_of_this_python
     ]
     assert environment["LD_LIBRARY_PATH"].split(":")[0] == str(python)
     assert environment["PATH"] == f"/venv/bin:{path}"
+
+
+def test_the_library_is_found_beside_a_python_that_was_moved(
+    settings: TritonSettings, wheel: Path, python: Path, tmp_path: Path
+) -> None:
+    (python / "libpython3.99.so.1.0").unlink()
+    touch(tmp_path / "moved" / "lib" / "libpython3.99.so.1.0")
+    assert triton_command(settings)[1]["LD_LIBRARY_PATH"].split(":")[0] == str(tmp_path / "moved" / "lib")
 
 
 def test_triton_listens_on_loopback_only_and_its_admin_apis_are_closed(settings: TritonSettings, wheel: Path) -> None:
@@ -150,13 +158,14 @@ def test_the_key_is_hidden_and_where_that_fails_it_is_said(
         ),
         pytest.param(
             "site-packages/pytriton/tritonserver/python_backend_stubs/3.99/triton_python_backend_stub",
-            "Triton's Python backend has no stub for Python 3.99; accepted: 3.10 to 3.12",
+            "Triton's Python backend has no stub for Python 3.99; accepted: 3.11 and 3.12",
             id="stub",
         ),
         pytest.param(
             "lib/libpython3.99.so.1.0",
             "libpython3.99.so.1.0 is missing, which Triton's Python backend needs;"
-            " install it with: apt-get install libpython3.99",
+            " install it with: apt-get install libpython3.99"
+            " (a Python of pyenv has it if it was built with PYTHON_CONFIGURE_OPTS=--enable-shared)",
             id="libpython",
         ),
     ],

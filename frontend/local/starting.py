@@ -1,0 +1,37 @@
+"""What Triton is at while it starts, from its log, for the terminal."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_INTERVAL_S = 2.5
+
+_STAGES = (
+    ("successfully loaded", "Triton has loaded the engine; the frontend starts"),
+    ("loading: ", "Triton loads the engine"),
+)
+"""The last of Triton's messages that its log has, latest first, and what it is at then."""
+
+
+class Starting:
+    """Says what Triton is at and for how long, every few seconds, as long as `tick` is called."""
+
+    def __init__(
+        self, triton_log: Path, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log = triton_log
+        self._say = say
+        self._clock = clock
+        self._started = self._said_at = clock()
+
+    def tick(self) -> None:
+        """To be called often."""
+        now = self._clock()
+        if now >= self._said_at + _INTERVAL_S:
+            self._said_at = now
+            self._say(f"{stage(self._log.read_text(errors='replace'))}, {now - self._started:.0f} s")
+
+
+def stage(log: str) -> str:
+    """What a Triton with this log is at."""
+    return next((stage for message, stage in _STAGES if message in log), "Triton starts")

@@ -1,0 +1,44 @@
+"""What is said while Triton starts."""
+
+from pathlib import Path
+
+import pytest
+
+from frontend.local.starting import Starting, stage
+
+LOG = """I1130 01:00:00.000000 10 pinned_memory_manager.cc:273] "CUDA memory pool disabled"
+I1130 01:00:01.000000 10 model_lifecycle.cc:473] "loading: openvino:1"
+I1130 01:00:05.000000 10 model_lifecycle.cc:849] "successfully loaded 'openvino'"
+I1130 01:00:05.100000 10 http_server.cc:4725] "Started HTTPService at 127.0.0.1:40001"
+""".splitlines(keepends=True)
+"""As Triton 2.55 writes them."""
+
+
+@pytest.mark.parametrize(
+    ("num_lines", "expected"),
+    [
+        (0, "Triton starts"),
+        (1, "Triton starts"),
+        (2, "Triton loads the engine"),
+        (3, "Triton has loaded the engine; the frontend starts"),
+        (4, "Triton has loaded the engine; the frontend starts"),
+    ],
+)
+def test_the_log_says_what_triton_is_at(num_lines: int, expected: str) -> None:
+    assert stage("".join(LOG[:num_lines])) == expected
+
+
+def test_no_three_seconds_pass_without_a_word(tmp_path: Path) -> None:
+    now, said, log = 0.0, list[tuple[float, str]](), tmp_path / "triton.log"
+    log.write_text("")
+    starting = Starting(log, lambda text: said.append((now, text)), clock=lambda: now)
+    for tenth in range(1, 100):
+        now = tenth / 10
+        starting.tick()
+        if tenth == 30:
+            log.write_text("".join(LOG[:2]))
+    assert said == [
+        (2.5, "Triton starts, 2 s"),
+        (5.0, "Triton loads the engine, 5 s"),
+        (7.5, "Triton loads the engine, 8 s"),
+    ]
