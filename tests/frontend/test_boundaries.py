@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "openai.invocations", "server",
     },
     "local": set(),
+    "terminal_chat": set(),
 }  # fmt: skip
 """Each folder, and the folders below it that it may import. It must import every one of them."""
 
@@ -78,6 +79,10 @@ def test_folder_imports_only_what_is_below_it(folder: str) -> None:
     for module, folders in used.items():
         assert folders <= MAY_IMPORT[folder] | VALUES, module
     assert MAY_IMPORT[folder] - set().union(*used.values()) == set(), "allowed and not used"
+
+
+def test_the_terminal_chat_is_a_client_and_knows_nothing_of_the_server() -> None:
+    assert not [module for module, tree in modules("terminal_chat") if imported_folders(tree, "terminal_chat")]
 
 
 def test_no_two_folders_import_each_other() -> None:
