@@ -5,6 +5,7 @@ It does not start without its tokenizer or its engine: one line on stderr says w
 
 import asyncio
 import gc
+import logging
 import os
 import platform
 import sys
@@ -37,11 +38,14 @@ from frontend.text.served_model import ServedModel
 from frontend.text.tokenizer import Tokenizer
 from frontend.triton.client import TritonClient, open_triton
 
-from .engine_dir import EngineDir, read_engine_dir, served_names
+from .engine_dir import EngineDir, read_engine_dir, read_sampling_defaults, served_names
 from .errors import StartupError
+from .generation import Engine, SamplingDefaults
 from .guided_decoding import GuideCompiler
 from .malloc import give_memory_back
 from .settings import TRITON_KEY_HEADER, Settings
+
+_log = logging.getLogger("frontend")
 
 
 async def serve(settings: Settings) -> None:
@@ -66,6 +70,7 @@ async def serve(settings: Settings) -> None:
             engine=triton.engine,
             vocab_size=files.vocab_size,
             allow_chat_template=settings.allow_chat_template,
+            sampling_defaults=_sampling_defaults(settings, triton.engine),
         )
         service = _to_service(settings, files, served_model, triton, {key.name for key in file_keys})
         limits, drain = CallerLimits(settings.rate_limit, settings.max_requests_per_key), Drain()
@@ -85,6 +90,19 @@ async def serve(settings: Settings) -> None:
             if stats is not None:
                 stats.cancel()
             await service.guides.close()
+
+
+def _sampling_defaults(settings: Settings, engine: Engine) -> SamplingDefaults:
+    """The checkpoint's, if it has any and they are wanted. A default that the engine has no input for is logged."""
+    if settings.generation_config == "vllm":
+        return SamplingDefaults()
+    named = read_sampling_defaults(settings.engine_dir)
+    honoured = named.honoured_by(engine)
+    if honoured != named:
+        _log.warning("generation_config.json has %s; the engine has inputs for %s only", named, honoured)
+    elif named != SamplingDefaults():
+        _log.info("Default sampling of the checkpoint's generation_config.json: %s", named)
+    return honoured
 
 
 def _connection_counts(settings: Settings, triton: TritonClient) -> ConnectionCounts:

@@ -5,7 +5,7 @@ Not here: the tokenizer and the template that are made of these files, see text/
 
 import hashlib
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,18 @@ from typing import Any
 import orjson
 
 from .errors import StartupError
-from .generation import EndTokens
+from .generation import EndTokens, SamplingDefaults
 
 _FORMATS = (3, 4)
 """The formats of the manifest that have what is read here. Format 4 added hashes."""
+_DEFAULT_RANGES: Mapping[str, tuple[type[float], float, float]] = {
+    "temperature": (float, 0, 2),
+    "top_p": (float, 1e-6, 1),
+    "top_k": (int, -1, 2**31 - 1),
+    "min_p": (float, 0, 1),
+    "repetition_penalty": (float, 1e-6, 2),
+}
+"""Type and range of each default that a generation_config.json may have. A request's ranges are in openai/fields.py."""
 _SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -33,6 +41,12 @@ class EngineDir:
     special_tokens: dict[str, str]  # by the names that templates use: bos_token, eos_token, ...
     chat_template: str
     end_tokens: EndTokens
+
+    @property
+    def note(self) -> str:
+        """What the checkpoint's `note` in tokenizer_config.json says to users, on one line; empty if there is none."""
+        note = self.tokenizer_config.get("note")
+        return "".join(filter(str.isprintable, note)) if isinstance(note, str) else ""
 
 
 def read_engine_dir(path: Path) -> EngineDir:
@@ -67,6 +81,28 @@ def _check_format(file: Path, found: Any) -> None:
     newer = isinstance(found, int) and found > _FORMATS[-1]
     remedy = "a newer build wrote it, use the frontend of that release" if newer else "build the engine again"
     raise StartupError(f"{file} has format {found!r}; accepted: {_FORMATS[0]} to {_FORMATS[-1]}; {remedy}")
+
+
+def read_sampling_defaults(path: Path) -> SamplingDefaults:
+    """The default sampling of the checkpoint in a published engine directory: those of its generation_config.json.
+
+    As in newer vLLM: `do_sample` is not read, and neither is `max_new_tokens`, since the limit is in config.pbtxt.
+    Raises StartupError for a value that no request could have.
+    """
+    file = path / "generation_config.json"
+    if not file.exists():
+        return SamplingDefaults()
+    content = _read_json(file)
+    given = {name: content[name] for name in _DEFAULT_RANGES if content.get(name) is not None}
+    for name, value in given.items():
+        kind, least, most = _DEFAULT_RANGES[name]
+        is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        if not is_number or not least <= value <= most:
+            raise StartupError(
+                f"{file}: {name} is {value!r:.80}; accepted: {kind.__name__}, {least:g} to {most:g}. Correct it in the"
+                " checkpoint and build the engine again, or start with --generation-config vllm, which does not read it"
+            )
+    return SamplingDefaults(**given)
 
 
 def served_names(given: Sequence[str], checkpoint_path: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Not here: the wire formats of OpenAI and Triton, and I/O.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
 
 FinishReason = Literal["stop", "length"]
@@ -39,6 +39,26 @@ class SamplingParams:
     logprobs: bool | None = None
     logit_bias: Sequence[float] | None = None
     guide: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingDefaults:
+    """What holds for a request that does not say, in the ranges of SamplingParams. None: the server's own default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+    def honoured_by(self, engine: "Engine") -> "SamplingDefaults":
+        """Without those that the engine has no input for. Every engine has temperature and top_p."""
+        missing = {"top_k", "min_p", "repetition_penalty"} - engine.honours
+        return replace(self, **dict.fromkeys(missing))
+
+    def __str__(self) -> str:
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None) or "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,8 @@ TRITON_KEY_HEADER = "triton-key"
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
+GENERATION_CONFIGS = ("auto", "vllm")
+"""The values of newer vLLM's --generation-config, without its third, a directory."""
 
 Network = IPv4Network | IPv6Network
 
@@ -73,6 +75,10 @@ def _level(text: str) -> str:
 
 def _format(text: str) -> str:
     return _one_of(text, LOG_FORMATS)
+
+
+def _defaults(text: str) -> str:
+    return _one_of(text, GENERATION_CONFIGS)
 
 
 def _one_of(text: str, accepted: Sequence[str]) -> str:
@@ -160,6 +166,11 @@ class Settings:
     disable_log_stats: Annotated[bool, "write no line of throughput and load every 5 s", _yes] = False
     system_fingerprint: Annotated[bool, "send `system_fingerprint`, which identifies the engine", _yes] = False
     no_pages: Annotated[bool, "do not serve the chat page at /, and neither /status nor /docs", _yes] = False
+    generation_config: Annotated[
+        str,
+        "default sampling of requests: auto for that of the checkpoint's generation_config.json, vllm for vLLM 0.4's",
+        _defaults,
+    ] = "auto"
     startup_timeout_s: Annotated[float, "how long to wait for Triton and its model at start", float] = 120.0
     request_timeout_s: Annotated[float, "longest time for one answer, queueing included", float] = 1800.0
     shutdown_timeout_s: Annotated[int, "time for running answers to finish after SIGTERM", int] = 30

@@ -171,7 +171,9 @@ class SamplingFields(Body):
     unsupported: ClassVar[Mapping[str, Unsupported]] = UNSUPPORTED
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None, description="0 to 2, 0 is greedy; default 0.7, for completions 1, as in vLLM 0.4"
+        None,
+        description="0 to 2, 0 is greedy; default 0.7, for completions 1, as in vLLM 0.4, unless the checkpoint's "
+        "`generation_config.json` names one",
     )
     top_p: Annotated[float, Field(gt=0, le=1), AfterValidator(_above_zero)] | None = Field(
         None, description="above 0, up to 1"

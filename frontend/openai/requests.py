@@ -10,7 +10,7 @@ from frontend.text.tool_parser import ToolCallParser
 from frontend.text.tools import NO_TOOLS, TOOL_CALLS, ToolUse, new_mistral_id, new_openai_id
 
 from .fields import MAX_CHOICES, CompletionFields, SamplingFields
-from .sampling import check_token_ids, to_sampling_params, truncate_prompt
+from .sampling import check_token_ids, to_sampling_params, truncate_prompt, with_defaults
 
 
 def to_requests(
@@ -34,6 +34,7 @@ def to_requests(
         raise InvalidRequest(f"`n` answers to each prompt are more than {MAX_CHOICES} in all.", param="n")
     marker = model.tokenizer.special_token_id(TOOL_CALLS) if tool_use.tools else None
     shown_token_ids = frozenset[int]() if marker is None else frozenset([marker])
+    body = with_defaults(body, model.sampling_defaults)
     requests = []
     for given in prompts:
         prompt = truncate_prompt(given, body.truncate_prompt_tokens, max_tokens, model.engine.max_seq_len)

@@ -4,14 +4,18 @@ Every field is honoured or refused by name; none is dropped.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import TypeVar
 
 from frontend.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
-from frontend.generation import Engine, SamplingParams
+from frontend.generation import Engine, SamplingDefaults, SamplingParams
 
 from .fields import SamplingFields
 
 DEFAULT_TEMPERATURE = 0.7
-"""vLLM 0.4's default for chat, which clients of a vLLM server rely on."""
+"""vLLM 0.4's default for chat, which clients of a vLLM server rely on; for a checkpoint that names none."""
+
+AnySampling = TypeVar("AnySampling", bound=SamplingFields)
 
 _GREEDY_BELOW = 1e-5
 """vLLM's threshold: a lower temperature is greedy."""
@@ -21,6 +25,18 @@ ENGINE_DEPENDENT: Sequence[str] = (
     "logit_bias",
 )  # fmt: skip
 """Fields of SamplingParams that an engine may have no input for; `guide` is checked in structured_output.py."""
+
+
+def with_defaults(body: AnySampling, defaults: SamplingDefaults) -> AnySampling:
+    """The body with the checkpoint's default for each field that it leaves out.
+
+    A body that names temperature 0 stays as it is: it asks for the most likely tokens, which a penalty would change.
+    """
+    if body.temperature is not None and body.temperature < _GREEDY_BELOW:
+        return body
+    named = {field.name: getattr(defaults, field.name) for field in fields(defaults)}
+    absent = {name: value for name, value in named.items() if value is not None and getattr(body, name) is None}
+    return body.model_copy(update=absent) if absent else body
 
 
 def to_sampling_params(

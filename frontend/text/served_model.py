@@ -1,8 +1,8 @@
-"""The one model that is served: its chat template, tokenizer and end tokens, and the limits of its engine."""
+"""The one model that is served: its chat template, tokenizer, end tokens, default sampling, and its engine's limits."""
 
 from dataclasses import dataclass
 
-from frontend.generation import EndTokens, Engine
+from frontend.generation import EndTokens, Engine, SamplingDefaults
 
 from .chat_template import ChatTemplate
 from .tokenizer import Tokenizer
@@ -12,7 +12,8 @@ from .tokenizer import Tokenizer
 class ServedModel:
     """`vocab_size` is the number of rows of the embedding, which may exceed the number of tokens.
 
-    `allow_chat_template`: a request may bring a chat template of its own.
+    `allow_chat_template`: a request may bring a chat template of its own. `sampling_defaults` are the checkpoint's,
+    those that the engine honours.
     """
 
     template: ChatTemplate
@@ -21,3 +22,4 @@ class ServedModel:
     engine: Engine
     vocab_size: int
     allow_chat_template: bool
+    sampling_defaults: SamplingDefaults

@@ -18,6 +18,7 @@ from aiohttp import web
 from starlette.types import ASGIApp
 
 from frontend.engine_dir import read_engine_dir
+from frontend.generation import SamplingDefaults
 from frontend.guided_decoding import GuideCompiler
 from frontend.guided_decoding.vocabulary import vocabulary_of
 from frontend.server.admission import Admission
@@ -124,6 +125,7 @@ def load_chat_model(directory: Path) -> ServedModel:
         engine=read_engine(FakeTriton().config()),
         vocab_size=files.vocab_size,
         allow_chat_template=False,
+        sampling_defaults=SamplingDefaults(),
     )
 
 

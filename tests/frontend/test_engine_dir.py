@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from frontend.engine_dir import read_engine_dir
+from frontend.engine_dir import read_engine_dir, read_sampling_defaults
 from frontend.errors import StartupError
+from frontend.generation import SamplingDefaults
 from tests.frontend.chatml_tokenizer import write_chatml_tokenizer
 
 Damage: TypeAlias = Callable[[Path], object]
@@ -83,3 +84,61 @@ def test_an_engine_directory_is_refused_for(directory: Path, damage: Damage, mes
 def test_an_engine_of_this_release_and_of_the_one_before_is_read(directory: Path, number: int) -> None:
     manifest(format=number, versions=None)(directory)
     assert read_engine_dir(directory).checkpoint_path == "chatml"
+
+
+# --- default sampling ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"eos_token_id": 2, "_from_model_config": true}', SamplingDefaults()),
+        ('{"temperature": 0.6, "top_p": 0.9, "do_sample": true}', SamplingDefaults(temperature=0.6, top_p=0.9)),
+        ('{"top_k": 20, "min_p": 0, "temperature": null}', SamplingDefaults(top_k=20, min_p=0)),
+        ('{"repetition_penalty": 1.05, "max_new_tokens": 9}', SamplingDefaults(repetition_penalty=1.05)),
+    ],
+)
+def test_default_sampling_is_that_of_generation_config(directory: Path, text: str, expected: SamplingDefaults) -> None:
+    content("generation_config.json", text)(directory)
+    assert read_sampling_defaults(directory) == expected
+
+
+def test_a_checkpoint_without_generation_config_has_no_default_sampling(directory: Path) -> None:
+    (directory / "generation_config.json").unlink()
+    assert read_sampling_defaults(directory) == SamplingDefaults()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"temperature": 2.5}', "temperature is 2.5; accepted: float, 0 to 2"),
+        ('{"temperature": "hot"}', "temperature is 'hot'; accepted: float, 0 to 2"),
+        ('{"top_k": 1.5}', "top_k is 1.5; accepted: int, -1 to"),
+        ('{"top_p": 0}', "top_p is 0; accepted: float, 1e-06 to 1"),
+        ('{"min_p": true}', "min_p is True; accepted: float, 0 to 1"),
+        ('{"repetition_penalty": [1]}', "repetition_penalty is [1]; accepted: float, 1e-06 to 2"),
+        ("[]", "generation_config.json holds no JSON object"),
+    ],
+)
+def test_default_sampling_that_no_request_could_have_is_refused(directory: Path, text: str, message: str) -> None:
+    content("generation_config.json", text)(directory)
+    with pytest.raises(StartupError) as refusal:
+        read_sampling_defaults(directory)
+    assert f"{directory / 'generation_config.json'}" in str(refusal.value)
+    assert message in str(refusal.value)
+
+
+# --- the note -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("note", "shown"), [("A demo.", "A demo."), ("A\n\x1b[31mdemo", "A[31mdemo"), (3, ""), (None, "")]
+)
+def test_a_checkpoints_note_is_one_line_of_text(directory: Path, note: Any, shown: str) -> None:
+    file = directory / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"note": note}))
+    assert read_engine_dir(directory).note == shown
+
+
+def test_a_checkpoint_needs_no_note(directory: Path) -> None:
+    assert read_engine_dir(directory).note == ""

@@ -40,6 +40,7 @@ def test_environment_replaces_defaults_and_the_command_line_replaces_both() -> N
         [*NEEDED, "--max-requests-per-key", "0"],
         [*NEEDED, "--log-level", "trace"],
         [*NEEDED, "--log-format", "xml"],
+        [*NEEDED, "--generation-config", "none"],
         [*NEEDED, "--max-log-len", "0"],
         *([*NEEDED, "--rate-limit", rate] for rate in ("60", "0/minute", "60/fortnight", "1/second;5/minute", "")),
         *([*NEEDED, "--forwarded-allow-ips", ips] for ips in ("*", "proxy", "10.0.0.1/8", "10.0.0.1,10.0.0.2", "")),

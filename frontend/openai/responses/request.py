@@ -13,7 +13,7 @@ from frontend.openai.job import Job
 from frontend.openai.prompt_size import check_chars, max_prompt_tokens, to_token_ids
 from frontend.openai.reply import Reply
 from frontend.openai.requests import check_alternatives, to_parsers, to_requests
-from frontend.openai.sampling import DEFAULT_TEMPERATURE
+from frontend.openai.sampling import DEFAULT_TEMPERATURE, with_defaults
 from frontend.openai.structured_output import format_constraint, to_constraint
 from frontend.openai.tools.convert import stray_result, to_result, to_tool_call, to_tool_use
 from frontend.openai.unsupported import check_supported
@@ -72,7 +72,9 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
         id=reply.id,
         requests=requests,
         writer=ResponsesWriter(
-            _to_response(body, reply), parsers[0] if parsers else None, namespaces_of(body.tools or ())
+            _to_response(with_defaults(body, model.sampling_defaults), reply),
+            parsers[0] if parsers else None,
+            namespaces_of(body.tools or ()),
         ),
         stream=bool(body.stream),
         with_tokens=logprobs,

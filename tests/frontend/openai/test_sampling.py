@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from frontend.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
-from frontend.generation import GenerationRequest, SamplingParams
+from frontend.generation import GenerationRequest, SamplingDefaults, SamplingParams
 from frontend.openai.chat.request import to_chat_job
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.reply import Reply
@@ -79,6 +79,42 @@ def test_parameter_is_honoured(mixtral: ServedModel, fields: dict[str, Any], exp
     got = params(mixtral, **fields)
     assert {name: getattr(got, name) for name in expected} == expected
 
+
+# --- a checkpoint's default sampling ------------------------------------------------------------------------------
+
+DEFAULTS = SamplingDefaults(temperature=0.2, top_p=0.9, top_k=40, min_p=0.05, repetition_penalty=1.1)
+SAMPLED = {"temperature": 0.2, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1}
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": None, "min_p": None, "repetition_penalty": None}
+
+WITH_DEFAULTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, SAMPLED),
+    ({"temperature": None, "top_k": None}, SAMPLED),
+    ({"temperature": 1}, SAMPLED | {"temperature": 1.0}),
+    ({"top_p": 1}, SAMPLED | {"top_p": 1.0}),
+    ({"top_k": -1}, SAMPLED | {"top_k": None}),
+    ({"min_p": 0}, SAMPLED | {"min_p": None}),
+    ({"repetition_penalty": 1}, SAMPLED | {"repetition_penalty": None}),
+    ({"temperature": 0}, GREEDY),
+    ({"temperature": 0, "repetition_penalty": 1.3}, GREEDY | {"repetition_penalty": 1.3}),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), WITH_DEFAULTS)
+def test_the_checkpoints_defaults_hold_for_what_a_request_leaves_out(
+    mixtral: ServedModel, fields: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    got = params(replace(mixtral, sampling_defaults=DEFAULTS), **fields)
+    assert {name: getattr(got, name) for name in expected} == expected
+
+
+def test_a_default_that_the_engine_has_no_input_for_is_left_out(mixtral: ServedModel) -> None:
+    engine = replace(mixtral.engine, honours=mixtral.engine.honours - {"min_p"})
+    assert DEFAULTS.honoured_by(engine) == replace(DEFAULTS, min_p=None)
+    assert DEFAULTS.honoured_by(mixtral.engine) == DEFAULTS
+    params(replace(mixtral, engine=engine, sampling_defaults=DEFAULTS.honoured_by(engine)))
+
+
+# --- ranges -------------------------------------------------------------------------------------------------------
 
 BAD: list[tuple[str, Any]] = [
     ("temperature", 2.1), ("temperature", -0.1), ("temperature", float("nan")),

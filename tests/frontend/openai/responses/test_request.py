@@ -1,12 +1,13 @@
 """A body of the Responses API to a job: the prompt of the same conversation in chat, and the effect of every field."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from frontend.errors import InvalidRequest, UnsupportedParameter
-from frontend.generation import SamplingParams
+from frontend.generation import SamplingDefaults, SamplingParams
 from frontend.guided_decoding import Choice, JsonObject, JsonSchema
 from frontend.openai.chat.request import to_chat_job
 from frontend.openai.chat.types import ChatCompletionRequest
@@ -159,6 +160,16 @@ HONOURED: list[tuple[dict[str, Any], dict[str, Any]]] = [
 def test_parameter_is_honoured(mixtral: ServedModel, fields: dict[str, Any], expected: dict[str, Any]) -> None:
     got = params(mixtral, **fields)
     assert {name: getattr(got, name) for name in expected} == expected
+
+
+def test_the_checkpoints_default_sampling_is_used_and_reported(mixtral: ServedModel) -> None:
+    defaults = SamplingDefaults(temperature=0.25, top_p=0.5, repetition_penalty=1.5)
+    made = job(replace(mixtral, sampling_defaults=defaults))
+    used = made.requests[0].sampling_params
+    assert (used.temperature, used.top_p, used.repetition_penalty) == (0.25, 0.5, 1.5)
+    start = made.writer.start()
+    assert b'"temperature":0.25' in start
+    assert b'"top_p":0.5' in start
 
 
 PARENTS = {"verbosity": "text", "include_obfuscation": "stream_options"}
