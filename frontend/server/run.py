@@ -101,16 +101,25 @@ class _EngineCall:
         """Await the generation. Cancelled while the engine is silent, its task stays in `left` until it ends."""
         task = asyncio.ensure_future(generating)
         try:
-            await asyncio.shield(task)
+            await asyncio.wait([task])  # in place of shield, whose own future may hold a failure that is never read
         except asyncio.CancelledError:
             if self.is_silent and not task.done():
                 self._client_has_left = True
                 left.add(task)
                 task.add_done_callback(left.discard)
+                task.add_done_callback(_forget)
             else:
                 task.cancel()
                 await asyncio.wait([task])
+                _forget(task)
             raise
+        task.result()
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    """Read its failure, as asyncio logs one that was never read. The engine's message is in the log already."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def all_of(works: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -1,6 +1,7 @@
 """What a client gets when something fails, and that the engine stops when a client disconnects."""
 
 import asyncio
+import gc
 import json
 import threading
 from typing import Any
@@ -85,6 +86,22 @@ def test_a_client_that_leaves_before_the_first_response_keeps_its_slot_until_the
     respond.set()
     frontend.wait_until(lambda: frontend.triton.num_cancelled == 1)
     frontend.wait_until(lambda: frontend.admission.num_running == 0)
+
+
+def test_an_engine_error_after_the_client_has_left_is_no_traceback(
+    frontend: Running, http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio logs a failure that nothing has read, when its task is collected."""
+    respond = threading.Event()
+    frontend.triton.script = [Silence(respond), Events(["out of blocks"])]
+    with pytest.raises(httpx.ReadTimeout):
+        http.post(CHAT, json=body(), timeout=0.3)
+    respond.set()
+    frontend.wait_until(lambda: frontend.admission.num_running == 0)
+    http.get("/health/live")  # the loop has had its turn
+    gc.collect()
+    assert "out of blocks" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize("stream", [False, True])
