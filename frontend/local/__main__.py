@@ -56,6 +56,8 @@ Serving {model}
   {url}/    a chat page; {url}/status is for operators (unless --no-pages)
   {url}/v1/chat/completions    OpenAI chat API; its documentation is at {url}/docs
 
+In a terminal: make chat URL={url}
+
 With curl:
 
 curl {url}/v1/chat/completions -H "Content-Type: application/json"{header} -d '{json.dumps(body)}'

@@ -14,17 +14,25 @@ HUNG_AFTER_S = 15.0
 """How long /health may answer 503 before Triton counts as hung. On a busy machine it may be slow for some seconds."""
 
 
+def _opener() -> urllib.request.OpenerDirector:
+    """Made once: urllib's own reads all certificates of the system for each request, and asks proxies."""
+    unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    unverified.check_hostname = False  # the certificate is for clients; this is our own process on this machine
+    unverified.verify_mode = ssl.CERT_NONE
+    return urllib.request.build_opener(urllib.request.HTTPSHandler(context=unverified), urllib.request.ProxyHandler({}))
+
+
+_open = _opener().open
+
+
 def health_status(url: str) -> int:
     """The HTTP status of GET `url`, which is /health; 0 if there is no answer, or another one.
 
     /health has no body. A frontend that takes no more connections, or that ends, answers all paths with 503 and an
     error, and says nothing of Triton.
     """
-    unverified = ssl.create_default_context()
-    unverified.check_hostname = False  # the certificate is for clients; this is our own process on this machine
-    unverified.verify_mode = ssl.CERT_NONE
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S, context=unverified) as response:
+        with _open(url, timeout=_TIMEOUT_S) as response:
             return int(response.status)
     except urllib.error.HTTPError as exc:
         with exc:

@@ -30,7 +30,7 @@ def log_handler(log_format: str = "text") -> logging.Handler:
     """To stderr, in LOG_FORMAT or as JSON."""
     handler = logging.StreamHandler()
     handler.setFormatter(_json_formatter() if log_format == "json" else logging.Formatter(LOG_FORMAT))
-    handler.addFilter(_add_request_id)
+    handler.addFilter(_complete)
     return handler
 
 
@@ -43,6 +43,8 @@ def _json_formatter() -> logging.Formatter:
     )
 
 
-def _add_request_id(record: logging.LogRecord) -> bool:
+def _complete(record: logging.LogRecord) -> bool:
     record.request_id = REQUEST_ID.get()
+    if record.name == "uvicorn.error":  # uvicorn's logger for everything but requests
+        record.name = "uvicorn"
     return True

@@ -5,6 +5,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
+from frontend.local import health
 from frontend.local.health import HUNG_AFTER_S, HealthWatch, health_status
 
 
@@ -70,3 +73,10 @@ def test_the_status_is_that_of_the_answer_or_0() -> None:
 def test_a_frontend_that_refuses_all_requests_says_nothing_of_triton() -> None:
     with answering(503, b'{"error": {"code": "too_many_connections"}}') as url:
         assert health_status(url) == 0
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setattr(health, "_open", health._opener().open)  # made when the module is imported
+    with answering(503) as url:
+        assert health_status(url) == 503

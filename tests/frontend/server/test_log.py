@@ -21,8 +21,8 @@ def restored() -> Iterator[None]:
         logger.handlers[:] = handlers
 
 
-def written(log_format: str) -> str:
-    stream, handler, logger = io.StringIO(), log_handler(log_format), logging.getLogger("frontend.server.x")
+def written(log_format: str, name: str = "frontend.server.x") -> str:
+    stream, handler, logger = io.StringIO(), log_handler(log_format), logging.getLogger(name)
     assert isinstance(handler, logging.StreamHandler)
     handler.setStream(stream)
     logger.addHandler(handler)
@@ -49,6 +49,10 @@ def test_json_is_one_object_a_line_with_a_traceback_in_it() -> None:
 
 def test_text_names_level_logger_and_request() -> None:
     assert " ERROR frontend.server.x [req_1] two\nlines\nTraceback" in written("text")
+
+
+def test_uvicorns_logger_for_all_but_requests_is_not_called_an_error() -> None:
+    assert " ERROR uvicorn [req_1] two\nlines" in written("text", "uvicorn.error")
 
 
 @pytest.mark.parametrize(("level", "ours", "others"), [("debug", "DEBUG", "INFO"), ("error", "ERROR", "ERROR")])
