@@ -49,9 +49,10 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 ready:
-	@$(call STEP,1,packages in .venv)
-	@command -v "$(PYTHON)" >/dev/null || { echo "needs Python 3.11 or 3.12, and there is no $(PYTHON)" >&2; exit 1; }
+	@command -v "$(PYTHON)" >/dev/null || { echo "needs Python 3.11 or 3.12, and there is no $(PYTHON); on Debian and Ubuntu:" \
+		"apt-get install python3.11 python3.11-venv libpython3.11 (or 3.12)" >&2; exit 1; }
 	@test "$(CHECKS)" = no || $(FIRST_RUN) check "$(CHECKPOINT)" $(OPTIONS)
+	@$(call STEP,1,packages in .venv)
 
 run: ready cpu-engine  ## serve on this machine's CPU: the demo model, or CHECKPOINT=DIR (OPTIONS="--port 9000 ...")
 	@$(call STEP,4,Triton and the frontend)
