@@ -10,7 +10,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 _MB = 10**6
 _ADDRESS_SPACE_BYTES = 8_000 * _MB
-"""What a process may map beside what it needs: Triton's Python process maps 4 GB with the demo, and uses a part of it."""
+"""Mapped beside what is needed: Triton's Python process maps 4 GB with the demo, and uses a part of it."""
 
 
 def problems(needed_bytes: int) -> Iterator[str]:

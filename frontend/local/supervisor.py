@@ -230,9 +230,14 @@ class Supervisor:
         """The end of Triton's log. Empty for the frontend, which writes to the terminal itself."""
         if name != "triton":
             return ""
-        lines = self._runtime_dir.triton_log.read_text(errors="replace").splitlines()
-        tail = "\n".join(f"  {line[:300]}" for line in lines[-_LOG_TAIL_LINES:] if line.strip())
-        return f"; the end of {self._runtime_dir.triton_log}:\n{tail}"
+        log = self._runtime_dir.triton_log
+        return f"; the end of {log}:\n{last_lines(log.read_text(errors='replace'))}"
+
+
+def last_lines(log: str) -> str:
+    """The last lines of Triton's log, indented, without its tables of settings."""
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(("|", "+-"))]
+    return "\n".join(f"  {line[:300]}" for line in lines[-_LOG_TAIL_LINES:])
 
 
 def engine_dir_of(arguments: Namespace) -> Path:

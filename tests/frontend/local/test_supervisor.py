@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from frontend.local.supervisor import Ended, Supervisor, engine_dir_of
+from frontend.local.supervisor import Ended, Supervisor, engine_dir_of, last_lines
 
 
 class Rehearsal(Supervisor):
@@ -77,3 +77,10 @@ def test_without_end_or_without_the_option_the_end_is_passed_on(tmp_path: Path, 
     with pytest.raises(Ended):
         rehearsal.after_end_of("triton")
     assert rehearsal.done.count("start triton") == starts
+
+
+def test_the_end_of_tritons_log_is_shown_without_its_tables() -> None:
+    table = "+-----+---+\n| rate_limit | OFF |\n+-----+---+\n\n"
+    reason = "error: creating server: Internal: Stub process is not healthy"
+    log = "first\n" + "".join(f"line {number}\n" for number in range(20)) + table * 10 + f"{reason}\n"
+    assert last_lines(log).splitlines() == [*(f"  line {number}" for number in range(6, 20)), f"  {reason}"]
