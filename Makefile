@@ -4,7 +4,7 @@ CHECKPOINT ?= .cache/demo-checkpoint
 OPTIONS ?=
 # What is built here is preceded by a check of this machine. CHECKS=no goes on where the check is wrong.
 CHECKS ?= yes
-# For containers: gpu or cpu. PROFILE=gpu,metrics adds Prometheus.
+# For containers: gpu or cpu. PROFILE=gpu,metrics adds Prometheus and Grafana.
 PROFILE ?= gpu
 GPU ?= h100-80g
 # For `make limits`: how many of them, and what for, interactive or throughput.

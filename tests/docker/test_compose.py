@@ -15,6 +15,7 @@ SERVICES = services()
 SERVING = sorted(SERVICES.keys() - {"engine"})
 TRITONS = ["triton", "triton-cpu"]
 FRONTENDS = ["frontend", "frontend-cpu"]
+MONITORING = sorted(started for started in SERVICES if SERVICES[started]["profiles"] == ["metrics"])
 
 
 def started_by(*profiles: str) -> set[str]:
@@ -25,7 +26,7 @@ def test_each_profile_starts_its_services() -> None:
     assert settings()["COMPOSE_PROFILES"] == "gpu"
     assert started_by("gpu") == {"triton", "frontend"}
     assert started_by("cpu") == {"triton-cpu", "frontend-cpu"}
-    assert started_by("metrics") == {"prometheus"}
+    assert started_by("metrics") == {"prometheus", "grafana"}
     assert started_by("engine") == {"engine"}
 
 
@@ -42,10 +43,11 @@ def test_triton_has_one_name_for_both_engines(name: str) -> None:
     assert SERVICES[name]["networks"] == {"inference": {"aliases": ["triton"]}}
 
 
-def test_only_the_api_and_prometheus_publish_ports() -> None:
+def test_only_the_api_prometheus_and_grafana_publish_ports() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     api = ["127.0.0.1:8000:8000"]
-    assert published == {"frontend": api, "frontend-cpu": api, "prometheus": ["127.0.0.1:9090:9090"]}
+    monitoring = {"prometheus": ["127.0.0.1:9090:9090"], "grafana": ["127.0.0.1:3000:3000"]}
+    assert published == {"frontend": api, "frontend-cpu": api, **monitoring}
 
 
 def test_only_the_frontend_and_prometheus_share_a_network_with_triton() -> None:
@@ -76,7 +78,7 @@ def test_a_container_has_limits_of_memory_processes_and_logs(name: str) -> None:
 @pytest.mark.parametrize("name", SERVING)
 def test_serving_containers_mount_the_model_repository_read_only(name: str) -> None:
     mounts = [mount for mount in SERVICES[name]["volumes"] if "model_repository" in mount]
-    assert mounts == ([] if name == "prometheus" else ["../model_repository:/model_repository:ro"])
+    assert mounts == ([] if name in MONITORING else ["../model_repository:/model_repository:ro"])
     assert ("./access:/access:ro" in SERVICES[name]["volumes"]) == (name in FRONTENDS)
     writable = [mount for mount in SERVICES[name]["volumes"] if not mount.endswith(":ro")]
     assert writable == (["prometheus:/prometheus"] if name == "prometheus" else [])
@@ -159,7 +161,7 @@ def test_engines_are_built_and_served_in_one_image() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["compose.yaml", "compose.perf.yaml", "prometheus.yml", ".env", "triton-entrypoint.sh"]
+    "file", ["compose.yaml", "compose.perf.yaml", "prometheus/prometheus.yml", ".env", "triton-entrypoint.sh"]
 )
 def test_no_secret_is_in_a_command_or_an_environment(file: str) -> None:
     """API keys are in a mounted file, as hashes. These files contain no token, key or password."""
@@ -168,7 +170,7 @@ def test_no_secret_is_in_a_command_or_an_environment(file: str) -> None:
 
 
 def test_prometheus_scrapes_triton_and_the_frontend_by_their_network_names() -> None:
-    jobs = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"]
+    jobs = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     targets = {job["job_name"]: job["static_configs"] for job in jobs}
     assert targets == {"triton": [{"targets": ["triton:8002"]}], "frontend": [{"targets": ["frontend:8000"]}]}
 

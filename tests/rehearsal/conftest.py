@@ -39,7 +39,8 @@ def checkout() -> Iterator[Checkout]:
         with docker_daemon(STATE / "docker") as reached_at:
             say(f"Docker at {reached_at.get('DOCKER_HOST', 'its usual address')}; what is run is logged in {log}")
             copy = Checkout(copy_checkout(STATE / "checkout"), log, {**reached_at, "COMPOSE_PROJECT_NAME": PROJECT})
-            copy.variables |= {"PORT": str(free_port()), "PROMETHEUS_IMAGE": f"{PROJECT}-prometheus"}
+            copy.variables |= {"PORT": str(free_port())}
+            copy.variables |= {f"{name.upper()}_IMAGE": f"{PROJECT}-{name}" for name in ("prometheus", "grafana")}
             copy.variables["PYTHON_IMAGE"] = os.environ.get("PYTHON_IMAGE") or make_base_image(copy)
             yield copy
             if reached_at:

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.docker.monitoring import alerts
 from tests.docker.project import services, settings
 from tests.rehearsal.api import Api
 from tests.rehearsal.checkout import PROJECT, Checkout, say
@@ -17,7 +18,7 @@ from tests.rehearsal.containers import REACHED, Containers, wait_for
 
 pytestmark = pytest.mark.timeout(900)
 PROFILE = "PROFILE=cpu,metrics"
-TRITON, FRONTEND, PROMETHEUS = "triton-cpu", "frontend-cpu", "prometheus"
+TRITON, FRONTEND, PROMETHEUS, GRAFANA = "triton-cpu", "frontend-cpu", "prometheus", "grafana"
 UNITS = {"g": 2**30, "m": 2**20}
 RECOVERY_S = 60
 GRACE_S = 45
@@ -28,9 +29,8 @@ GRACE_S = 45
 def project(checkout: Checkout, checkpoint: Path) -> Iterator[None]:
     """The commands of the README, in their order, but for the name of the checkpoint."""
     checkout.make("cpu-engine", f"CHECKPOINT={checkpoint}")
-    checkout.run(
-        "image of Prometheus", ["docker", "compose", "-f", "tests/rehearsal/images/compose.yaml", "build", "prometheus"]
-    )
+    stand_ins = ["docker", "compose", "-f", "tests/rehearsal/images/compose.yaml", "build", PROMETHEUS, GRAFANA]
+    checkout.run("images of Prometheus and Grafana", stand_ins)
     checkout.make("images", PROFILE)
     checkout.make("up", PROFILE)
     yield
@@ -39,7 +39,7 @@ def project(checkout: Checkout, checkpoint: Path) -> Iterator[None]:
 
 
 def test_make_up_returns_when_all_services_are_healthy(containers: Containers, api: Api) -> None:
-    assert containers.running() == {TRITON, FRONTEND, PROMETHEUS}
+    assert containers.running() == {TRITON, FRONTEND, PROMETHEUS, GRAFANA}
     assert {containers.health(service) for service in containers.running()} == {"healthy"}
     assert api.status() == 200
 
@@ -56,6 +56,20 @@ def test_prometheus_scrapes_triton_and_the_frontend() -> None:
         return {target["labels"]["job"]: target["health"] for target in targets} == {"triton": "up", "frontend": "up"}
 
     wait_for(both_up, "Prometheus to scrape both", 30)
+
+
+def test_prometheus_has_loaded_every_alert() -> None:
+    groups = httpx.get("http://127.0.0.1:9090/api/v1/rules").json()["data"]["groups"]
+    assert [rule["name"] for group in groups for rule in group["rules"]] == [alert["alert"] for alert in alerts()]
+
+
+def test_grafana_reads_its_files_and_reaches_prometheus_but_not_triton(checkout: Checkout) -> None:
+    name = f"{PROJECT}-{GRAFANA}-1"
+    files = httpx.get("http://127.0.0.1:3000/grafana/dashboards/").text
+    assert "mixtral.json" in files
+    assert checkout.docker("exec", name, "wget", "-qO-", "http://prometheus:9090/-/ready").stdout
+    lookup = "import socket\ntry: print(socket.getaddrinfo('triton', 8000))\nexcept OSError: print('none')"
+    assert checkout.docker("exec", name, "python3", "-c", lookup).stdout.strip() == "none"
 
 
 def test_the_frontend_and_prometheus_reach_triton(containers: Containers, checkout: Checkout) -> None:
