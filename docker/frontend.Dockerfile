@@ -11,7 +11,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY build_engine build_engine
 COPY frontend frontend
 # Only xgrammar's compiled core is used; its Python part requires torch.
-RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ".[frontend]" \
+RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ".[frontend,traces]" \
     && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt --no-deps xgrammar
 
 FROM ${PYTHON_IMAGE}

@@ -11,6 +11,7 @@ import platform
 import sys
 import time
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -45,6 +46,9 @@ from .guided_decoding import GuideCompiler
 from .malloc import give_memory_back
 from .settings import TRITON_KEY_HEADER, Settings
 
+if TYPE_CHECKING:
+    from frontend.server.traces import Traces
+
 _log = logging.getLogger("frontend")
 
 
@@ -52,6 +56,7 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; running generations get `shutdown_timeout_s` to finish. Raises StartupError."""
     file_keys, tls = read_api_keys(settings.api_key_file, ()), tls_context(settings)
     api_keys = (*file_keys, *read_api_keys(None, settings.api_keys))
+    traces = _traces(settings.otlp_traces_endpoint) if settings.otlp_traces_endpoint else None
     files = read_engine_dir(settings.engine_dir)
     tokenizer = Tokenizer(files.tokenizer_json)
     template = ChatTemplate(files.chat_template, files.special_tokens)
@@ -75,8 +80,9 @@ async def serve(settings: Settings) -> None:
         service = _to_service(settings, files, served_model, triton, {key.name for key in file_keys})
         limits, drain = CallerLimits(settings.rate_limit, settings.max_requests_per_key), Drain()
         routes = create_app(service, root_path=settings.root_path, with_pages=not settings.no_pages)
-        reporters = (log_answer, service.metrics.count_answer)
-        app = with_middleware(routes, api_keys, limits, settings.cors_origin, drain, reporters)
+        reporters = [log_answer, service.metrics.count_answer, *((traces.end,) if traces else ())]
+        on_arrival = traces.begin if traces else None
+        app = with_middleware(routes, api_keys, limits, settings.cors_origin, drain, reporters, on_arrival)
         connection = connection_factory(
             ConnectionLimits(), _connection_counts(settings, triton), service.metrics.count_error
         )
@@ -90,6 +96,19 @@ async def serve(settings: Settings) -> None:
             if stats is not None:
                 stats.cancel()
             await service.guides.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
+
+
+def _traces(endpoint: str) -> "Traces":
+    """Raises StartupError if OpenTelemetry is not installed."""
+    try:
+        from frontend.server.traces import Traces
+    except ModuleNotFoundError as exc:
+        raise StartupError(
+            f"--otlp-traces-endpoint needs {exc.name}; install it with: pip install 'mixtral-triton[traces]'"
+        ) from exc
+    return Traces(endpoint, version("mixtral-triton"))
 
 
 def _sampling_defaults(settings: Settings, engine: Engine) -> SamplingDefaults:

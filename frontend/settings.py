@@ -13,6 +13,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, get_args
+from urllib.parse import urlsplit
 
 import limits
 
@@ -67,6 +68,14 @@ def _network(text: str) -> Network:
         return ipaddress.ip_network(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}; accepted: 10.0.0.7, 10.0.0.0/24, ::1") from None
+
+
+def _collector(text: str) -> str:
+    """The URL as it is, or the standard path where it has none."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"{text!r}; accepted: http://HOST:4318/v1/traces, as traces go over HTTP")
+    return text if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}/v1/traces"
 
 
 def _level(text: str) -> str:
@@ -164,6 +173,9 @@ class Settings:
     ] = None
     disable_log_requests: Annotated[bool, "write no line when a request arrives", _yes] = False
     disable_log_stats: Annotated[bool, "write no line of throughput and load every 5 s", _yes] = False
+    otlp_traces_endpoint: Annotated[
+        str | None, "OpenTelemetry collector that gets a trace of each POST request (default: none)", _collector
+    ] = None
     system_fingerprint: Annotated[bool, "send `system_fingerprint`, which identifies the engine", _yes] = False
     no_pages: Annotated[bool, "do not serve the chat page at /, and neither /status nor /docs", _yes] = False
     generation_config: Annotated[

@@ -37,5 +37,5 @@ def test_every_dependency_is_pinned() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pinned = {re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() for line in lines if "==" in line}
     assert len(pinned) == len(lines)
-    for extra in ("frontend", "build", "cpu", "demo", "chat", "test"):
+    for extra in ("frontend", "traces", "build", "cpu", "demo", "chat", "test"):
         assert closure("mixtral-triton", extra) <= pinned

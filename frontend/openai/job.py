@@ -5,11 +5,14 @@ A reply is what the client gets for a request. It has one answer, or `n` of them
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from frontend.errors import FrontendError
 from frontend.generation import Delta, GenerationRequest, Outcome, Token
 from frontend.guided_decoding import Constraint
+
+Operation = Literal["chat", "text_completion"]
+"""What an endpoint does, in OpenTelemetry's words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +53,20 @@ class ReplyWriter(Protocol):
 class Job:
     """The generations of one reply, checked and tokenized.
 
-    `id` is that of the reply, for the log. `requests` has `num_choices` for each prompt, prompt by prompt. `constraint`
-    must be compiled, and its grammar set by `with_guide`, before the job runs. `with_tokens`: the writer needs the
-    tokens too, not only the text.
+    `id` and `model` are those of the reply. `requests` has `num_choices` for each prompt, prompt by prompt.
+    `constraint` must be compiled, and its grammar set by `with_guide`, before the job runs. `with_tokens`: the writer
+    needs the tokens too, not only the text.
     """
 
     id: str
+    model: str
     requests: Sequence[GenerationRequest]
     writer: ReplyWriter
     stream: bool
     num_choices: int = 1
     with_tokens: bool = False
     constraint: Constraint | None = None
+    operation: Operation = "chat"
 
     @property
     def prompts(self) -> Sequence[Sequence[int]]:

@@ -1,12 +1,24 @@
-"""What is known of one request while it is answered: its line of the log and its counts are made of it at the end."""
+"""What is known of one request while it is answered: its line of the log, its counts and its trace are made of it at
+the end.
+"""
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from starlette.types import Scope
 
 from frontend.errors import FrontendError
+from frontend.openai.job import Job
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+Step = Literal["read", "tokenize", "compile", "queue", "first_token", "decode"]
+"""What is done for a request, one after the other: its body is read; checked and tokenized; its guide is compiled; it
+waits for the engine; the engine processes the prompt; the engine generates. Of several answers the first that starts
+ends `queue`, and the first token of any ends `first_token`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +39,22 @@ class Generated:
     tokens_per_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A request's span, which begins `began_ns` after 1970, and the headers that name it to the engine."""
+
+    span: "Span"
+    began_ns: int
+    headers: Mapping[str, str]
+
+
 @dataclass(slots=True, kw_only=True)
 class RequestRecord:
     """Filled in by the steps of a request. `arrived_at` is by the monotonic clock, `took_s` in seconds.
 
     `path` is percent-encoded. `key` is the name of the API key. `status` 0 means that nothing was answered, 499 that
     the client disconnected. A stream that ends with an error has the error's status here; its client has seen 200.
+    `steps` has when each step began, by the monotonic clock, in their order.
     """
 
     method: str
@@ -44,6 +66,9 @@ class RequestRecord:
     key: str | None = None
     error: FrontendError | None = None
     generated: Generated | None = None
+    steps: dict[Step, float] = field(default_factory=dict)
+    job: Job | None = None
+    trace: Trace | None = None
 
     @property
     def caller(self) -> str:
@@ -56,6 +81,10 @@ class RequestRecord:
         if self.status == 499:
             return "client left"
         return "" if self.error is None else self.error.log_message
+
+    def begin(self, step: Step) -> None:
+        """A step begins, and the one before it ends. A step that has begun already goes on."""
+        self.steps.setdefault(step, time.monotonic())
 
     def fail(self, error: FrontendError) -> None:
         """The request ends with this error."""

@@ -1,8 +1,8 @@
 """Run generations: queue, engine and decoder as one coroutine, for JSON bodies, streams and the health check."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,10 +15,11 @@ from .service import Service
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One generation: the request to the engine, and the decoder of its tokens."""
+    """One generation: the request to the engine, the decoder of its tokens, and headers that the engine gets."""
 
     request: GenerationRequest
     decoder: AnswerDecoder
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Listener(Protocol):
@@ -70,7 +71,7 @@ async def _run_one(
 async def _generate(service: Service, generation: Generation, call: "_EngineCall", reservation: Reservation) -> None:
     async with reservation.slot():
         call.start()
-        await service.triton.generate(generation.request, call.on_chunks)
+        await service.triton.generate(generation.request, call.on_chunks, generation.headers)
 
 
 class _EngineCall:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from itertools import repeat
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,7 +20,7 @@ from frontend.text.detokenizer import AnswerDecoder
 from .asgi_send import Sender, shortest_send
 from .disconnect import ClientDisconnected, cancel_on_disconnect
 from .errors import to_frontend_error
-from .request_record import Generated, record_of
+from .request_record import Generated, RequestRecord, record_of
 from .run import Generation, run
 from .service import Service
 
@@ -55,6 +56,7 @@ class JobResponse(Response):
         self._arrived_at = arrived_at
         self._started = False
         self._shortest_send: Send
+        self._record: RequestRecord
 
     def _decoder(self, index: int) -> AnswerDecoder:
         request, tokenizer = self._job.requests[index], self._service.served_model.tokenizer
@@ -66,7 +68,8 @@ class JobResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._shortest_send = shortest_send(scope, send)
-        record = record_of(scope)
+        self._record = record = record_of(scope)
+        record.begin("queue")
         try:
             deadline = self._arrived_at + self._service.request_timeout_s
             await cancel_on_disconnect(self._answer(send, record.caller), receive, deadline)
@@ -87,7 +90,8 @@ class JobResponse(Response):
         raise NotImplementedError
 
     async def _run(self, caller: str) -> None:
-        generations = list(map(Generation, self._job.requests, self._decoders))
+        headers = self._record.trace.headers if self._record.trace else {}
+        generations = list(map(Generation, self._job.requests, self._decoders, repeat(headers)))
         with self._service.metrics.count(self._clocks):
             await run(self._service, generations, self, caller)
         self._service.metrics.finish_job(self._job, self._clocks)
@@ -95,12 +99,14 @@ class JobResponse(Response):
     def on_start(self, index: int) -> None:
         """See `run.Listener`."""
         self._clocks[index].start()
+        self._record.begin("first_token")
 
     def on_deltas(self, index: int, deltas: Sequence[Delta]) -> None:
         """See `run.Listener`."""
         clock = self._clocks[index]
-        if clock.first_token_at is None:
-            clock.grew_to(deltas[-1].num_completion_tokens)
+        if clock.first_token_at is None and (num_tokens := deltas[-1].num_completion_tokens):
+            clock.grew_to(num_tokens)
+            self._record.begin("decode")
         self._write(index, deltas)
 
     def on_finish(self, index: int) -> None:

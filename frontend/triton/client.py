@@ -62,15 +62,18 @@ class TritonClient:
             self._hung_at = float("-inf")  # Triton has ended; when it is ready again, its process is another one
         return is_ready and not hangs
 
-    async def generate(self, request: GenerationRequest, on_chunks: OnChunks) -> None:
+    async def generate(
+        self, request: GenerationRequest, on_chunks: OnChunks, headers: Mapping[str, str] = NO_HEADERS
+    ) -> None:
         """Pass the tokens of a request to `on_chunks`, all chunks that have arrived at a time, until they end.
 
-        Cancelling this cancels the request in Triton. Raises EngineUnavailable, EngineFailed, ContextLengthExceeded,
-        and any exception that `on_chunks` raises.
+        `headers` are sent besides those of every request. Cancelling this cancels the request in Triton. Raises
+        EngineUnavailable, EngineFailed, ContextLengthExceeded, and any exception that `on_chunks` raises.
         """
         body = orjson.dumps(encode_request(request, self.engine))
         try:
-            await post(self._target, body, self._coalescing, lambda status: self._reader(status, request, on_chunks))
+            target = self._target.with_headers(headers) if headers else self._target
+            await post(target, body, self._coalescing, lambda status: self._reader(status, request, on_chunks))
         except EngineHangs:
             self._hung_at = time.monotonic()
             raise

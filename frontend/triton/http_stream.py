@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -164,9 +164,14 @@ class Target:
         """`url` begins with http://. `headers` are sent besides those that HTTP needs."""
         parts = urlsplit(url)
         lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}", "Content-Type: application/json"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += ["Connection: close", "Content-Length: "]
-        return cls(parts.hostname or "", parts.port or 80, "\r\n".join(lines).encode())
+        return cls(parts.hostname or "", parts.port or 80, "\r\n".join(lines).encode()).with_headers(headers)
+
+    def with_headers(self, headers: Mapping[str, str]) -> "Target":
+        """The same, with more headers: before the others, as the head ends where the length of the body follows."""
+        request_line, _, rest = self.head.partition(b"\r\n")
+        more = "".join(f"\r\n{name}: {value}" for name, value in headers.items()).encode()
+        return replace(self, head=b"%b%b\r\n%b" % (request_line, more, rest))
 
 
 async def post(target: Target, body: bytes, coalescing: ReadCoalescing, reader: Callable[[int], OnBody]) -> None:

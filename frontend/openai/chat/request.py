@@ -45,6 +45,7 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
     )
     return Job(
         id=reply.id,
+        model=reply.model,
         requests=requests,
         writer=_to_writer(body, reply, requests, tool_use, model),
         stream=bool(body.stream),

@@ -46,12 +46,14 @@ def to_completion_job(body: CompletionRequest, model: ServedModel, reply: Reply,
     )
     return Job(
         id=reply.id,
+        model=reply.model,
         requests=requests,
         writer=CompletionWriter(body, reply, requests, echoes=_echoes(body, prompts, model)),
         stream=bool(body.stream),
         num_choices=body.n or 1,
         with_tokens=logprobs or bool(body.return_token_ids),
         constraint=constraint,
+        operation="text_completion",
     )
 
 

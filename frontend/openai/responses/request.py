@@ -70,6 +70,7 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
     parsers = to_parsers(tool_use, model, 1)
     return Job(
         id=reply.id,
+        model=reply.model,
         requests=requests,
         writer=ResponsesWriter(
             _to_response(with_defaults(body, model.sampling_defaults), reply),

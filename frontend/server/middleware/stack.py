@@ -13,7 +13,7 @@ from .api_keys import ApiKey
 from .auth import Auth, CallerLimits
 from .drain import RefuseInDrain
 from .request_ids import RequestIds
-from .request_records import Reporter, RequestRecords
+from .request_records import OnArrival, Reporter, RequestRecords
 
 _EXPOSED_HEADERS = ("x-request-id", "x-ignored-params", "retry-after")
 """Response headers that a script in a browser may read."""
@@ -26,11 +26,12 @@ def with_middleware(
     cors_origins: Sequence[str] = (),
     drain: Drain | None = None,
     reporters: Sequence[Reporter] = (log_answer,),
+    on_arrival: OnArrival | None = None,
 ) -> ASGIApp:
     """The application with its middleware.
 
     The request id is outermost, so that every response has it, and every line of the log. `reporters` get the record of
-    each request at its end. CORS is outside of the API keys: a browser's preflight
+    each request at its end, `on_arrival` at its beginning. CORS is outside of the API keys: a browser's preflight
     request has no key, and a page may read a 401 only with CORS headers. A server that ends asks for no key any more.
     """
     guarded: ASGIApp = RefuseInDrain(Auth(app, api_keys, limits or CallerLimits()), drain or Drain())
@@ -42,4 +43,4 @@ def with_middleware(
             allow_headers=("*",),
             expose_headers=_EXPOSED_HEADERS,
         )
-    return DirectSend(RequestIds(RequestRecords(guarded, reporters)))
+    return DirectSend(RequestIds(RequestRecords(guarded, reporters, on_arrival)))

@@ -23,6 +23,7 @@ from frontend.openai.body import Body
 from frontend.openai.body_size import check_structure, max_values
 from frontend.openai.reply import Reply
 from frontend.openai.unsupported import ignored_params
+from frontend.server.request_record import record_of
 from frontend.server.service import Service
 
 _log = logging.getLogger(__name__)
@@ -42,8 +43,11 @@ async def with_body(http: Request, body: type[AnyBody], service: Service, work: 
     """
     _check_content_type(http)
     most = max_values(service.served_model.engine.max_seq_len)
+    record = record_of(http.scope)
+    record.begin("read")
     with service.body_memory.body(http.scope.get("state", {}).get("caller", "")) as grow:
         raw = await _read(http, service.max_body_bytes, grow)
+        record.begin("tokenize")
         return await service.off_loop.run(
             lambda: work(_check(raw, body, most)), http, len(raw), service.request_timeout_s
         )

@@ -94,9 +94,12 @@ async def _answer(
         return report_ignored(body, reply, service), to_job(body, service.served_model, reply, seed=seed)
 
     headers, job = await with_body(http, body_type, service, work)
-    service.request_log.received(record_of(http.scope), job)
+    record = record_of(http.scope)
+    record.job = job
+    service.request_log.received(record, job)
     service.admission.check(http.scope["state"]["caller"], len(job.requests))
     if job.constraint is not None:
+        record.begin("compile")
         compiling = service.guides.compile(job.constraint, http.scope["state"]["caller"])
         with service.metrics.compiling():
             guide = await cancel_on_disconnect(compiling, http.receive, arrived_at + service.request_timeout_s)

@@ -207,7 +207,7 @@ def job(*prompts: str, num_choices: int = 1) -> Job:
         for prompt in prompts
         for _ in range(num_choices)
     ]
-    return Job(id="cmpl-1", requests=requests, writer=Mock(), stream=False, num_choices=num_choices)
+    return Job(id="cmpl-1", model="m", requests=requests, writer=Mock(), stream=False, num_choices=num_choices)
 
 
 def decode(token_ids: Sequence[int]) -> str:
