@@ -83,8 +83,8 @@ class Client:
     def send(self, request, progress, final):
         log.append(f"{self.name} is complete" if final else f"{self.name} gets {progress.token_ids}")
 
-    def fail(self, message):
-        log.append(f"{self.name}: {message}")
+    def cancel(self, progress):
+        log.append(f"{self.name} is cancelled")
 
 def on_step(num_requests):
     if num_requests == 0:
@@ -112,7 +112,7 @@ def run_in_model(script: str, *arguments: str) -> "subprocess.CompletedProcess[b
     [
         ("211", "", ["a starts", "b starts", "c starts", "b is complete", "c is complete", "a is complete"]),
         ("321", "", ["a starts", "a is complete", "b starts", "c starts", "b is complete", "c is complete"]),
-        ("321", "b", ["a starts", "b: the request was cancelled", "c starts", "c is complete", "a is complete"]),
+        ("321", "b", ["a starts", "b is cancelled", "c starts", "c is complete", "a is complete"]),
     ],
     ids=["all fit", "one that fits does not overtake", "one that left while waiting"],
 )
@@ -122,7 +122,7 @@ def test_requests_start_in_order_when_the_kv_cache_has_room(blocks: str, cancell
 
 def test_a_step_frees_the_room_of_a_cancelled_request_before_another_starts() -> None:
     log = json.loads(run_in_model(ROOM, "a", "44").stdout)
-    assert log[-5:] == ["a: the request was cancelled", "step", "b starts", "step", "b is complete"]
+    assert log[-5:] == ["a is cancelled", "step", "b starts", "step", "b is complete"]
 
 
 def test_a_stream_gets_empty_responses_until_its_first_token() -> None:

@@ -29,7 +29,6 @@ _SERVER_GONE_S = 10.0
 _SIGN_OF_LIFE_NS = 1_000_000_000
 """A request without a token gets an empty response this often, at most once in a step."""
 
-_CANCELLED = "the request was cancelled"
 _SHUTTING_DOWN = "the server is shutting down"
 
 
@@ -68,8 +67,11 @@ class Client(Protocol):
     def send(self, request: GenerationRequest, progress: Progress, final: bool) -> None:
         """Send what is new in `progress`."""
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, progress: Progress) -> None:
         """End the request with an error."""
+
+    def cancel(self, progress: Progress) -> None:
+        """End the request, which is cancelled."""
 
 
 @dataclass(slots=True, eq=False)
@@ -136,7 +138,7 @@ class Batcher:
             self._on_step(len(self._active) + len(self._waiting))
             time.sleep(0)  # let `submit` run: a step holds the GIL
         for waiting in self._waiting:
-            waiting.client.fail(_SHUTTING_DOWN)
+            waiting.client.fail(_SHUTTING_DOWN, Progress())
         for active in list(self._active):
             self._end(active, _SHUTTING_DOWN)
 
@@ -162,9 +164,11 @@ class Batcher:
 
     def _drop_cancelled(self) -> None:
         for active in [active for active in self._active if active.client.is_cancelled()]:
-            self._end(active, _CANCELLED)
+            active.handle.cancel()
+            active.client.cancel(active.progress)
+            self._active.remove(active)
         for waiting in [waiting for waiting in self._waiting if waiting.client.is_cancelled()]:
-            waiting.client.fail(_CANCELLED)
+            waiting.client.cancel(Progress())
             self._waiting.remove(waiting)
 
     def _start_waiting(self) -> None:
@@ -181,7 +185,7 @@ class Batcher:
                 next(self._request_ids), prompt_tensor(request), request.generation_config
             )
         except Exception as error:
-            client.fail(f"the engine refused the request: {error}")
+            client.fail(f"the engine refused the request: {error}", Progress())
         else:
             self._active.append(_Active(request, client, handle))
 
@@ -224,7 +228,7 @@ class Batcher:
 
     def _end(self, active: _Active, reason: str) -> None:
         active.handle.cancel()
-        active.client.fail(reason)
+        active.client.fail(reason, active.progress)
         self._active.remove(active)
 
 

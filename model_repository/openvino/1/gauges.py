@@ -24,15 +24,16 @@ class Gauges:
         self._kv_cache.set(max=self._num_kv_blocks, tokens_per=KV_BLOCK_TOKENS)
         self._kv_cache.set(used=0, free=self._num_kv_blocks, fraction=0.0)
 
-    def update(self, num_active: int) -> None:
+    def update(self, num_active: int) -> bool:
         """The engine has `num_active` requests after a step: those of the batch and those that wait for room.
 
         Used blocks belong to requests; blocks that are kept for a prompt with the same beginning count as free. GenAI
-        measures at the start of a step, so without requests its last figure still has what the last ones held.
+        measures at the start of a step, so without requests its last figure still has what the last ones held. Returns
+        whether the gauges were written.
         """
         now_ns = time.monotonic_ns()
         if num_active and now_ns - self._written_ns < METRICS_PERIOD_NS:
-            return
+            return False
         self._written_ns = now_ns
         metrics = self._pipeline.get_metrics()
         scheduled = min(metrics.scheduled_requests, num_active)
@@ -40,6 +41,7 @@ class Gauges:
         fraction = metrics.cache_usage / 100 if num_active else 0.0
         used = round(fraction * self._num_kv_blocks)
         self._kv_cache.set(used=used, free=self._num_kv_blocks - used, fraction=fraction)
+        return True
 
 
 class _Family:

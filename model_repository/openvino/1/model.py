@@ -1,11 +1,13 @@
 """The CPU engine as a Triton model: the tensors of `tensorrt_llm` in and out, streamed for each request."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from batcher import Batcher, Progress
+from counters import BACKEND, CANCELED, RequestCounters
 from gauges import Gauges
 from generation import GenerationRequest, InvalidRequest, decode_request
 from guides import Guides
@@ -26,7 +28,9 @@ class TritonPythonModel:
         labels = {"model": args["model_name"], "version": args["model_version"]}
         self._limits = settings.limits
         self._guides = Guides(settings.engine_dir, pipeline.get_tokenizer())
-        self._batcher = Batcher(pipeline, settings.kv_room, Gauges(labels, settings.kv_room, pipeline).update)
+        self._counters = RequestCounters(labels)
+        self._gauges = Gauges(labels, settings.kv_room, pipeline)
+        self._batcher = Batcher(pipeline, settings.kv_room, self._report)
 
     def execute(self, requests: list[Any]) -> None:
         """Add the requests to the batch. Each is answered through its own response sender."""
@@ -36,7 +40,7 @@ class TritonPythonModel:
                 inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
                 decoded = decode_request(inputs, self._limits)
             except InvalidRequest as error:
-                _send_error(sender, str(error), pb_utils.TritonError.INVALID_ARG)
+                _Client(sender, self._counters).refuse(str(error))
             else:
                 self._submit(decoded, sender)
 
@@ -45,23 +49,30 @@ class TritonPythonModel:
         self._guides.close()
         self._batcher.close()
 
+    def _report(self, num_active: int) -> None:
+        """After each step."""
+        if self._gauges.update(num_active):
+            self._counters.flush()
+
     def _submit(self, request: GenerationRequest, sender: Any) -> None:
         if request.generation_config.structured_output_config is None:
-            self._batcher.submit(request, _Client(sender))
+            self._batcher.submit(request, _Client(sender, self._counters))
         else:
-            client = _GuidedClient(sender, self._guides.started)
+            client = _GuidedClient(sender, self._counters, self._guides.started)
             self._guides.pass_on(
                 request,
                 submit=lambda: self._batcher.submit(request, client),
-                refuse=lambda error: _send_error(sender, str(error), pb_utils.TritonError.INVALID_ARG),
+                refuse=lambda error: client.refuse(str(error)),
             )
 
 
 class _Client:
-    """Sends a request's tokens through its response sender."""
+    """Sends a request's tokens through its response sender, and counts its end. Made when `execute` is done with it."""
 
-    def __init__(self, sender: Any) -> None:
+    def __init__(self, sender: Any, counters: RequestCounters) -> None:
         self._sender = sender
+        self._counters = counters
+        self._since_ns = time.monotonic_ns()
 
     def is_cancelled(self) -> bool:
         return bool(self._sender.is_cancelled())
@@ -72,25 +83,42 @@ class _Client:
             pb_utils.InferenceResponse(tensors), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
         )
         progress.num_sent = len(progress.token_ids)
+        if final:
+            self._counters.ended(self._since_ns, progress.first_scheduled_time_ns)
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, progress: Progress) -> None:
         _send_error(self._sender, message, pb_utils.TritonError.INTERNAL)
+        self._counters.ended(self._since_ns, progress.first_scheduled_time_ns, BACKEND)
+
+    def cancel(self, progress: Progress) -> None:
+        _send_error(self._sender, "the request was cancelled", pb_utils.TritonError.CANCELLED)
+        self._counters.ended(self._since_ns, progress.first_scheduled_time_ns, CANCELED)
+
+    def refuse(self, message: str) -> None:
+        """It has not been given to the engine."""
+        _send_error(self._sender, message, pb_utils.TritonError.INVALID_ARG)
+        self._counters.ended(self._since_ns, 0, BACKEND)
+        self._counters.flush()
 
 
 class _GuidedClient(_Client):
     """Reports the first tokens, or the end without any."""
 
-    def __init__(self, sender: Any, started: Callable[[], None]) -> None:
-        super().__init__(sender)
+    def __init__(self, sender: Any, counters: RequestCounters, started: Callable[[], None]) -> None:
+        super().__init__(sender, counters)
         self._started: Callable[[], None] | None = started
 
     def send(self, request: GenerationRequest, progress: Progress, final: bool) -> None:
         self._report()
         super().send(request, progress, final)
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, progress: Progress) -> None:
         self._report()
-        super().fail(message)
+        super().fail(message, progress)
+
+    def cancel(self, progress: Progress) -> None:
+        self._report()
+        super().cancel(progress)
 
     def _report(self) -> None:
         started, self._started = self._started, None
