@@ -114,6 +114,9 @@ MAKE_INSTALLED = $(MAKE) --no-print-directory $(INSTALLED)
 BUILDER = $(IN_IMAGE) --volume "$(abspath $(CHECKPOINT)):$(abspath $(CHECKPOINT)):ro" engine
 # Docker would create a missing path as an empty directory.
 IS_CHECKPOINT = @test -f "$(CHECKPOINT)/config.json" || { echo "$(CHECKPOINT) is no checkpoint; name one: CHECKPOINT=DIR"; exit 1; }
+# The CPU engine is measured on this machine, unless its containers run.
+PERF_IS_LOCAL = test $(MODEL) = openvino && \
+	! docker compose -f docker/compose.yaml ps --quiet --status running triton-cpu 2>/dev/null | grep --quiet .
 IS_BUILT = @test -f $(ENGINE)/manifest.json || { echo "no engine in $(ENGINE); build it first"; exit 1; }
 
 plan: $(INSTALLED)  ## estimate what fits on a GPU and how fast it is, without one (CHECKPOINT=DIR GPU=h100-80g)
@@ -156,10 +159,12 @@ logs:  ## follow the logs of the containers
 perf:  ## run perf_analyzer on Triton's model, beside what the plan expects of GPU (CONCURRENCY=1:33:8 GPU=h100-80g)
 	$(IS_BUILT)
 	@mkdir -p .cache/perf
-	$(COMPOSE) -f docker/compose.perf.yaml up --detach --wait
-	@python3 -m tests.benchmarks.perf_analyzer $(ENGINE) --model $(MODEL) --url triton:8001 --concurrency $(CONCURRENCY) \
+	@if $(PERF_IS_LOCAL); then \
+		$(MAKE_INSTALLED) && $(BIN)/python -m tests.benchmarks.perf_local --concurrency $(CONCURRENCY); \
+	else $(COMPOSE) -f docker/compose.perf.yaml up --detach --wait && \
+		python3 -m tests.benchmarks.perf_analyzer $(ENGINE) --model $(MODEL) --url triton:8001 --concurrency $(CONCURRENCY) \
 		$(if $(filter tensorrt_llm,$(MODEL)),--gpu $(GPU)) \
-		-- $(COMPOSE) -f docker/compose.perf.yaml run --rm -T --user "$$(stat -c %u:%g .cache/perf)" perf
+		-- $(COMPOSE) -f docker/compose.perf.yaml run --rm -T --user "$$(stat -c %u:%g .cache/perf)" perf; fi
 
 aiperf: .cache/aiperf/bin/aiperf  ## run aiperf on the OpenAI API at URL, with the tokenizer of PROFILE's engine (REQUESTS=64)
 	$(IS_BUILT)

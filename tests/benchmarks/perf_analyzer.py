@@ -112,6 +112,24 @@ def measure(
     return found
 
 
+def measure_levels(
+    program: Sequence[str],
+    engine_dir: Path,
+    model: str,
+    url: str,
+    concurrency: Sequence[int],
+    directory: Path,
+    gpu: str | None = None,
+) -> None:
+    """Print a line for each number of streams. `gpu` is that of an engine for it, for the expected speed."""
+    vocab_size = json.loads((engine_dir / "manifest.json").read_bytes())["model"]["vocab_size"]
+    directory.mkdir(parents=True, exist_ok=True)
+    for streams in concurrency:
+        load = Load(streams=streams, prompt_tokens=PROMPT_TOKENS, answer_tokens=ANSWER_TOKENS)
+        profile = measure(program, model, url, streams, vocab_size, directory)
+        print(summary(profile, expected_speed(engine_dir, gpu, load) if gpu else None), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python3 -m tests.benchmarks.perf_analyzer")
     parser.add_argument("engine_dir", type=Path, metavar="ENGINE_DIR")
@@ -128,16 +146,11 @@ def main() -> None:
     parser.add_argument("--gpu", choices=tuple(GPUS), help="that of this host, for the expected speed of a GPU engine")
     parser.add_argument("program", nargs="+", metavar="-- PROGRAM", help="perf_analyzer, or a command that runs it")
     given = parser.parse_args()
-    vocab_size = json.loads((given.engine_dir / "manifest.json").read_bytes())["model"]["vocab_size"]
-    given.directory.mkdir(parents=True, exist_ok=True)
     gpu = given.gpu
     if gpu and (problem := gpu_problem(given.engine_dir, gpu)):
         print(problem, flush=True)
         gpu = None
-    for streams in given.concurrency:
-        load = Load(streams=streams, prompt_tokens=PROMPT_TOKENS, answer_tokens=ANSWER_TOKENS)
-        profile = measure(given.program, given.model, given.url, streams, vocab_size, given.directory)
-        print(summary(profile, expected_speed(given.engine_dir, gpu, load) if gpu else None), flush=True)
+    measure_levels(given.program, given.engine_dir, given.model, given.url, given.concurrency, given.directory, gpu)
 
 
 if __name__ == "__main__":
