@@ -4,13 +4,18 @@ Clip search as in AWQ (arXiv:2306.00978, section 3), rounding with error feedbac
 Weights are [K, N], inputs first; a group is `group_size` consecutive inputs of one output.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from build_engine.awq import MAX_QUANT, Float32, Uint8, pack_int4
 from build_engine.awq_linear import AwqLinear
+
+Orders: TypeAlias = Sequence[NDArray[np.intp]]
+"""Orders in which inputs are rounded, each a permutation of 0 to K - 1."""
 
 CLIP_RATIOS = np.linspace(1.0, 0.76, 9, dtype=np.float32)
 """Shares of a group's full range that the search tries."""
@@ -116,6 +121,22 @@ def round_with_feedback(weight: Float32, grid: Grid, gram: Float32, order: NDArr
             errors[row] = target - rounded
         remaining[stop:] -= factor[start:stop, stop:].T @ errors
     return quants
+
+
+def round_for_mean(weight: Float32, grid: Grid, gram: Float32, orders: Orders) -> Iterator[Uint8]:
+    """A rounding of `weight` [K, N] for each order, each compensating what the ones before have left in their mean."""
+    total = np.zeros_like(weight)
+    for number, order in enumerate(orders, 1):
+        quants = round_with_feedback(number * weight - total, grid, gram, order)
+        total += dequantize(quants, grid)
+        yield quants
+
+
+def dequantize(quants: Uint8, grid: Grid) -> Float32:
+    """The weight [K, N] that quantised values stand for."""
+    group_size = len(quants) // len(grid.scales)
+    values: Float32 = (quants - grid.zeros.repeat(group_size, axis=0)) * grid.scales.repeat(group_size, axis=0)
+    return values
 
 
 def _round_row(weights: Float32, scales: Float32, zeros: Float32) -> tuple[Float32, Float32]:

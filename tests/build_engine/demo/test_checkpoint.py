@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,10 +29,12 @@ from build_engine.demo.mixtral import (
     token_losses,
 )
 from build_engine.demo.rounding import (
+    dequantize,
     feedback,
     fit_grid,
     full_range,
     invert_lower,
+    round_for_mean,
     round_to_nearest,
     round_with_feedback,
     search_grid,
@@ -175,6 +178,26 @@ def test_feedback_gives_a_smaller_output_error_than_rounding_to_nearest(
     assert error(packed.dequantized()) < 0.5 * plain
 
 
+def test_roundings_for_one_mean_are_nearer_to_the_weight_than_independent_ones(rng: np.random.Generator) -> None:
+    weight, gram = random(rng, 128, 64), summarize(random(rng, 1000, 24) @ random(rng, 24, 128)).gram
+    orders = [rng.permutation(128) for _ in range(2)]
+    grid = search_grid(weight, np.diag(gram), GROUP_SIZE)
+
+    def error(roundings: Iterable[NDArray[np.uint8]]) -> float:
+        difference = np.mean([to_awq(quants, grid).dequantized() for quants in roundings], axis=0) - weight
+        return float(np.sum(difference * (gram @ difference)))
+
+    independent = [round_with_feedback(weight, grid, gram, order) for order in orders]
+    assert error(round_for_mean(weight, grid, gram, orders)) < 0.7 * error(independent)
+
+
+def test_quantised_values_stand_for_what_awq_reads(rng: np.random.Generator) -> None:
+    weight = random(rng, 128, 16)
+    grid = search_grid(weight, np.ones(128, np.float32), GROUP_SIZE)
+    quants = round_with_feedback(weight, grid, np.eye(128, dtype=np.float32), np.arange(128))
+    np.testing.assert_array_equal(dequantize(quants, grid), to_awq(quants, grid).dequantized())
+
+
 # --- scales -------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +230,16 @@ def test_copies_of_one_expert_compute_what_it_computes(rng: np.random.Generator,
     states, router = random(rng, 20, 128), random(rng, 128, 8)
     dense = sparse_moe(states, dense_layer.gate, dense_layer.experts)
     np.testing.assert_allclose(sparse_moe(states, router, dense_layer.experts * 8), dense, atol=1e-6)
+
+
+def test_a_token_goes_to_both_experts_of_a_pair_in_equal_parts(rng: np.random.Generator, dense_layer: Layer) -> None:
+    states = random(rng, 300, 128)
+    seen, _ = observe(states, [300], dense_layer, CONFIG)
+    routing = route(states, upcycle_layer(dense_layer, seen, CONFIG, rng).gate)
+    pairs = routing.reshape(300, NUM_EXPERTS // 2, 2)
+    np.testing.assert_allclose(np.sort(pairs.max(axis=2))[:, -1], 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(pairs[..., 0], pairs[..., 1])
+    assert np.all(pairs.sum(axis=(0, 2)) > 0), "every pair has tokens"
 
 
 def test_sequences_do_not_see_each_other_nor_their_future(rng: np.random.Generator, dense_layer: Layer) -> None:
