@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import platform
+import signal
 import sys
 import time
 from importlib.metadata import version
@@ -53,7 +54,7 @@ _log = logging.getLogger("frontend")
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; running generations get `shutdown_timeout_s` to finish. Raises StartupError."""
+    """Serve until SIGTERM or SIGINT, and end in order: see `Server`. Raises StartupError."""
     file_keys, tls = read_api_keys(settings.api_key_file, ()), tls_context(settings)
     api_keys = (*file_keys, *read_api_keys(None, settings.api_keys))
     traces = _traces(settings.otlp_traces_endpoint) if settings.otlp_traces_endpoint else None
@@ -86,7 +87,9 @@ async def serve(settings: Settings) -> None:
         connection = connection_factory(
             ConnectionLimits(), _connection_counts(settings, triton), service.metrics.count_error
         )
-        server = Server(uvicorn_config(app, settings, tls, connection), drain, settings.shutdown_timeout_s)
+        server = Server(
+            uvicorn_config(app, settings, tls, connection), drain, settings.shutdown_timeout_s, settings.drain_seconds
+        )
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: the garbage collector need not scan it again
         stats = None if settings.disable_log_stats else asyncio.create_task(StatsLog(service).run())
@@ -173,8 +176,10 @@ def _build_info(files: EngineDir, model: str) -> dict[str, str]:
 
 
 def main() -> int:
-    """The exit code: 1 with one line on stderr if the start failed. A signal ends the process as that signal does."""
+    """The exit code: 0 after SIGTERM or SIGINT, 1 with one line on stderr if the start failed."""
     settings = Settings.from_args(sys.argv[1:], os.environ)
+    # Until the server has handlers of its own. The first process of a container would ignore SIGTERM without one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     give_memory_back()
     set_up_logging(settings.log_level, settings.log_format)
     try:

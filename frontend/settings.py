@@ -51,6 +51,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r}; accepted: a number of seconds from 0 on")
+    return float(text)
+
+
 def _origin(text: str) -> str:
     if not _ORIGIN.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r}; accepted: https://HOST, https://HOST:PORT, * for all")
@@ -104,7 +110,7 @@ def _yes(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of `python -m frontend`. Seconds end in `_s`, bytes in `_bytes`.
+    """The settings of `python -m frontend`. Seconds end in `_s`, but for `drain_seconds`; bytes in `_bytes`.
 
     A field is annotated with its type, its help text and the function that parses it. A secret has no such function:
     it cannot be set on the command line, only in the environment.
@@ -185,7 +191,12 @@ class Settings:
     ] = "auto"
     startup_timeout_s: Annotated[float, "how long to wait for Triton and its model at start", float] = 120.0
     request_timeout_s: Annotated[float, "longest time for one answer, queueing included", float] = 1800.0
-    shutdown_timeout_s: Annotated[int, "time for running answers to finish after SIGTERM", int] = 30
+    drain_seconds: Annotated[
+        float,
+        "how long new requests are still served after SIGTERM, while readiness answers 503; 0 after SIGINT",
+        _seconds,
+    ] = 5.0
+    shutdown_timeout_s: Annotated[int, "time for running answers to finish after that", int] = 30
 
     @classmethod
     def from_args(cls, argv: Sequence[str], environ: Mapping[str, str]) -> "Settings":

@@ -18,11 +18,7 @@ from frontend.errors import StartupError
 from frontend.settings import Settings
 
 from .options import parse
-from .supervisor import SIGNALS, START_TIMEOUT_S, Ended, Supervisor, engine_dir_of
-
-
-class Stop(Exception):
-    """One of SIGNALS has arrived."""
+from .supervisor import SIGNALS, START_TIMEOUT_S, Ended, Stop, Supervisor, engine_dir_of
 
 
 def _frontend_options(arguments: Namespace) -> list[str]:
@@ -75,7 +71,9 @@ Stop with Ctrl-C.
 
 
 def _raise_stop(signum: int, _: FrameType | None) -> None:
-    raise Stop
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)  # until the supervisor handles them
+    raise Stop(signum)
 
 
 def main() -> int:
@@ -87,7 +85,8 @@ def main() -> int:
     for signum in SIGNALS:
         signal.signal(signum, _raise_stop)
     try:
-        with Supervisor(arguments, frontend_options, url) as supervisor:
+        stops_within_s = settings.drain_seconds + settings.shutdown_timeout_s
+        with Supervisor(arguments, frontend_options, url, stops_within_s) as supervisor:
             if create_default(arguments.model_repository):
                 _say(f"created {arguments.model_repository}; each config.pbtxt there is yours to edit")
             supervisor.start(_say)

@@ -33,7 +33,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help=f"start again what ends or hangs, at most {MAX_RESTARTS} times in {PERIOD_S / 60:.0f} minutes",
     )
     parser.add_argument(
-        "--shutdown-timeout-s", type=int, default=10, help="for running answers, after Ctrl-C (default: %(default)s)"
+        "--shutdown-timeout-s", type=int, default=10, help="for running answers at the end (default: %(default)s)"
     )
     arguments, frontend_options = parser.parse_known_args(argv)
     arguments.runtime_dir = arguments.runtime_dir or Path(".cache/run", str(arguments.port))

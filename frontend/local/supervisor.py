@@ -33,6 +33,9 @@ from .tritonserver import TritonSettings, TritonUnavailable, start_triton
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 START_TIMEOUT_S = 300.0
 
+_ONE_SIGNAL_S = 0.2
+"""Signals that follow each other faster are one: `timeout` and process managers send one to a process and its group."""
+
 _POLL_INTERVAL_S = 0.1
 
 _ERROR_PERIOD_S = 2.0
@@ -52,14 +55,28 @@ class Ended(Exception):
         self.name = name
 
 
-class Supervisor:
-    """The two processes, as a context manager: leaving it stops those that run, the frontend first."""
+class Stop(Exception):
+    """One of SIGNALS has arrived."""
 
-    def __init__(self, arguments: Namespace, frontend_options: Sequence[str], url: str) -> None:
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class Supervisor:
+    """The two processes, as a context manager: leaving it stops those that run, the frontend first.
+
+    `frontend_stops_within_s` is how long the frontend takes to end in order at most.
+    """
+
+    def __init__(
+        self, arguments: Namespace, frontend_options: Sequence[str], url: str, frontend_stops_within_s: float
+    ) -> None:
         self._arguments = arguments
         self._frontend_options = frontend_options
         self._manifest = engine_dir_of(arguments) / "manifest.json"
         self._health_url = f"{url}/health"
+        self._frontend_stops_within_s = frontend_stops_within_s
         self._key = secrets.token_hex(32)
         self._restarts = Restarts(MAX_RESTARTS if arguments.restart else 0)
         self._held = ExitStack()
@@ -69,11 +86,14 @@ class Supervisor:
     def __enter__(self) -> "Supervisor":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, reason: BaseException | None, __: object) -> None:
+        self._stopped_at = time.monotonic()
         for signum in SIGNALS:
             signal.signal(signum, self._kill)  # a second Ctrl-C kills at once
-        for name in ("frontend", "triton"):
-            self._stop(name)
+        # On SIGTERM the frontend serves on for a while, for load balancers. A person at a terminal does not wait.
+        is_drained = isinstance(reason, Stop) and reason.signum == signal.SIGTERM
+        self._stop("frontend", signal.SIGTERM if is_drained else signal.SIGINT)
+        self._stop("triton", signal.SIGTERM)
         self._held.close()
 
     def start(self, say: Callable[[str], None]) -> None:
@@ -198,21 +218,21 @@ class Supervisor:
     def _restart(self, name: str, say: Callable[[str], None]) -> None:
         """With the frontend, if an engine was published meanwhile: its tokenizer may be another one."""
         if name == "triton" and self._manifest.read_bytes() != self._engine:
-            self._stop("frontend")
+            self._stop("frontend", signal.SIGINT)
             self._start("frontend")
         self._start(name)
         self._await_serving(say)
 
     # ---- stopping --------------------------------------------------------------------------------------------------
 
-    def _stop(self, name: str) -> None:
+    def _stop(self, name: str, signum: int) -> None:
         """Let it end in order, then kill what is left of it."""
         process = self._processes.get(name)
         if process is None:
             return
-        process.terminate()
+        process.send_signal(signum)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_TERMINATION_S + (self._arguments.shutdown_timeout_s if name == "frontend" else 0))
+            process.wait(_TERMINATION_S + (self._frontend_stops_within_s if name == "frontend" else 0))
         self._end(name)
 
     def _end(self, name: str) -> None:
@@ -223,6 +243,8 @@ class Supervisor:
             self._triton_files.remove()
 
     def _kill(self, _: int, __: FrameType | None) -> None:
+        if time.monotonic() - self._stopped_at < _ONE_SIGNAL_S:
+            return
         for process in self._processes.values():
             kill_session(process)
 

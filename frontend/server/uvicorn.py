@@ -5,9 +5,12 @@ OpenSSL never asks a terminal for a password.
 
 import asyncio
 import logging
+import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable
+from types import FrameType
 from typing import cast
 
 import uvicorn
@@ -17,7 +20,7 @@ from frontend.errors import StartupError
 from frontend.settings import Settings
 
 from .connection import Connection
-from .drain import Drain
+from .drain import ONE_SIGNAL_S, Drain
 from .secret_files import check_secret_file
 
 _log = logging.getLogger(__name__)
@@ -25,25 +28,55 @@ _log = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 5
 """How long a connection may wait for its next request. uvicorn's default, and so vLLM's."""
 
+_CHECK_INTERVAL_S = 1.0
+_DRAIN_CHECK_INTERVAL_S = 0.1
+
 _LAST_ANSWERS_S = 2
 """Time to send the errors of requests that were cut off, and then to empty the buffers of connections."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which checks less often whether to end, and tells clients that it ends.
+    """uvicorn's server, which checks less often whether to end, and ends in order: see `Drain`.
 
-    uvicorn checks ten times a second. That is most of the CPU time of an idle process.
+    After SIGTERM it still serves new requests for `drain_seconds`, after SIGINT for 0. Then running answers have
+    `shutdown_timeout_s`. uvicorn itself checks ten times a second, which is most of the CPU time of an idle process.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, shutdown_timeout_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, drain: Drain, shutdown_timeout_s: float, drain_seconds: float = 0.0
+    ) -> None:
         super().__init__(config)
         self._drain = drain
         self._shutdown_timeout_s = shutdown_timeout_s
+        self._drain_seconds = drain_seconds
+        self._signalled_at = 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal takes readiness away at once; a second one ends all waiting.
+
+        uvicorn would send the signal to this process again when it has ended, so that its exit status is not 0.
+        """
+        now = time.monotonic()
+        if not self.should_exit:
+            self.should_exit, self._signalled_at = True, now
+            self._drain.announce(self._drain_seconds if sig == signal.SIGTERM else 0.0)
+        elif now - self._signalled_at > ONE_SIGNAL_S:
+            self.force_exit = True
 
     async def main_loop(self) -> None:
-        """Check once a second. `on_tick` renews the Date header when its counter is a multiple of 10, so it gets 0."""
+        """Serve until a signal, and after SIGTERM for the time that `Drain` says.
+
+        `on_tick` renews the headers of all answers when its counter is a multiple of 10, so it gets 0.
+        """
         while not await self.on_tick(0):
-            await asyncio.sleep(1)
+            await asyncio.sleep(_CHECK_INTERVAL_S)
+        if self._drain.serves_for_s:
+            _log.info("not ready any more; new requests are served for %.1f s", self._drain.serves_for_s)
+        while self._drain.serves_for_s and not self.force_exit:
+            await self.on_tick(0)
+            # A client that keeps its connection would send its next request here again.
+            self.server_state.default_headers.append((b"connection", b"close"))
+            await asyncio.sleep(_DRAIN_CHECK_INTERVAL_S)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let running requests finish, and cancel those that do not in time: they send an error, and all is closed.

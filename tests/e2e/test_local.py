@@ -272,15 +272,29 @@ def test_a_directory_of_another_instance_is_refused(launcher: Launcher) -> None:
     assert output == expected
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
-def test_a_signal_lets_answers_finish_and_ends_all_processes_with_status_0(
-    launcher: Launcher, signum: signal.Signals
-) -> None:
-    with launcher.running() as server:
+def test_ctrl_c_lets_answers_finish_and_ends_all_processes_with_status_0(launcher: Launcher) -> None:
+    with launcher.running("--drain-seconds", "60") as server:
         processes = ProcessTree(server)
         with listeners(server, 1, max_tokens=300) as (listener,):
-            server.process.send_signal(signum)
+            server.process.send_signal(signal.SIGINT)
         assert server.process.wait(10) == 0
+        assert processes.alive() == []
+    assert listener.received.endswith("data: [DONE]\n\n")
+    assert "Traceback" not in server.output()
+
+
+def test_after_sigterm_requests_are_served_until_the_drain_is_over_and_answers_finish(launcher: Launcher) -> None:
+    with launcher.running("--drain-seconds", "6") as server:
+        processes = ProcessTree(server)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)  # as `timeout` does: to the process and to its group
+        sent = time.monotonic()
+        wait_for(lambda: health(server) == 503, "readiness to end", 1)
+        assert ask(server).status_code == 200
+        with listeners(server, 1, max_tokens=300) as (listener,):
+            pass
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - sent > 6
         assert processes.alive() == []
     assert listener.received.endswith("data: [DONE]\n\n")
     assert "Traceback" not in server.output()

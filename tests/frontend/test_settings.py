@@ -42,6 +42,7 @@ def test_environment_replaces_defaults_and_the_command_line_replaces_both() -> N
         [*NEEDED, "--log-format", "xml"],
         [*NEEDED, "--generation-config", "none"],
         [*NEEDED, "--max-log-len", "0"],
+        *([*NEEDED, "--drain-seconds", seconds] for seconds in ("-1", "5s", "nan", "inf", "")),
         *([*NEEDED, "--rate-limit", rate] for rate in ("60", "0/minute", "60/fortnight", "1/second;5/minute", "")),
         *([*NEEDED, "--forwarded-allow-ips", ips] for ips in ("*", "proxy", "10.0.0.1/8", "10.0.0.1,10.0.0.2", "")),
         *([*NEEDED, "--root-path", path] for path in ("llm", "/a b", "https://host/llm", "//host")),
@@ -91,10 +92,10 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 
 
 def test_secrets_come_from_the_environment_and_are_not_in_the_repr() -> None:
-    environ = {"FRONTEND_API_KEYS": "first, second,", "FRONTEND_SSL_KEYFILE_PASSWORD": "third"}
+    environ = {"FRONTEND_API_KEYS": "key-1, key-2,", "FRONTEND_SSL_KEYFILE_PASSWORD": "word-3"}
     settings = Settings.from_args(NEEDED, environ)
-    assert (settings.api_keys, settings.ssl_keyfile_password) == (("first", "second"), "third")
-    assert not re.search("first|second|third", repr(settings))
+    assert (settings.api_keys, settings.ssl_keyfile_password) == (("key-1", "key-2"), "word-3")
+    assert not re.search("key-1|key-2|word-3", repr(settings))
 
 
 def test_help_lists_every_setting_but_secrets_only_by_their_variables(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""503 with `Retry-After` while the server ends: to new requests at once, to running ones when their time is over."""
+"""503 with `Retry-After` while the server ends: readiness first, then new requests, then those whose time is over."""
 
 import asyncio
 
@@ -11,6 +11,9 @@ from frontend.server.errors import answer_error
 _ANSWERED = frozenset({"/health/live", "/metrics"})
 """Routes that answer to the end: the process is alive, and an operator sees how many answers still run."""
 
+_READINESS = frozenset({"/health", "/health/ready", "/ping"})
+"""Routes that load balancers ask whether to send requests here."""
+
 
 class RefuseInDrain:
     """Middleware for `Drain`. A request whose time is over finds its task cancelled by the server."""
@@ -21,10 +24,8 @@ class RefuseInDrain:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 503. An answer that has begun ends itself: see `cancel_on_disconnect`."""
-        if self._drain.has_begun and scope["path"] not in _ANSWERED:
-            error = ShuttingDown(
-                "The server is shutting down and takes no more requests.", retry_after_s=self._drain.retry_after_s
-            )
+        if refusal := self._refusal(scope["path"]):
+            error = ShuttingDown(refusal, retry_after_s=self._drain.retry_after_s)
             await answer_error(scope, error)(scope, receive, send)
             return
         has_begun = False
@@ -40,3 +41,11 @@ class RefuseInDrain:
             if has_begun:
                 raise
             await answer_error(scope, ShuttingDown(CUT_OFF))(scope, receive, send)
+
+    def _refusal(self, path: str) -> str | None:
+        """The message of the 503 for a new request; None: it is served."""
+        if self._drain.has_begun and path not in _ANSWERED:
+            return "The server is shutting down and takes no more requests."
+        if self._drain.is_announced and path in _READINESS:
+            return "The server is about to shut down. It still answers requests; send new ones elsewhere."
+        return None

@@ -14,7 +14,7 @@ class Rehearsal(Supervisor):
 
     def __init__(self, model_repository: Path, *, restart: bool = True, failures: int = 0) -> None:
         arguments = Namespace(model_repository=model_repository, model="openvino", restart=restart)
-        super().__init__(arguments, [], "http://127.0.0.1:1")
+        super().__init__(arguments, [], "http://127.0.0.1:1", frontend_stops_within_s=1)
         self.manifest = engine_dir_of(arguments) / "manifest.json"
         self.manifest.parent.mkdir(parents=True)
         self.manifest.write_text("engine 1")
@@ -26,7 +26,7 @@ class Rehearsal(Supervisor):
     def _start(self, name: str) -> None:
         self.done.append(f"start {name}")
 
-    def _stop(self, name: str) -> None:
+    def _stop(self, name: str, signum: int) -> None:
         self.done.append(f"stop {name}")
 
     def _end(self, name: str) -> None:

@@ -17,6 +17,20 @@ from frontend.server.uvicorn import Server, uvicorn_config
 from frontend.settings import Settings
 
 
+def make_server(
+    app: ASGIApp,
+    limits: ConnectionLimits | None = None,
+    counts: ConnectionCounts | None = None,
+    drain: Drain | None = None,
+    shutdown_timeout_s: float = 5,
+    drain_seconds: float = 0,
+) -> Server:
+    """A server for any port of loopback, as __main__ makes it; not started."""
+    connection = connection_factory(limits or ConnectionLimits(), counts or ConnectionCounts(100, 100))
+    settings = Settings.from_args(["--engine-dir", "/engine", "--port", "0"], {})
+    return Server(uvicorn_config(app, settings, None, connection), drain or Drain(), shutdown_timeout_s, drain_seconds)
+
+
 @asynccontextmanager
 async def serving(
     app: ASGIApp,
@@ -24,11 +38,10 @@ async def serving(
     counts: ConnectionCounts | None = None,
     drain: Drain | None = None,
     shutdown_timeout_s: float = 5,
+    drain_seconds: float = 0,
 ) -> AsyncIterator[Server]:
     """The running server. Leaving the block ends it."""
-    connection = connection_factory(limits or ConnectionLimits(), counts or ConnectionCounts(100, 100))
-    settings = Settings.from_args(["--engine-dir", "/engine", "--port", "0"], {})
-    server = Server(uvicorn_config(app, settings, None, connection), drain or Drain(), shutdown_timeout_s)
+    server = make_server(app, limits, counts, drain, shutdown_timeout_s, drain_seconds)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup()  # not serve(), which looks once a second whether to end

@@ -2,24 +2,29 @@
 
 import asyncio
 import json
+import signal
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from aiohttp import web
+from starlette.responses import PlainTextResponse
 
 from frontend.server.app import create_app
-from frontend.server.drain import Drain
+from frontend.server.drain import ONE_SIGNAL_S, Drain
 from frontend.server.middleware.stack import with_middleware
 from frontend.server.uvicorn import Server
 from frontend.text.served_model import ServedModel
 from frontend.triton.client import open_triton
 from tests.frontend.conftest import CHAT, body, make_service
 from tests.frontend.fake_triton import Endless, Events, FakeTriton
-from tests.frontend.server.serving import Client, serving
+from tests.frontend.server.serving import Client, make_server, serving
 
 SLOW = Events([[6004], [21209]], pause_s=0.2)
 LONG_S, SHORT_S = 60, 0.3
+DRAIN_S = 40
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -40,7 +45,7 @@ async def frontend(
     async with open_triton(triton_url, fake.model, startup_timeout_s=5) as client:
         service = make_service(model, client, triton_url)
         app = with_middleware(create_app(service), drain=drain)
-        async with serving(app, drain=drain, shutdown_timeout_s=shutdown_timeout_s) as server:
+        async with serving(app, drain=drain, shutdown_timeout_s=shutdown_timeout_s, drain_seconds=DRAIN_S) as server:
             yield server, fake
         await service.guides.close()
     await runner.cleanup()
@@ -104,6 +109,36 @@ def test_answers_that_take_too_long_end_with_an_error_and_the_engine_stops(mixtr
                 await asyncio.sleep(0.01)
 
     run(scenario())
+
+
+def test_a_server_that_is_about_to_end_is_not_ready_and_answers_all_else(mixtral: ServedModel) -> None:
+    async def scenario() -> None:
+        async with frontend(mixtral, SLOW, LONG_S) as (server, _):
+            server.handle_exit(signal.SIGTERM, None)
+            for path in ("/health", "/health/ready", "/ping"):
+                probe = await Client.connect(server)
+                await probe.send(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                status, error, head = await probe.error()
+                assert (path, status, error["code"]) == (path, 503, "shutting_down")
+                assert DRAIN_S - 20 < int(head.partition(b"retry-after: ")[2].split()[0]) <= DRAIN_S
+            for path in ("/health/live", "/metrics", "/v1/models"):
+                other = await Client.connect(server)
+                await other.send(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+                assert (await other.read_to_end()).startswith(b"HTTP/1.1 200 "), path
+            client = await ask(server)
+            assert b'"content":" Ein Haus"' in await client.read_until(b'Ein Haus"')
+            await client.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("second_after_s", "is_cut"), [(0.0, False), (ONE_SIGNAL_S + 0.05, True)])
+def test_a_second_signal_ends_the_wait_unless_it_is_the_same_one_twice(second_after_s: float, is_cut: bool) -> None:
+    server = make_server(PlainTextResponse("served"), drain_seconds=DRAIN_S)
+    server.handle_exit(signal.SIGTERM, None)
+    time.sleep(second_after_s)
+    server.handle_exit(signal.SIGTERM, None)
+    assert (server.should_exit, server.force_exit) == (True, is_cut)
 
 
 def test_a_second_ctrl_c_cuts_the_time_short(mixtral: ServedModel) -> None:
