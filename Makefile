@@ -5,7 +5,7 @@ OPTIONS ?=
 # What is built here is preceded by a check of this machine. CHECKS=no goes on where the check is wrong.
 CHECKS ?= yes
 # For containers: gpu or cpu. PROFILE=gpu,metrics adds Prometheus and Grafana.
-PROFILE ?= gpu
+PROFILE ?= $(or $(shell sed -n 's/^COMPOSE_PROFILES=//p' docker/.env),gpu)
 GPU ?= h100-80g
 # For `make limits`: how many of them, and what for, interactive or throughput.
 GPUS ?= 1
@@ -103,11 +103,15 @@ cpu-engine: $(INSTALLED)  ## build the CPU engine of CHECKPOINT into model_repos
 comma := ,
 MODEL := $(if $(filter cpu,$(subst $(comma), ,$(PROFILE))),openvino,tensorrt_llm)
 ENGINE := model_repository/$(MODEL)/1/engine
-COMPOSE := docker compose -f docker/compose.yaml $(addprefix --profile ,$(subst $(comma), ,$(PROFILE)))
+# The files that docker compose would find in docker/ by itself, as it does in the unit.
+OVERRIDE := $(firstword $(wildcard $(addprefix docker/,\
+	compose.override.yml compose.override.yaml docker-compose.override.yml docker-compose.override.yaml)))
+PROJECT := $(strip docker compose -f docker/compose.yaml $(addprefix -f ,$(OVERRIDE)))
+COMPOSE := $(PROJECT) $(addprefix --profile ,$(subst $(comma), ,$(PROFILE)))
 # Runs as the owner of the checkout, so that the engine is theirs too.
-IN_IMAGE = docker compose -f docker/compose.yaml run --rm --user "$$(stat -c %u:%g model_repository)"
+IN_IMAGE = $(PROJECT) run --rm --user "$$(stat -c %u:%g model_repository)"
 IMAGE_ID = docker image inspect --format '{{.Id}}' \
-	"$$(docker compose -f docker/compose.yaml --profile engine config --images engine)"
+	"$$($(PROJECT) --profile engine config --images engine)"
 # A recipe that names MAKE itself would be run by make --dry-run.
 MAKE_INSTALLED = $(MAKE) --no-print-directory $(INSTALLED)
 # The checkpoint is mounted under its own path.
@@ -116,7 +120,10 @@ BUILDER = $(IN_IMAGE) --volume "$(abspath $(CHECKPOINT)):$(abspath $(CHECKPOINT)
 IS_CHECKPOINT = @test -f "$(CHECKPOINT)/config.json" || { echo "$(CHECKPOINT) is no checkpoint; name one: CHECKPOINT=DIR"; exit 1; }
 # The CPU engine is measured on this machine, unless its containers run.
 PERF_IS_LOCAL = test $(MODEL) = openvino && \
-	! docker compose -f docker/compose.yaml ps --quiet --status running triton-cpu 2>/dev/null | grep --quiet .
+	! $(PROJECT) ps --quiet --status running triton-cpu 2>/dev/null | grep --quiet .
+HAS_COMPOSE = docker compose version > /dev/null 2>&1 || { command -v docker > /dev/null \
+	&& echo "docker has no Compose plugin; install the package docker-compose-plugin (docker-compose-v2 on Ubuntu)" \
+	|| echo "docker is not installed; docs/gpu-host.md says what the containers need, and make run serves without it"; exit 1; }
 IS_BUILT = @test -f $(ENGINE)/manifest.json || { echo "no engine in $(ENGINE); build it first"; exit 1; }
 
 plan: $(INSTALLED)  ## estimate what fits on a GPU and how fast it is, without one (CHECKPOINT=DIR GPU=h100-80g)
@@ -126,6 +133,7 @@ limits: $(INSTALLED)  ## write limits into the GPU model's config.pbtxt (CHECKPO
 	@$(BIN)/python -m build_engine limits --gpu $(GPU) --gpus $(GPUS) --profile $(LIMITS) $(CHECKPOINT)
 
 images:  ## build the images of PROFILE (gpu, cpu)
+	@$(HAS_COMPOSE)
 	$(COMPOSE) build
 
 selfcheck:  ## try this host with a tiny Mixtral, in minutes: image, GPUs, build, serving; one report
@@ -134,26 +142,32 @@ selfcheck:  ## try this host with a tiny Mixtral, in minutes: image, GPUs, build
 		$(MAKE_INSTALLED) && $(BIN)/python -m build_engine selfcheck; fi
 
 doctor:  ## check that this host can build and serve the GPU engine of CHECKPOINT
+	@$(HAS_COMPOSE)
 	$(IS_CHECKPOINT)
 	@$(BUILDER) doctor "$(abspath $(CHECKPOINT))"
 
 engine:  ## build the GPU engine of CHECKPOINT into model_repository/tensorrt_llm (SELFCHECK=no skips the self check)
+	@$(HAS_COMPOSE)
 	$(IS_CHECKPOINT)
 	@test "$(SELFCHECK)" = no || { image="$$($(IMAGE_ID))" && $(IN_IMAGE) engine selfcheck --once --image "$$image"; }
 	@$(BUILDER) build --target tensorrt_llm "$(abspath $(CHECKPOINT))"
 
 check-engine:  ## compare every byte of the GPU engine and of CHECKPOINT with the manifest of the engine
+	@$(HAS_COMPOSE)
 	$(IS_CHECKPOINT)
 	@$(BUILDER) build --target tensorrt_llm --check "$(abspath $(CHECKPOINT))"
 
 up:  ## start the containers of PROFILE, and return when the API answers
+	@$(HAS_COMPOSE)
 	$(IS_BUILT)
 	$(COMPOSE) up --detach --wait
 
 down:  ## stop and remove the containers
-	docker compose -f docker/compose.yaml --profile "*" down
+	@$(HAS_COMPOSE)
+	$(PROJECT) --profile "*" down
 
 logs:  ## follow the logs of the containers
+	@$(HAS_COMPOSE)
 	$(COMPOSE) logs --follow --tail 100
 
 perf:  ## run perf_analyzer on Triton's model, beside what the plan expects of GPU (CONCURRENCY=1:33:8 GPU=h100-80g)
@@ -161,7 +175,7 @@ perf:  ## run perf_analyzer on Triton's model, beside what the plan expects of G
 	@mkdir -p .cache/perf
 	@if $(PERF_IS_LOCAL); then \
 		$(MAKE_INSTALLED) && $(BIN)/python -m tests.benchmarks.perf_local --concurrency $(CONCURRENCY); \
-	else $(COMPOSE) -f docker/compose.perf.yaml up --detach --wait && \
+	else $(HAS_COMPOSE); $(COMPOSE) -f docker/compose.perf.yaml up --detach --wait && \
 		python3 -m tests.benchmarks.perf_analyzer $(ENGINE) --model $(MODEL) --url triton:8001 --concurrency $(CONCURRENCY) \
 		$(if $(filter tensorrt_llm,$(MODEL)),--gpu $(GPU)) \
 		-- $(COMPOSE) -f docker/compose.perf.yaml run --rm -T --user "$$(stat -c %u:%g .cache/perf)" perf; fi

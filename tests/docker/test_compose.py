@@ -17,6 +17,20 @@ TRITONS = ["triton", "triton-cpu"]
 FRONTENDS = ["frontend", "frontend-cpu"]
 MONITORING = sorted(started for started in SERVICES if SERVICES[started]["profiles"] == ["metrics"])
 
+NOT_IN_ENV_FILE = {
+    "engine_dir": "follows from the mount and the model",
+    "model": "follows from the profile",
+    "triton_url": "the name of the other container",
+    "triton_metrics_url": "the same",
+    "triton_key": "only the frontend and Prometheus reach Triton",
+    "host": "all addresses of the container; LISTEN has the one of this host",
+    "port": "that of the container; PORT has the one of this host",
+    "api_keys": "secrets are in no environment here; API_KEY_FILE has their hashes",
+    "ssl_keyfile_password": "the same; the key's file is readable for its user only",
+    "startup_timeout_s": "follows from the time that Triton has to load the engine",
+}
+"""Settings of the frontend that docker/.env does not have, and why."""
+
 
 def started_by(*profiles: str) -> set[str]:
     return {name for name, service in SERVICES.items() if set(service["profiles"]) & set(profiles)}
@@ -118,13 +132,25 @@ def test_the_frontend_is_configured_for_its_triton(name: str, triton: str) -> No
 
 
 @pytest.mark.parametrize("name", FRONTENDS)
-def test_access_settings_come_from_the_env_file_and_are_empty_by_default(name: str) -> None:
+def test_the_env_file_reaches_every_setting_of_the_frontend_but_those_that_the_project_decides(name: str) -> None:
+    assert name in services()
+    text = (DOCKER / "compose.yaml").read_text()
+    linked = {setting.lower() for setting in re.findall(rf'{ENV_PREFIX}(\w+): "\$\{{\1\?\}}"$', text, re.MULTILINE)}
+    assert linked | NOT_IN_ENV_FILE.keys() == Settings.__dataclass_fields__.keys()
+    assert not linked & NOT_IN_ENV_FILE.keys()
+    assert {ENV_PREFIX + setting.upper() for setting in linked} <= SERVICES[name]["environment"].keys()
+    for setting in NOT_IN_ENV_FILE.keys() & {"triton_key", "host", "port", "api_keys", "ssl_keyfile_password"}:
+        assert ENV_PREFIX + setting.upper() not in SERVICES[name]["environment"]
+
+
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_settings_are_empty_by_default_which_leaves_the_defaults_of_the_frontend(name: str) -> None:
     """API_KEY_FILE of .env is FRONTEND_API_KEY_FILE of the frontend, and so on. Empty means not set."""
     environment = SERVICES[name]["environment"]
     access = {setting: value for setting, value in environment.items() if value == ""}
     assert access == dict.fromkeys((ENV_PREFIX + setting for setting, value in settings().items() if value == ""), "")
-    read = Settings.from_args([], {key: str(value) for key, value in environment.items()})
-    assert (read.api_key_file, read.ssl_certfile, read.rate_limit, read.cors_origin) == (None, None, None, ())
+    given = {key: str(value) for key, value in environment.items() if value != ""}
+    assert Settings.from_args([], {**given, **access}) == Settings.from_args([], given)
 
 
 @pytest.mark.parametrize(("certificate", "scheme"), [("", "http"), ("/access/cert.pem", "https")])
@@ -140,9 +166,10 @@ def test_the_health_check_of_the_frontend_uses_the_scheme_it_serves(
     assert "/health" in OPEN_PATHS
 
 
-def test_the_stop_grace_period_is_longer_than_the_shutdown_timeouts() -> None:
+def test_the_stop_grace_period_is_longer_than_drain_and_shutdown_together() -> None:
     grace = {int(SERVICES[name]["stop_grace_period"].removesuffix("s")) for name in [*TRITONS, *FRONTENDS]}
-    assert min(grace) > Settings(engine_dir=ROOT).shutdown_timeout_s
+    defaults = Settings(engine_dir=ROOT)
+    assert min(grace) >= defaults.drain_seconds + defaults.shutdown_timeout_s + 5
     assert min(grace) > 30, "--exit-timeout-secs of the entry point"
 
 

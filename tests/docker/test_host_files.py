@@ -128,6 +128,75 @@ def test_make_knows_and_lists_its_targets(target: str) -> None:
     assert re.search(rf"^{target}:.*## \w", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The Makefile and the compose project alone."""
+    shutil.copytree(DOCKER, tmp_path / "docker")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    return tmp_path
+
+
+OVERRIDE_NAMES = [f"{stem}.override.{end}" for stem in ("compose", "docker-compose") for end in ("yml", "yaml")]
+"""In the order in which docker compose looks for them. Source: DefaultOverrideFileNames of compose-go."""
+
+
+@pytest.mark.parametrize("target", ["up", "down", "logs", "images", "perf"])
+@pytest.mark.parametrize(
+    ("present", "taken"), [([], []), *((OVERRIDE_NAMES[i:], OVERRIDE_NAMES[i : i + 1]) for i in range(4))]
+)
+def test_make_reads_the_override_file_that_docker_compose_would(
+    checkout: Path, target: str, present: list[str], taken: list[str]
+) -> None:
+    for name in present:
+        (checkout / "docker" / name).write_text("services: {}\n")
+    files = "".join(f" -f docker/{name}" for name in taken)
+    printed = subprocess.run(["make", "-n", target], cwd=checkout, capture_output=True, text=True, check=True).stdout
+    assert f"docker compose -f docker/compose.yaml{files} --" in printed or (
+        f"docker compose -f docker/compose.yaml{files} -f" in printed and target == "perf"
+    )
+
+
+@pytest.mark.parametrize(
+    ("profiles", "model"), [("cpu", "openvino"), ("gpu,metrics", "tensorrt_llm"), ("", "tensorrt_llm")]
+)
+def test_make_starts_the_profiles_of_the_env_file_as_the_unit_does(checkout: Path, profiles: str, model: str) -> None:
+    file = checkout / "docker" / ".env"
+    file.write_text(file.read_text().replace("COMPOSE_PROFILES=gpu", f"COMPOSE_PROFILES={profiles}"))
+    printed = subprocess.run(["make", "-n", "up"], cwd=checkout, capture_output=True, text=True, check=True).stdout
+    assert f"model_repository/{model}/1/engine" in printed
+    assert " ".join(f"--profile {name}" for name in (profiles or "gpu").split(",")) + " up" in printed
+
+
+NEED_COMPOSE = ["images", "doctor", "engine", "check-engine", "up", "down", "logs"]
+
+
+@pytest.mark.parametrize("target", NEED_COMPOSE)
+@pytest.mark.parametrize(
+    ("has_docker", "line"),
+    [
+        (True, "docker has no Compose plugin; install the package docker-compose-plugin (docker-compose-v2 on Ubuntu)"),
+        (
+            False,
+            "docker is not installed; docs/gpu-host.md says what the containers need, and make run serves without it",
+        ),
+    ],
+)
+def test_make_says_in_one_line_that_compose_is_missing(
+    checkout: Path, target: str, has_docker: bool, line: str
+) -> None:
+    programs = checkout / "programs"
+    programs.mkdir()
+    for program in ("make", "sh", "sed", "stat"):
+        (programs / program).symlink_to(shutil.which(program) or "")
+    if has_docker:
+        (programs / "docker").write_text("#!/bin/sh\necho \"docker: 'compose' is not a docker command.\" >&2\nexit 1\n")
+        (programs / "docker").chmod(0o755)
+    refused = subprocess.run(
+        ["make", target], cwd=checkout, env={"PATH": str(programs)}, capture_output=True, text=True, check=False
+    )
+    assert (refused.returncode, refused.stdout) == (2, f"{line}\n")
+
+
 def test_make_engine_mounts_the_checkpoint_read_only_under_its_own_path() -> None:
     path = "/opt/models/casperhansen/mixtral-instruct-awq"
     output = make("engine", f"CHECKPOINT={path}").stdout
