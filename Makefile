@@ -4,6 +4,8 @@ CHECKPOINT ?= .cache/demo-checkpoint
 OPTIONS ?=
 # What is built here is preceded by a check of this machine. CHECKS=no goes on where the check is wrong.
 CHECKS ?= yes
+# A file, for a checkpoint without a chat template, or in place of its own.
+CHAT_TEMPLATE ?=
 # For containers: gpu or cpu. PROFILE=gpu,metrics adds Prometheus and Grafana.
 PROFILE ?= $(or $(shell sed -n 's/^COMPOSE_PROFILES=//p' docker/.env),gpu)
 GPU ?= h100-80g
@@ -17,6 +19,8 @@ REQUESTS ?= 64
 URL ?= http://127.0.0.1:8000
 # Profiles that `make rehearsal` tries.
 REHEARSAL ?= cpu gpu
+
+TEMPLATE_OPTION = $(if $(CHAT_TEMPLATE),--chat-template $(abspath $(CHAT_TEMPLATE)))
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -96,7 +100,7 @@ given:
 endif
 cpu-engine: $(INSTALLED)  ## build the CPU engine of CHECKPOINT into model_repository/openvino
 	@$(call STEP,3,engine)
-	@$(BIN)/python -m build_engine build --target openvino "$(CHECKPOINT)"
+	@$(BIN)/python -m build_engine build --target openvino $(TEMPLATE_OPTION) "$(CHECKPOINT)"
 
 # --- The GPU host: all of it in containers, see docker/compose.yaml
 
@@ -115,7 +119,8 @@ IMAGE_ID = docker image inspect --format '{{.Id}}' \
 # A recipe that names MAKE itself would be run by make --dry-run.
 MAKE_INSTALLED = $(MAKE) --no-print-directory $(INSTALLED)
 # The checkpoint is mounted under its own path.
-BUILDER = $(IN_IMAGE) --volume "$(abspath $(CHECKPOINT)):$(abspath $(CHECKPOINT)):ro" engine
+BUILDER = $(IN_IMAGE) --volume "$(abspath $(CHECKPOINT)):$(abspath $(CHECKPOINT)):ro" \
+	$(if $(CHAT_TEMPLATE),--volume "$(abspath $(CHAT_TEMPLATE)):$(abspath $(CHAT_TEMPLATE)):ro") engine
 # Docker would create a missing path as an empty directory.
 IS_CHECKPOINT = @test -f "$(CHECKPOINT)/config.json" || { echo "$(CHECKPOINT) is no checkpoint; name one: CHECKPOINT=DIR"; exit 1; }
 # The CPU engine is measured on this machine, unless its containers run.
@@ -144,18 +149,18 @@ selfcheck:  ## try this host with a tiny Mixtral, in minutes: image, GPUs, build
 doctor:  ## check that this host can build and serve the GPU engine of CHECKPOINT
 	@$(HAS_COMPOSE)
 	$(IS_CHECKPOINT)
-	@$(BUILDER) doctor "$(abspath $(CHECKPOINT))"
+	@$(BUILDER) doctor $(TEMPLATE_OPTION) "$(abspath $(CHECKPOINT))"
 
 engine:  ## build the GPU engine of CHECKPOINT into model_repository/tensorrt_llm (SELFCHECK=no skips the self check)
 	@$(HAS_COMPOSE)
 	$(IS_CHECKPOINT)
 	@test "$(SELFCHECK)" = no || { image="$$($(IMAGE_ID))" && $(IN_IMAGE) engine selfcheck --once --image "$$image"; }
-	@$(BUILDER) build --target tensorrt_llm "$(abspath $(CHECKPOINT))"
+	@$(BUILDER) build --target tensorrt_llm $(TEMPLATE_OPTION) "$(abspath $(CHECKPOINT))"
 
 check-engine:  ## compare every byte of the GPU engine and of CHECKPOINT with the manifest of the engine
 	@$(HAS_COMPOSE)
 	$(IS_CHECKPOINT)
-	@$(BUILDER) build --target tensorrt_llm --check "$(abspath $(CHECKPOINT))"
+	@$(BUILDER) build --target tensorrt_llm --check $(TEMPLATE_OPTION) "$(abspath $(CHECKPOINT))"
 
 up:  ## start the containers of PROFILE, and return when the API answers
 	@$(HAS_COMPOSE)

@@ -12,13 +12,14 @@ from build_engine.tensorrt_llm.gpus import GPUS, Gpu
 from build_engine.tensorrt_llm.layout import TENSOR_PARALLEL_SIZES
 from build_engine.tensorrt_llm.profiles import PROFILES
 
+from .chat_template import check_chat_template
 from .check_published import check_published
 from .checkpoint import Checkpoint, open_checkpoint, read_config
 from .errors import BuildError, BuildInterrupted, HostError, ToolFailed
 from .mixtral import engine_bytes
 from .model_repository import MODEL_REPOSITORY, create_default
 from .progress import track, working
-from .publish import ENGINE
+from .publish import ENGINE, Outcome
 from .signals import interruptible
 
 SCRIPT = "mixtral-build-engine"
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="check a checkpoint and say what would be built")
     inspect.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    _add_chat_template(inspect)
     inspect.set_defaults(run=_inspect)
 
     build = commands.add_parser("build", help="build the engine into the model repository")
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--check", action="store_true", help="build nothing: compare all files in place with the manifest"
     )
+    _add_chat_template(build)
     _add_gpu_options(build)
     build.set_defaults(run=_build)
 
@@ -72,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="whether this host can build and serve a GPU engine of a checkpoint")
     doctor.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    _add_chat_template(doctor)
     _add_gpu_options(doctor)
     doctor.set_defaults(run=_doctor)
 
@@ -102,6 +106,12 @@ def _add_model_repository(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-repository", type=Path, default=MODEL_REPOSITORY, help="default: %(default)s")
 
 
+def _add_chat_template(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chat-template", type=Path, metavar="FILE", help="in place of the checkpoint's; published with the engine"
+    )
+
+
 def _add_gpu_options(parser: argparse.ArgumentParser) -> None:
     _add_model_repository(parser)
     gpu = parser.add_argument_group("GPU target")
@@ -117,8 +127,14 @@ def _positive_float(text: str) -> float:
     return value
 
 
+def _open(arguments: argparse.Namespace) -> Checkpoint:
+    template = arguments.chat_template
+    return open_checkpoint(arguments.checkpoint.absolute(), None if template is None else template.absolute())
+
+
 def _inspect(arguments: argparse.Namespace) -> None:
-    checkpoint = open_checkpoint(arguments.checkpoint.absolute())
+    checkpoint = _open(arguments)
+    check_chat_template(checkpoint.path, checkpoint.given_template)
     for name in track(checkpoint.float_tensors, "values", " tensors"):
         checkpoint.tensor(name)  # raises what `build` would raise later
     _print(_describe(checkpoint))
@@ -142,7 +158,7 @@ def _describe(checkpoint: Checkpoint) -> str:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    checkpoint = open_checkpoint(arguments.checkpoint.absolute())
+    checkpoint = _open(arguments)
     if arguments.check:
         engine_dir = arguments.model_repository / arguments.target / ENGINE
         num_files = check_published(engine_dir, checkpoint)
@@ -151,20 +167,24 @@ def _build(arguments: argparse.Namespace) -> None:
     if create_default(arguments.model_repository):
         _print(f"created {arguments.model_repository}; the limits of its engines are in each config.pbtxt")
     model_dir = arguments.model_repository / arguments.target
-    if _BUILDERS[arguments.target](checkpoint, model_dir, arguments):
-        _print(f"published {model_dir / ENGINE}")
-    else:
-        _print(f"nothing changed: {model_dir / ENGINE} is this checkpoint's engine already")
+    outcome, engine_dir = _BUILDERS[arguments.target](checkpoint, model_dir, arguments), model_dir / ENGINE
+    _print(
+        {
+            Outcome.BUILT: f"published {engine_dir}",
+            Outcome.REFRESHED: f"published {engine_dir}: tokenizer files or chat template are new, the engine is not",
+            Outcome.UNCHANGED: f"nothing changed: {engine_dir} is this checkpoint's engine already",
+        }[outcome]
+    )
 
 
-def _build_openvino(checkpoint: Checkpoint, model_dir: Path, _: argparse.Namespace) -> bool:
+def _build_openvino(checkpoint: Checkpoint, model_dir: Path, _: argparse.Namespace) -> Outcome:
     # Imported here: a GPU host has no OpenVINO, and `inspect` does not wait for it.
     from build_engine.openvino.build import open_build, run_build
 
     return run_build(open_build(checkpoint, model_dir))
 
 
-def _build_tensorrt_llm(checkpoint: Checkpoint, model_dir: Path, arguments: argparse.Namespace) -> bool:
+def _build_tensorrt_llm(checkpoint: Checkpoint, model_dir: Path, arguments: argparse.Namespace) -> Outcome:
     from build_engine.tensorrt_llm.build import open_build, run_build
 
     return run_build(open_build(checkpoint, model_dir, _toolchain(arguments), arguments.work_dir))
@@ -204,7 +224,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
     from build_engine.tensorrt_llm.build import open_build
     from build_engine.tensorrt_llm.preflight import examine_host
 
-    checkpoint = open_checkpoint(arguments.checkpoint.absolute())
+    checkpoint = _open(arguments)
     model_dir = arguments.model_repository / "tensorrt_llm"
     findings = examine_host(open_build(checkpoint, model_dir, _toolchain(arguments), arguments.work_dir))
     _print("\n".join(map(str, findings)))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from .chat_template import TEMPLATE, TOKENIZER_CONFIG, find_chat_template
 from .checkpoint_files import changed, content_of, read_json_object, read_small, refuse_pointer, state_of, unreadable
 from .end_tokens import EndTokens, read_end_tokens
 from .errors import CheckpointError
@@ -28,12 +29,12 @@ CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE_SHARD = "model.safetensors"
 TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
-TEMPLATE, TEMPLATE_JSON = "chat_template.jinja", "chat_template.json"
 REQUIRED_TOKENIZER_FILES = (TOKENIZER, TOKENIZER_CONFIG)
 """Files that the frontend and Triton need beside the engine."""
 OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "generation_config.json", TEMPLATE)
 """Files that are published with the engine if the checkpoint has them."""
+TEXT_FILES = frozenset({*REQUIRED_TOKENIZER_FILES, *OPTIONAL_TOKENIZER_FILES})
+"""Files that say how text and token ids become each other. No weight and no size of the engine depends on them."""
 _TOKENIZER_BYTES = 64 * MIB
 """The largest tokenizer.json. Gemma's has 33 MiB for 256,000 tokens; loading takes up to ten times as much memory."""
 _HEADER_BYTES = 16 * MIB
@@ -45,7 +46,8 @@ _LENGTH_BYTES = 8
 class Checkpoint:
     """A checked AutoAWQ Mixtral on disk. `shards` maps each tensor to its file, by name.
 
-    `files` has the state of every file when it was opened, by name.
+    `files` has the state of every file when it was opened, by name. `given_template` is the file that takes the place
+    of its chat_template.jinja.
     """
 
     path: Path
@@ -53,6 +55,11 @@ class Checkpoint:
     shards: Mapping[str, str]
     end_tokens: EndTokens
     files: Mapping[str, FileState]
+    given_template: Path | None = None
+
+    def file(self, name: str) -> Path:
+        """Where one of `files` is."""
+        return self.path / name if name != TEMPLATE or self.given_template is None else self.given_template
 
     def tensor(self, name: str) -> NDArray[Any]:
         """One tensor: packed int32 as stored, any other as float16.
@@ -85,19 +92,22 @@ class Checkpoint:
         return [name for name, spec in expected_tensors(self.config).items() if spec.dtypes != PACKED]
 
     @property
-    def tokenizer_files(self) -> list[Path]:
-        """The files to publish with the engine, those that exist."""
-        names = (*REQUIRED_TOKENIZER_FILES, *OPTIONAL_TOKENIZER_FILES)
-        return [self.path / name for name in names if name in self.files]
+    def text_files(self) -> dict[str, Path]:
+        """The files to publish with the engine, those that exist, by name."""
+        return {name: self.file(name) for name in sorted(TEXT_FILES & self.files.keys())}
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all weight files."""
         return sum(self.files[shard].size for shard in set(self.shards.values()))
 
-    def state(self) -> str:
-        """A hash of the states of all files: as long as it is the same, nothing was written to any. Reads nothing."""
-        return f"sha256:{hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()}"
+    def engine_state(self) -> str:
+        """A hash of the states of all files but TEXT_FILES. Reads nothing.
+
+        As long as it is the same, nothing was written to any of them.
+        """
+        states = sorted((name, state) for name, state in self.files.items() if name not in TEXT_FILES)
+        return f"sha256:{hashlib.sha256(repr(states).encode()).hexdigest()}"
 
     def contents(self, hashes: Hashes) -> dict[str, str]:
         """The SHA-256 of every file by name.
@@ -105,9 +115,9 @@ class Checkpoint:
         Raises CheckpointError for a file that was written since it was opened, and for a damaged one in Hugging Face's
         cache.
         """
-        contents = {name: content_of(self.path / name, hashes) for name in sorted(self.files)}
+        contents = {name: content_of(self.file(name), hashes) for name in sorted(self.files)}
         for name, opened in self.files.items():
-            if state_of(self.path / name).written_since(opened):
+            if state_of(self.file(name)).written_since(opened):
                 raise changed(name)
         return contents
 
@@ -118,23 +128,26 @@ class Checkpoint:
                 raise changed(name)
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, given_template: Path | None = None) -> Checkpoint:
     """Open a checkpoint, and check everything that can be checked without reading weights.
 
-    Raises CheckpointError: no such directory, unreadable config, not a 4-bit AutoAWQ gemm Mixtral, missing or broken
-    tokenizer, missing, damaged or incomplete shard, tensor missing, unknown, or of another dtype or shape.
+    The file `given_template` takes the place of its chat template. Raises CheckpointError: no such directory,
+    unreadable config, not a 4-bit AutoAWQ gemm Mixtral, missing or broken tokenizer, no chat template, missing, damaged
+    or incomplete shard, tensor missing, unknown, or of another dtype or shape.
     """
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such directory; accepted: a Hugging Face checkpoint directory")
     files = {CONFIG: state_of(path / CONFIG)}  # each before it is read: a change from then on is found
     config = to_mixtral_config(read_json_object(path / CONFIG))
     files |= {name: state_of(path / name) for name in _other_small_files(path)}
-    _check_template(path)
+    if given_template is not None:
+        files[TEMPLATE] = state_of(given_template)
+    find_chat_template(path, given_template)
     end_tokens = read_end_tokens(path, _open_tokenizer(path / TOKENIZER), config.vocab_size)
     shards = _find_shards(path)
     files |= {shard: state_of(path / shard) for shard in sorted(set(shards.values()))}
     _check_tensors(path, shards, config)
-    return Checkpoint(path, config, shards, end_tokens, files)
+    return Checkpoint(path, config, shards, end_tokens, files, given_template)
 
 
 def read_config(path: Path) -> MixtralConfig:
@@ -146,18 +159,6 @@ def _other_small_files(path: Path) -> list[str]:
     """Names of the files beside config.json and the weights: those that must exist, and of the others those that do."""
     optional = [name for name in (*OPTIONAL_TOKENIZER_FILES, INDEX) if os.path.lexists(path / name)]
     return [*REQUIRED_TOKENIZER_FILES, *optional]
-
-
-def _check_template(path: Path) -> None:
-    """Some tools write the template to a file of its own, which only few programs read."""
-    template = path / TEMPLATE_JSON
-    if not template.exists() or (path / TEMPLATE).exists():
-        return
-    if read_json_object(path / TOKENIZER_CONFIG).get("chat_template") is None:
-        raise CheckpointError(
-            f"{TEMPLATE_JSON}: holds the only chat template, and is not read; accepted: {TEMPLATE}, a file with the"
-            f" text of its field chat_template, or that field in {TOKENIZER_CONFIG}"
-        )
 
 
 def _open_tokenizer(file: Path) -> Tokenizer:

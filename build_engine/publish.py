@@ -5,16 +5,18 @@ directory or the new one. Whatever stops the build (an error, a full disk, SIGIN
 no stage; what a kill -9 leaves is cleared by the next build.
 """
 
+import enum
+import errno
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import Checkpoint
+from .checkpoint import TEXT_FILES, Checkpoint
 from .errors import EngineError, RepositoryError
 from .hashes import Hashes
 from .model_config import Limits
@@ -81,6 +83,46 @@ def read_manifest(engine_dir: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+class Outcome(enum.Enum):
+    """What a build has done to the engine in its place."""
+
+    BUILT = "built"
+    REFRESHED = "refreshed"
+    """Only what is made of the checkpoint's TEXT_FILES is new; the engine itself is as it was."""
+    UNCHANGED = "unchanged"
+
+
+def has_same_engine(engine_dir: Path, manifest: dict[str, Any], names: Sequence[str], hashes: Hashes) -> bool:
+    """Whether the files `names` of the engine in place are those that a build for this manifest would write again.
+
+    All that is in the manifest counts, but for what follows from the checkpoint's TEXT_FILES and from its path.
+    """
+    try:
+        published = read_manifest(engine_dir)
+        if _engine_part(published) != _engine_part(manifest):
+            return False
+        return all(published["files"].get(name) == hashes.of(engine_dir / name) for name in names)
+    except (OSError, EngineError, KeyError, TypeError):
+        return False
+
+
+def _engine_part(manifest: dict[str, Any]) -> dict[str, Any]:
+    files = {name: digest for name, digest in manifest["checkpoint"]["files"].items() if name not in TEXT_FILES}
+    model = {name: value for name, value in manifest["model"].items() if name != "end_tokens"}
+    return {**manifest, "checkpoint": files, "model": model, "files": None, USAGE: None}
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under a second name, or a copy where that is on another disk. A GPU engine has 25 GB."""
+    target.parent.mkdir(exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+            raise
+        shutil.copyfile(source, target)
+
+
 @contextmanager
 def only_build(directory: Path) -> Iterator[int]:
     """Hold the lock for building `directory`, and clear what a killed build left.
@@ -119,8 +161,8 @@ def staged_engine(engine_dir: Path, checkpoint: Checkpoint, manifest: dict[str, 
     """
     with staged(engine_dir) as stage:
         yield stage
-        for file in checkpoint.tokenizer_files:
-            (stage / file.name).write_bytes(file.read_bytes())
+        for name, file in checkpoint.text_files.items():
+            (stage / name).write_bytes(file.read_bytes())
         checkpoint.check_unchanged(manifest["checkpoint"]["files"], hashes)
         files = published_files(stage, hashes)
         (stage / MANIFEST).write_text(json.dumps({**manifest, "files": files}, indent=2) + "\n")

@@ -58,7 +58,7 @@ async def serve(settings: Settings) -> None:
     file_keys, tls = read_api_keys(settings.api_key_file, ()), tls_context(settings)
     api_keys = (*file_keys, *read_api_keys(None, settings.api_keys))
     traces = _traces(settings.otlp_traces_endpoint) if settings.otlp_traces_endpoint else None
-    files = read_engine_dir(settings.engine_dir)
+    files = read_engine_dir(settings.engine_dir, settings.chat_template)
     tokenizer = Tokenizer(files.tokenizer_json)
     template = ChatTemplate(files.chat_template, files.special_tokens)
     async with open_triton(

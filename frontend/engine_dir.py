@@ -49,8 +49,11 @@ class EngineDir:
         return "".join(filter(str.isprintable, note)) if isinstance(note, str) else ""
 
 
-def read_engine_dir(path: Path) -> EngineDir:
-    """Raises StartupError that names the file that is missing or wrong."""
+def read_engine_dir(path: Path, given_template: str = "") -> EngineDir:
+    """`given_template`, as `read_given_template` takes it, is in place of the published one.
+
+    Raises StartupError that names the file that is missing or wrong.
+    """
     tokenizer_config = _read_json(path / "tokenizer_config.json")
     manifest = _read_json(path / "manifest.json")
     _check_format(path / "manifest.json", manifest.get("format"))
@@ -70,7 +73,9 @@ def read_engine_dir(path: Path) -> EngineDir:
         tokenizer_json=_read(path / "tokenizer.json"),
         tokenizer_config=tokenizer_config,
         special_tokens=_special_tokens(path / "tokenizer_config.json", tokenizer_config),
-        chat_template=_chat_template(path, tokenizer_config),
+        chat_template=(
+            read_given_template(given_template) if given_template else _chat_template(path, tokenizer_config)
+        ),
         end_tokens=end_tokens,
     )
 
@@ -167,9 +172,29 @@ def _chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str:
     if not isinstance(template, str):
         raise StartupError(
             f"{path} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json);"
-            " add one to the checkpoint, and build the engine again"
+            " give one with --chat-template, or add one to the checkpoint and build the engine again"
         )
     return template
+
+
+def read_given_template(given: str) -> str:
+    """The template that an operator gives: the content of a file, or, if there is no such file, the text itself.
+
+    In such a text, escapes such as \\n are resolved. As in vLLM (`load_chat_template`), what has no `{`, `}` or line
+    break must be a file. Raises StartupError.
+    """
+    try:
+        return _read(Path(given)).decode()
+    except UnicodeDecodeError as exc:
+        raise StartupError(f"--chat-template: {given} is not UTF-8: {exc}") from exc
+    except StartupError as exc:
+        if not any(mark in given for mark in "{}\n"):
+            raise StartupError(f"--chat-template: {exc}; accepted: a file, or a template in one line") from exc
+    try:
+        # Python's escapes are defined for Latin-1 only: what is beyond ASCII becomes an escape first.
+        return given.encode("ascii", "backslashreplace").decode("unicode_escape")
+    except UnicodeDecodeError as exc:
+        raise StartupError(f"--chat-template: the escapes in {given!r:.200} cannot be read: {exc.reason}") from exc
 
 
 def _end_tokens(given: dict[str, Any]) -> EndTokens:

@@ -128,6 +128,9 @@ class Settings:
     served_model_name: Annotated[
         tuple[str, ...], "name that clients may use; repeat it for several (default: the checkpoint's path)", str
     ] = ()
+    chat_template: Annotated[
+        str, "in place of the checkpoint's: a file, or the template itself in one line with \\n for line breaks", str
+    ] = ""
     api_key_file: Annotated[
         Path | None, "API keys, one per line: sha256:<hex> and a name (default: no key is needed)", Path
     ] = None

@@ -8,18 +8,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from build_engine.chat_template import check_chat_template
 from build_engine.checkpoint import Checkpoint
 from build_engine.hashes import Hashes, remembered_hashes
 from build_engine.mixtral import PACKED, MixtralConfig, engine_bytes, expected_tensors
 from build_engine.model_config import Limits, check_context, read_serving_config
 from build_engine.progress import progress, working
-from build_engine.publish import ENGINE, is_published, make_manifest, only_build, staged_engine
+from build_engine.publish import (
+    ENGINE,
+    Outcome,
+    has_same_engine,
+    is_published,
+    link_or_copy,
+    make_manifest,
+    only_build,
+    staged_engine,
+)
 
 from .tokenizer import write_tokenizer
 from .weights import write_ir
 
 PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers")
 """Packages whose versions go into the manifest: with another version, the engine is built again."""
+
+_GUIDE_CHECKER = "guide_checker"
+_ENGINE_FILES = tuple(
+    f"{directory}openvino_model.{end}" for directory in ("", f"{_GUIDE_CHECKER}/") for end in ("xml", "bin")
+)
+"""What does not depend on the tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,27 +67,34 @@ def open_build(checkpoint: Checkpoint, model_dir: Path) -> CpuBuild:
     return CpuBuild(checkpoint=checkpoint, model_dir=model_dir, limits=config.limits)
 
 
-def run_build(build: CpuBuild) -> bool:
-    """Build and publish the engine. Returns False when this very engine is in place already.
+def run_build(build: CpuBuild) -> Outcome:
+    """Build and publish the engine, unless this very engine is in place already.
 
     Raises BuildError; then nothing was published.
     """
     with only_build(build.engine_dir), remembered_hashes(build.engine_dir) as hashes:
         manifest = build.manifest(hashes)
         if is_published(build.engine_dir, manifest, hashes):
-            return False
+            return Outcome.UNCHANGED
+        check_chat_template(build.checkpoint.path, build.checkpoint.given_template)
+        is_same = has_same_engine(build.engine_dir, manifest, _ENGINE_FILES, hashes)
         with staged_engine(build.engine_dir, build.checkpoint, manifest, hashes) as stage:
-            _write_engine(build.checkpoint, stage)
-    return True
+            if is_same:
+                for name in _ENGINE_FILES:
+                    link_or_copy(build.engine_dir / name, stage / name)
+            else:
+                _write_engine(build.checkpoint, stage)
+            # Apart from tokenizer_config.json: GenAI would read that too, and fails where a token in it is an object.
+            with working("tokenizer"):
+                write_tokenizer(build.checkpoint, stage / "tokenizer")
+    return Outcome.REFRESHED if is_same else Outcome.BUILT
 
 
 def _write_engine(checkpoint: Checkpoint, directory: Path) -> None:
     with progress("weights", engine_bytes(checkpoint.config), "B") as advance:
         write_ir(checkpoint, directory, advance)
-    with working("tokenizer"):
-        _write_guide_checker(checkpoint.config, directory / "guide_checker")
-        # Apart from tokenizer_config.json: GenAI would read that too, and fails where a special token is an object.
-        write_tokenizer(checkpoint, directory / "tokenizer")
+    with working("guide checker"):
+        _write_guide_checker(checkpoint.config, directory / _GUIDE_CHECKER)
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,40 @@
 """Build the GPU engine: open the build, convert, verify, build, smoke test, publish. Published whole or not at all."""
 
-import errno
-import os
-import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from build_engine.chat_template import check_chat_template
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import ConversionError, RepositoryError
 from build_engine.hashes import Hashes, remembered_hashes
 from build_engine.model_config import read_serving_config
 from build_engine.progress import progress
-from build_engine.publish import ENGINE, USAGE, is_published, only_build, staged_engine
+from build_engine.publish import (
+    ENGINE,
+    MANIFEST,
+    USAGE,
+    Outcome,
+    has_same_engine,
+    is_published,
+    link_or_copy,
+    only_build,
+    read_manifest,
+    staged_engine,
+)
 
 from .check_engine import check_engine
 from .commands import Toolchain, build_command, convert_command
 from .gpu_build import BUILD, CONVERT, VERIFY, GpuBuild
 from .gpus import is_interleaved
 from .host import gpu_memory_mib
-from .preflight import check_host, check_inputs
+from .preflight import architecture, check_host, check_inputs
 from .smoke_test.answers import is_known
 from .smoke_test.run import SmokeTest, smoke
 from .smoke_test.triton import Serving
 from .subprocess_log import Run, run_tool, show
-from .tokenizer_info import write_tokenizer_info
+from .tokenizer_info import XGRAMMAR_TOKENIZER_INFO, write_tokenizer_info
 from .verify import verify
 from .work_dir import WorkDir
 
@@ -51,25 +60,42 @@ def open_build(checkpoint: Checkpoint, model_dir: Path, tools: Toolchain, work_d
     )
 
 
-def run_build(build: GpuBuild) -> bool:
-    """Build and publish the engine. Returns False when this very engine is in place already.
+def run_build(build: GpuBuild) -> Outcome:
+    """Build and publish the engine, unless this very engine is in place already.
 
     Raises BuildError; then nothing was published, and the steps that were finished are not done again.
     """
     _make_version_dir(build.engine_dir.parent)
     with only_build(build.engine_dir) as lock, remembered_hashes(build.engine_dir) as hashes:
         work = WorkDir(build.work_dir, show)
+        if (build.engine_dir / MANIFEST).exists() and (outcome := _refresh(build, work, hashes, lock)):
+            return outcome
+        check_chat_template(build.checkpoint.path, build.checkpoint.given_template)
         sm = check_host(build, work)
         manifest = build.manifest(sm, hashes)
-        if is_published(build.engine_dir, manifest, hashes):
-            return False
         steps = _Steps(build, work, sm, lock)
         trtllm_checkpoint = steps.convert()
         steps.verify(trtllm_checkpoint)
         engine = steps.build_engine(trtllm_checkpoint)
         steps.publish(engine, manifest, hashes)
         work.clear()
-    return True
+    return Outcome.BUILT
+
+
+def _refresh(build: GpuBuild, work: WorkDir, hashes: Hashes, lock: int) -> Outcome | None:
+    """Publish the engine in place with what is new of tokenizer and template; None if another engine is to be built.
+
+    That needs no GPU, but for new grammars: they are in what the smoke test tries.
+    """
+    sm = architecture(build)
+    manifest = build.manifest(sm, hashes)
+    if is_published(build.engine_dir, manifest, hashes):
+        return Outcome.UNCHANGED
+    if not has_same_engine(build.engine_dir, manifest, build.engine_files, hashes):
+        return None
+    check_chat_template(build.checkpoint.path, build.checkpoint.given_template)
+    _Steps(build, work, sm, lock).refresh(manifest, hashes)
+    return Outcome.REFRESHED
 
 
 def _make_version_dir(directory: Path) -> None:
@@ -120,10 +146,22 @@ class _Steps:
         usage = {step: self._report(step)["usage"] for step in (CONVERT, BUILD)}
         whole = {**manifest, USAGE: usage}
         with staged_engine(self._build.engine_dir, checkpoint, whole, hashes) as stage:
-            for name in ("config.json", *(f"rank{rank}.engine" for rank in range(self._build.tp_size))):
-                _link(engine / name, stage / name)
+            for name in self._build.engine_files:
+                link_or_copy(engine / name, stage / name)
             write_tokenizer_info(checkpoint, stage)
             smoke(self._smoke_test(stage), self._build.tools, self._work.say)
+
+    def refresh(self, manifest: dict[str, Any], hashes: Hashes) -> None:
+        """Publish the engine in place once more, with the tokenizer files and the template as they are now."""
+        build = self._build
+        whole = {**manifest, USAGE: read_manifest(build.engine_dir).get(USAGE)}
+        with staged_engine(build.engine_dir, build.checkpoint, whole, hashes) as stage:
+            for name in build.engine_files:
+                link_or_copy(build.engine_dir / name, stage / name)
+            write_tokenizer_info(build.checkpoint, stage)
+            if not _is_equal(XGRAMMAR_TOKENIZER_INFO, build.engine_dir, stage):
+                check_host(build, self._work, steps=())
+                smoke(self._smoke_test(stage), build.tools, self._work.say)
 
     def _report(self, step: str) -> dict[str, Any]:
         """The facts that a finished step left, in this build or in an earlier one."""
@@ -187,11 +225,6 @@ class _Steps:
         return SmokeTest(serving=serving, checkpoint=checkpoint, judged=is_known(checkpoint))
 
 
-def _link(source: Path, target: Path) -> None:
-    """The same 25 GB under a second name, or a copy where the work directory is on another disk."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
-            raise
-        shutil.copyfile(source, target)
+def _is_equal(name: str, one: Path, other: Path) -> bool:
+    """Whether two directories have a file of that name with the same content."""
+    return (one / name).exists() and (one / name).read_bytes() == (other / name).read_bytes()

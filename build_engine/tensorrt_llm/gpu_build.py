@@ -35,6 +35,11 @@ class GpuBuild:
         return self.model_dir / ENGINE
 
     @property
+    def engine_files(self) -> tuple[str, ...]:
+        """What NVIDIA's builder writes; no byte of it depends on the tokenizer."""
+        return ("config.json", *(f"rank{rank}.engine" for rank in range(self.tp_size)))
+
+    @property
     def limits(self) -> Limits:
         """What the engine is built for."""
         return self.config.limits
@@ -43,7 +48,7 @@ class GpuBuild:
     def convert_inputs(self) -> dict[str, Any]:
         """Everything that the converted checkpoint depends on."""
         return {
-            "checkpoint": self.checkpoint.state(),
+            "checkpoint": self.checkpoint.engine_state(),
             "tensor_parallel_size": self.tp_size,
             "tensorrt_llm": VERSION,
         }

@@ -8,7 +8,7 @@ from build_engine.model_config import ServingConfig, check_context
 
 from .doctor import Finding, Need, examine
 from .gpu_build import BUILD, CONVERT, GpuBuild
-from .host import probe_host
+from .host import HostFacts, probe_host
 from .layout import split_problem
 from .memory import TOKENS_PER_BLOCK, build_host_bytes, convert_host_bytes, weight_bytes
 from .work_dir import WorkDir
@@ -33,15 +33,24 @@ def examine_host(build: GpuBuild) -> list[Finding]:
     return examine(probe_host(build.tools, build.work_dir), _need(build, (CONVERT, BUILD)), build.tools)
 
 
-def check_host(build: GpuBuild, work: WorkDir) -> int:
-    """Check the host for the steps that are left to do; returns the architecture of its GPUs.
+def architecture(build: GpuBuild) -> int:
+    """The architecture of the GPUs of this host; 0 without any."""
+    return _architecture(probe_host(build.tools, build.work_dir))
+
+
+def _architecture(facts: HostFacts) -> int:
+    return facts.gpus[0].sm if facts.gpus else 0
+
+
+def check_host(build: GpuBuild, work: WorkDir, steps: Sequence[str] = (CONVERT, BUILD)) -> int:
+    """Check the host for what is left to do of `steps`, and to load the engine; returns the architecture of its GPUs.
 
     Raises HostError for the first finding that would stop one of them.
     """
     facts = probe_host(build.tools, build.work_dir)
-    sm = facts.gpus[0].sm if facts.gpus else 0
-    steps = {CONVERT: build.convert_inputs, BUILD: build.build_inputs(sm)}
-    left = tuple(step for step, inputs in steps.items() if not work.is_done(step, inputs))
+    sm = _architecture(facts)
+    inputs = {CONVERT: build.convert_inputs, BUILD: build.build_inputs(sm)}
+    left = tuple(step for step in steps if not work.is_done(step, inputs[step]))
     findings = examine(facts, _need(build, left), build.tools)
     for finding in findings:
         if finding.level != "ok":

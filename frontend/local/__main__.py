@@ -40,7 +40,9 @@ def _url(host: str, port: int, settings: Settings) -> str:
 
 def _instructions(url: str, engine_dir: Path, settings: Settings) -> str:
     """How to call the API."""
-    model = served_names(settings.served_model_name, read_engine_dir(engine_dir).checkpoint_path)[0]
+    model = served_names(
+        settings.served_model_name, read_engine_dir(engine_dir, settings.chat_template).checkpoint_path
+    )[0]
     return _banner(url, model, needs_key=bool(settings.api_keys or settings.api_key_file))
 
 

@@ -246,7 +246,11 @@ CHANGES: dict[str, tuple[Callable[[CheckpointDir, Repository], object], str]] = 
     "a shard's bytes": (lambda c, r: flip_last_byte(c.path / SECOND), f"{{checkpoint}}/{SECOND}: has other contents"),
     "a new template": (
         lambda c, r: c.write("chat_template.jinja", "x"),
-        "{checkpoint}/chat_template.jinja: not listed",
+        "{checkpoint}/chat_template.jinja: has other contents",
+    ),
+    "a new file": (
+        lambda c, r: c.write("generation_config.json", "{}"),
+        "{checkpoint}/generation_config.json: not listed",
     ),
 }
 

@@ -217,6 +217,7 @@ def test_a_tokenizer_in_another_format_is_refused_with_the_remedy(
 
 
 def test_a_chat_template_in_a_file_that_is_not_read_is_refused(refused: Refused, checkpoint: CheckpointDir) -> None:
+    checkpoint.remove("chat_template.jinja")
     checkpoint.write("chat_template.json", '{"chat_template": "x"}')
     assert refused(checkpoint) == (
         "chat_template.json: holds the only chat template, and is not read; accepted: chat_template.jinja, a file with"

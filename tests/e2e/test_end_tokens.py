@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from build_engine.checkpoint import open_checkpoint
 from build_engine.openvino.build import open_build, run_build
+from build_engine.publish import Outcome
 from tests.e2e.conftest import ROOT
 from tests.frontend.chatml_tokenizer import write_chatml_tokenizer
 from tests.tiny_mixtral import TINY, tiny_tensors, write_checkpoint
@@ -60,7 +61,7 @@ def test_a_guided_answer_ends_where_its_grammar_ends(tmp_path: Path, eos: list[i
     model = ROOT / "model_repository" / "openvino"
     (model_dir / "config.pbtxt").write_text((model / "config.pbtxt").read_text())
     build = open_build(checkpoint, model_dir)
-    assert run_build(build)
+    assert run_build(build) is Outcome.BUILT
     command = [sys.executable, "-c", GENERATE, str(build.engine_dir), str(eos[0])]
     ended = subprocess.run(command, cwd=model / "1", capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from frontend.engine_dir import read_engine_dir, read_sampling_defaults
+from frontend.engine_dir import read_engine_dir, read_given_template, read_sampling_defaults
 from frontend.errors import StartupError
 from frontend.generation import SamplingDefaults
 from tests.frontend.chatml_tokenizer import write_chatml_tokenizer
@@ -142,3 +142,50 @@ def test_a_checkpoints_note_is_one_line_of_text(directory: Path, note: Any, show
 
 def test_a_checkpoint_needs_no_note(directory: Path) -> None:
     assert read_engine_dir(directory).note == ""
+
+
+# --- a given chat template -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "template"),
+    [
+        ("{{ messages }}", "{{ messages }}"),
+        (r"{{ messages }}\n\tende", "{{ messages }}\n\tende"),
+        (r"{{ 'naïve 你好 \u00fc' }}", "{{ 'naïve 你好 ü' }}"),
+        ("line\nbreak", "line\nbreak"),
+        ("{" + "x" * 5000 + "}", "{" + "x" * 5000 + "}"),
+    ],
+)
+def test_a_template_may_be_given_in_one_line_as_in_vllm(directory: Path, given: str, template: str) -> None:
+    assert read_engine_dir(directory, given).chat_template == template
+
+
+def test_a_given_file_is_in_place_of_the_published_template(directory: Path) -> None:
+    file = directory / "{other}.jinja"
+    file.write_text(r"{{ messages }}\n")
+    assert read_engine_dir(directory, str(file)).chat_template == r"{{ messages }}\n"
+    (directory / "chat_template.jinja").unlink()
+    assert read_engine_dir(directory, str(file)).chat_template == r"{{ messages }}\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("missing.jinja", "cannot read {directory}/missing.jinja: No such file or directory; accepted: a file, or"),
+        ("", "cannot read {directory}: not a regular file; accepted: a file, or a template in one line"),
+        ("binary.jinja", "{directory}/binary.jinja is not UTF-8"),
+    ],
+)
+def test_a_given_template_that_is_neither_a_file_nor_a_template_is_refused(
+    directory: Path, given: str, words: str
+) -> None:
+    (directory / "binary.jinja").write_bytes(b"\xff")
+    with pytest.raises(StartupError) as caught:
+        read_given_template(str(directory / given))
+    assert words.format(directory=directory) in str(caught.value)
+
+
+def test_escapes_that_cannot_be_read_are_refused() -> None:
+    with pytest.raises(StartupError, match=r"the escapes in .* cannot be read"):
+        read_given_template(r"{{ messages }}\x")

@@ -116,6 +116,8 @@ def test_help_lists_every_setting_but_secrets_only_by_their_variables(capsys: py
     [
         (["--engine-dir", "/nowhere"], "tokenizer_config.json"),
         ([], "is Triton running?"),
+        (["--chat-template", "/nowhere/chat.jinja"], "/nowhere/chat.jinja"),
+        (["--chat-template", "{{ messages"], "the chat template renders no plain conversation"),
         (["--api-key-file", "/nowhere/keys"], "/nowhere/keys"),
         (["--ssl-certfile", "/nowhere/cert.pem"], "/nowhere/cert.pem"),
     ],

@@ -69,7 +69,7 @@ def is_known(checkpoint: Checkpoint) -> bool:
     casperhansen/mixtral-instruct-awq is one. It is recognised by its sizes and its template, not by its directory.
     """
     sizes = all(getattr(checkpoint.config, name) == size for name, size in _KNOWN_SIZES.items())
-    templates = (checkpoint.path / name for name in ("tokenizer_config.json", "chat_template.jinja"))
+    templates = map(checkpoint.file, ("tokenizer_config.json", "chat_template.jinja"))
     return sizes and any(
         _INSTRUCT_MARK in file.read_text(encoding="utf-8", errors="replace") for file in templates if file.is_file()
     )

@@ -17,6 +17,8 @@ from build_engine.__main__ import main
 from tests.build_engine.tensorrt_llm.conftest import A100, GpuHost, contents
 
 STEPS = ("convert", "verify", "build")
+FULL_H100 = "NVIDIA H100 80GB HBM3:9.0:81559:900"
+"""A GPU whose memory a server holds."""
 
 
 @pytest.mark.parametrize("tp_size", [1, 2])
@@ -383,3 +385,86 @@ def test_a_disk_that_fills_while_publishing(
     assert "cannot be written (File too large)" in capsys.readouterr().err
     assert {path.name for path in host.engine_dir.parent.iterdir()} == {".engine.work"}
     assert host.build() == 0
+
+
+@pytest.fixture
+def changeable(host: GpuHost) -> GpuHost:
+    """A host with a published engine, whose checkpoint the test may change."""
+    host.checkpoint = Path(shutil.copytree(host.checkpoint, host.directory / "changeable"))
+    assert host.build() == 0
+    return host
+
+
+def test_a_new_chat_template_is_published_while_a_server_holds_the_gpu(
+    changeable: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = changeable.published()
+    usage = json.loads(before["manifest.json"])["usage"]
+    monkeypatch.setenv("DOUBLE_GPUS", FULL_H100)
+    capsys.readouterr()
+    assert changeable.build() == 0
+    assert capsys.readouterr().out.startswith("nothing changed")
+    (changeable.checkpoint / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert changeable.build() == 0
+    printed = capsys.readouterr()
+    assert printed.out.endswith("tokenizer files or chat template are new, the engine is not\n")
+    assert not [step for step in (*STEPS, "smoke") if f"{step}:" in printed.err]
+    after = changeable.published()
+    assert after["chat_template.jinja"] == b"{{ messages[0].content }}"
+    manifest = json.loads(after["manifest.json"])
+    assert manifest["usage"] == usage
+    assert manifest["files"].keys() == after.keys() - {"manifest.json"}
+    assert {name: after[name] for name in before if name != "manifest.json"} == {
+        name: content for name, content in before.items() if name != "manifest.json"
+    }
+
+
+def test_another_tokenizer_is_tried_on_the_gpu_but_not_built_for(
+    changeable: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guided answers are made of its vocabulary, so the smoke test has to have seen it."""
+    tokenizer = changeable.checkpoint / "tokenizer.json"
+    content = json.loads(tokenizer.read_text())
+    content["truncation"] = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+    tokenizer.write_text(json.dumps(content))
+    before = changeable.published()
+    monkeypatch.setenv("DOUBLE_GPUS", FULL_H100)
+    capsys.readouterr()
+    assert changeable.build() == 2
+    assert "GPU 0 memory" in capsys.readouterr().err
+    assert changeable.published() == before
+    monkeypatch.setenv("DOUBLE_GPUS", changeable.environment["DOUBLE_GPUS"])
+    assert changeable.build() == 0
+    printed = capsys.readouterr()
+    assert printed.out.endswith("tokenizer files or chat template are new, the engine is not\n")
+    assert "smoke: " in printed.err
+    assert not [step for step in STEPS if f"{step}:" in printed.err]
+    assert changeable.published()["tokenizer.json"] == tokenizer.read_bytes()
+    assert changeable.published()["rank0.engine"] == before["rank0.engine"]
+
+
+def test_a_template_that_changes_during_a_build_does_not_repeat_its_steps(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.checkpoint = Path(shutil.copytree(host.checkpoint, host.directory / "changeable"))
+    monkeypatch.setenv("DOUBLE_FAULT", "builder_out_of_memory")
+    assert host.build() == 2
+    monkeypatch.delenv("DOUBLE_FAULT")
+    (host.checkpoint / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    capsys.readouterr()
+    assert host.build() == 0
+    assert "convert: done already" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_a_chat_template_is_refused_before_the_conversion(
+    host: GpuHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.checkpoint = Path(shutil.copytree(host.checkpoint, host.directory / "bare"))
+    config = host.checkpoint / "tokenizer_config.json"
+    fields = json.loads(config.read_text())
+    del fields["chat_template"]
+    config.write_text(json.dumps(fields))
+    assert host.build() == 2
+    said = capsys.readouterr().err
+    assert "no chat template; accepted: " in said
+    assert "convert" not in said
