@@ -20,7 +20,9 @@ URL ?= http://127.0.0.1:8000
 # Profiles that `make rehearsal` tries.
 REHEARSAL ?= cpu gpu
 
-TEMPLATE_OPTION = $(if $(CHAT_TEMPLATE),--chat-template $(abspath $(CHAT_TEMPLATE)))
+# Recipes take paths from the environment, where spaces and quotes in them mean nothing.
+export CHECKPOINT CHAT_TEMPLATE
+TEMPLATE_OPTION = $(if $(CHAT_TEMPLATE),--chat-template "$$CHAT_TEMPLATE")
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -100,7 +102,7 @@ given:
 endif
 cpu-engine: $(INSTALLED)  ## build the CPU engine of CHECKPOINT into model_repository/openvino
 	@$(call STEP,3,engine)
-	@$(BIN)/python -m build_engine build --target openvino $(TEMPLATE_OPTION) "$(CHECKPOINT)"
+	@$(BIN)/python -m build_engine build --target openvino $(TEMPLATE_OPTION) "$$CHECKPOINT"
 
 # --- The GPU host: all of it in containers, see docker/compose.yaml
 
@@ -118,11 +120,11 @@ IMAGE_ID = docker image inspect --format '{{.Id}}' \
 	"$$($(PROJECT) --profile engine config --images engine)"
 # A recipe that names MAKE itself would be run by make --dry-run.
 MAKE_INSTALLED = $(MAKE) --no-print-directory $(INSTALLED)
-# The checkpoint is mounted under its own path.
-BUILDER = $(IN_IMAGE) --volume "$(abspath $(CHECKPOINT)):$(abspath $(CHECKPOINT)):ro" \
-	$(if $(CHAT_TEMPLATE),--volume "$(abspath $(CHAT_TEMPLATE)):$(abspath $(CHAT_TEMPLATE)):ro") engine
+# With the checkpoint under its own path.
+BUILDER = docker/with-checkpoint.sh $(IN_IMAGE) -- engine
 # Docker would create a missing path as an empty directory.
-IS_CHECKPOINT = @test -f "$(CHECKPOINT)/config.json" || { echo "$(CHECKPOINT) is no checkpoint; name one: CHECKPOINT=DIR"; exit 1; }
+IS_CHECKPOINT = @test -f "$$CHECKPOINT/config.json" || test -d "$$CHECKPOINT/snapshots" \
+	|| { echo "$$CHECKPOINT is no checkpoint; name one: CHECKPOINT=DIR"; exit 1; }
 # The CPU engine is measured on this machine, unless its containers run.
 PERF_IS_LOCAL = test $(MODEL) = openvino && \
 	! $(PROJECT) ps --quiet --status running triton-cpu 2>/dev/null | grep --quiet .
@@ -132,10 +134,10 @@ HAS_COMPOSE = docker compose version > /dev/null 2>&1 || { command -v docker > /
 IS_BUILT = @test -f $(ENGINE)/manifest.json || { echo "no engine in $(ENGINE); build it first"; exit 1; }
 
 plan: $(INSTALLED)  ## estimate what fits on a GPU and how fast it is, without one (CHECKPOINT=DIR GPU=h100-80g)
-	@$(BIN)/python -m build_engine plan --gpu $(GPU) $(CHECKPOINT)
+	@$(BIN)/python -m build_engine plan --gpu $(GPU) "$$CHECKPOINT"
 
 limits: $(INSTALLED)  ## write limits into the GPU model's config.pbtxt (CHECKPOINT=DIR GPU=l40s GPUS=2 LIMITS=interactive)
-	@$(BIN)/python -m build_engine limits --gpu $(GPU) --gpus $(GPUS) --profile $(LIMITS) $(CHECKPOINT)
+	@$(BIN)/python -m build_engine limits --gpu $(GPU) --gpus $(GPUS) --profile $(LIMITS) "$$CHECKPOINT"
 
 images:  ## build the images of PROFILE (gpu, cpu)
 	@$(HAS_COMPOSE)
@@ -149,18 +151,18 @@ selfcheck:  ## try this host with a tiny Mixtral, in minutes: image, GPUs, build
 doctor:  ## check that this host can build and serve the GPU engine of CHECKPOINT
 	@$(HAS_COMPOSE)
 	$(IS_CHECKPOINT)
-	@$(BUILDER) doctor $(TEMPLATE_OPTION) "$(abspath $(CHECKPOINT))"
+	@$(BUILDER) doctor
 
 engine:  ## build the GPU engine of CHECKPOINT into model_repository/tensorrt_llm (SELFCHECK=no skips the self check)
 	@$(HAS_COMPOSE)
 	$(IS_CHECKPOINT)
 	@test "$(SELFCHECK)" = no || { image="$$($(IMAGE_ID))" && $(IN_IMAGE) engine selfcheck --once --image "$$image"; }
-	@$(BUILDER) build --target tensorrt_llm $(TEMPLATE_OPTION) "$(abspath $(CHECKPOINT))"
+	@$(BUILDER) build --target tensorrt_llm
 
 check-engine:  ## compare every byte of the GPU engine and of CHECKPOINT with the manifest of the engine
 	@$(HAS_COMPOSE)
 	$(IS_CHECKPOINT)
-	@$(BUILDER) build --target tensorrt_llm --check $(TEMPLATE_OPTION) "$(abspath $(CHECKPOINT))"
+	@$(BUILDER) build --target tensorrt_llm --check
 
 up:  ## start the containers of PROFILE, and return when the API answers
 	@$(HAS_COMPOSE)

@@ -22,6 +22,7 @@ from .checkpoint_files import changed, content_of, read_json_object, read_small,
 from .end_tokens import EndTokens, read_end_tokens
 from .errors import CheckpointError
 from .hashes import Hashes
+from .hub_cache import snapshot_of
 from .mixtral import PACKED, MixtralConfig, TensorSpec, each_tensor, expected_tensors, to_mixtral_config
 from .regular_file import MIB, FileState, open_regular
 
@@ -47,7 +48,7 @@ class Checkpoint:
     """A checked AutoAWQ Mixtral on disk. `shards` maps each tensor to its file, by name.
 
     `files` has the state of every file when it was opened, by name. `given_template` is the file that takes the place
-    of its chat_template.jinja.
+    of its chat_template.jinja. `given_path` is what it was opened by, where that is a repository of snapshots.
     """
 
     path: Path
@@ -56,6 +57,12 @@ class Checkpoint:
     end_tokens: EndTokens
     files: Mapping[str, FileState]
     given_template: Path | None = None
+    given_path: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The path that it was opened by: the name under which clients know the model by default."""
+        return str(self.given_path or self.path)
 
     def file(self, name: str) -> Path:
         """Where one of `files` is."""
@@ -131,12 +138,14 @@ class Checkpoint:
 def open_checkpoint(path: Path, given_template: Path | None = None) -> Checkpoint:
     """Open a checkpoint, and check everything that can be checked without reading weights.
 
-    The file `given_template` takes the place of its chat template. Raises CheckpointError: no such directory,
-    unreadable config, not a 4-bit AutoAWQ gemm Mixtral, missing or broken tokenizer, no chat template, missing, damaged
-    or incomplete shard, tensor missing, unknown, or of another dtype or shape.
+    `path` is a directory of files, or a repository in Hugging Face's cache. The file `given_template` takes the place
+    of its chat template. Raises CheckpointError: no such directory, unreadable config, not a 4-bit AutoAWQ gemm
+    Mixtral, missing or broken tokenizer, no chat template, missing, damaged or incomplete shard, tensor missing,
+    unknown, or of another dtype or shape.
     """
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such directory; accepted: a Hugging Face checkpoint directory")
+    given_path, path = path, snapshot_of(path)
     files = {CONFIG: state_of(path / CONFIG)}  # each before it is read: a change from then on is found
     config = to_mixtral_config(read_json_object(path / CONFIG))
     files |= {name: state_of(path / name) for name in _other_small_files(path)}
@@ -147,12 +156,12 @@ def open_checkpoint(path: Path, given_template: Path | None = None) -> Checkpoin
     shards = _find_shards(path)
     files |= {shard: state_of(path / shard) for shard in sorted(set(shards.values()))}
     _check_tensors(path, shards, config)
-    return Checkpoint(path, config, shards, end_tokens, files, given_template)
+    return Checkpoint(path, config, shards, end_tokens, files, given_template, given_path)
 
 
 def read_config(path: Path) -> MixtralConfig:
-    """The checked sizes from a checkpoint directory, or from its config.json alone. Raises CheckpointError."""
-    return to_mixtral_config(read_json_object(path / CONFIG if path.is_dir() else path))
+    """The checked sizes from a checkpoint as of `open_checkpoint`, or from its config.json. Raises CheckpointError."""
+    return to_mixtral_config(read_json_object(snapshot_of(path) / CONFIG if path.is_dir() else path))
 
 
 def _other_small_files(path: Path) -> list[str]:

@@ -43,7 +43,7 @@ def make_manifest(
     return {
         "format": FORMAT,
         "target": target,
-        "checkpoint": {"path": str(checkpoint.path), "files": checkpoint.contents(hashes)},
+        "checkpoint": {"path": checkpoint.name, "files": checkpoint.contents(hashes)},
         "versions": dict(versions),
         "model": {
             "vocab_size": checkpoint.config.vocab_size,

@@ -9,6 +9,8 @@ STAMP = Path(".venv", ".installed")
 """Written by the Makefile when everything that `make run` needs is in .venv."""
 
 _REQUIREMENTS = (Path("pyproject.toml"), Path("constraints.txt"))
+_SNAPSHOTS = "snapshots"
+"""In a repository of Hugging Face's cache."""
 _DEMO_CHECKPOINT = Path(".cache", "demo-checkpoint")
 _ENGINE = Path("model_repository", "openvino", "1", "engine")
 
@@ -36,7 +38,7 @@ class Needs:
 def needs(checkpoint: Path) -> Needs:
     """Those of `make run CHECKPOINT=...`, from what lies in the working directory."""
     packages, is_demo = not is_installed(), checkpoint == _DEMO_CHECKPOINT
-    weights = _DEMO_BYTES if is_demo else sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
+    weights = _DEMO_BYTES if is_demo else _weight_bytes(checkpoint)
     makes_demo = is_demo and not (checkpoint / "config.json").exists()
     builds = makes_demo or not _is_engine_of(checkpoint)
     return Needs(
@@ -48,8 +50,16 @@ def needs(checkpoint: Path) -> Needs:
 
 def problems(checkpoint: Path) -> Iterator[str]:
     """What is wrong with the checkpoint, as far as a look at its directory says. The demo checkpoint is made."""
-    if checkpoint != _DEMO_CHECKPOINT and not (checkpoint / "config.json").is_file():
+    is_one = (checkpoint / "config.json").is_file() or (checkpoint / _SNAPSHOTS).is_dir()
+    if checkpoint != _DEMO_CHECKPOINT and not is_one:
         yield f"CHECKPOINT: {checkpoint} has no config.json; name the directory of an AutoAWQ Mixtral: CHECKPOINT=DIR"
+
+
+def _weight_bytes(checkpoint: Path) -> int:
+    """Of the files that links lead to; each counts once, though several snapshots may have it."""
+    patterns = ("*.safetensors", f"{_SNAPSHOTS}/*/*.safetensors")
+    files = {file.resolve() for pattern in patterns for file in checkpoint.glob(pattern)}
+    return sum(file.stat().st_size for file in files)
 
 
 def is_installed() -> bool:

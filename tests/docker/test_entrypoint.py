@@ -262,11 +262,12 @@ def test_every_option_is_one_of_tritonservers(container: Container, triton_help:
     assert used <= known
 
 
-def test_the_script_passes_shellcheck() -> None:
+@pytest.mark.parametrize("script", sorted(SCRIPT.parent.glob("*.sh")), ids=lambda script: script.name)
+def test_the_scripts_pass_shellcheck(script: Path) -> None:
     """With the optional checks, but for braces around variables (SC2250) and lost exit codes (SC2310, SC2312)."""
     shellcheck = Path(sys.executable).with_name("shellcheck")
     checked = subprocess.run(
-        [shellcheck, "--enable=all", "--exclude=SC2250,SC2310,SC2312", SCRIPT],
+        [shellcheck, "--enable=all", "--exclude=SC2250,SC2310,SC2312", script],
         capture_output=True,
         text=True,
         check=False,

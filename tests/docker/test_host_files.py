@@ -197,10 +197,12 @@ def test_make_says_in_one_line_that_compose_is_missing(
     assert (refused.returncode, refused.stdout) == (2, f"{line}\n")
 
 
-def test_make_engine_mounts_the_checkpoint_read_only_under_its_own_path() -> None:
-    path = "/opt/models/casperhansen/mixtral-instruct-awq"
-    output = make("engine", f"CHECKPOINT={path}").stdout
-    assert f'--volume "{path}:{path}:ro" engine build --target tensorrt_llm "{path}"' in " ".join(output.split())
+@pytest.mark.parametrize(("target", "command"), [("engine", "build --target tensorrt_llm"), ("doctor", "doctor")])
+def test_make_runs_the_build_in_the_image_with_the_checkpoint(target: str, command: str) -> None:
+    output = make(target, "CHECKPOINT=/opt/models/casperhansen/mixtral-instruct-awq").stdout
+    user = '--user "$(stat -c %u:%g model_repository)"'
+    compose = f"docker/with-checkpoint.sh docker compose -f docker/compose.yaml run --rm {user}"
+    assert output.endswith(f"{compose} -- engine {command}\n")
 
 
 def test_make_perf_names_the_gpu_of_a_gpu_engine_only() -> None:
@@ -210,7 +212,7 @@ def test_make_perf_names_the_gpu_of_a_gpu_engine_only() -> None:
 
 def test_make_limits_writes_those_for_its_gpus() -> None:
     output = make("limits", "CHECKPOINT=/opt/models/m", "GPU=l40s", "GPUS=2", "LIMITS=throughput").stdout
-    assert "build_engine limits --gpu l40s --gpus 2 --profile throughput /opt/models/m" in output
+    assert 'build_engine limits --gpu l40s --gpus 2 --profile throughput "$CHECKPOINT"' in output
 
 
 def test_make_engine_refuses_a_path_without_a_checkpoint(tmp_path: Path) -> None:

@@ -80,3 +80,19 @@ def test_a_checkpoint_that_is_none_is_named_and_the_demo_is_made(checkout: Path)
     assert list(needs.problems(DEMO)) == []
     write_checkpoint(checkout / "mixtral", 10)
     assert list(needs.problems(checkout / "mixtral")) == []
+
+
+def test_a_repository_of_hugging_faces_cache_counts_what_its_links_lead_to_once(checkout: Path) -> None:
+    install_all(checkout)
+    write_checkpoint(checkout / "plain", 10**6)
+    repository = checkout / "models--org--name"
+    (repository / "blobs").mkdir(parents=True)
+    for revision in ("a" * 40, "b" * 40):
+        snapshot = repository / "snapshots" / revision
+        snapshot.mkdir(parents=True)
+        for file in (checkout / "plain").iterdir():
+            (repository / "blobs" / file.name).write_bytes(file.read_bytes())
+            (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
+    assert list(needs.problems(repository)) == []
+    plain = needs.needs(checkout / "plain")
+    assert needs.needs(repository) == needs.needs(snapshot) == plain
