@@ -7,6 +7,7 @@ Python backend and the stub for this Python. Not here: waiting until it is ready
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,9 @@ INFERENCE_APIS = "inference,metadata,model-config,statistics"
 
 ADMIN_APIS = "model-repository,shared-memory,trace,logging"
 """Triton's APIs that change a running server or read its memory; closed, as the frontend does not use them."""
+
+_SHELL_WORD = re.compile(r"[\w./+@%:,=-]+")
+"""What bash takes as one word. Triton's Python backend writes paths into a line for it (stub_launcher.cc)."""
 
 UNSENDABLE_KEY = "closed=\n"
 """The header that a request to them needs. It cannot be sent, because a header value cannot contain a newline."""
@@ -57,6 +61,12 @@ class TritonSettings:
 
 def start_triton(settings: TritonSettings, log: IO[Any]) -> "subprocess.Popen[bytes]":
     """Start tritonserver with its output in `log`, without waiting until it is ready. Raises TritonUnavailable."""
+    for option, path in (("--model-repository", settings.model_repository), ("--runtime-dir", settings.runtime_dir)):
+        if not _SHELL_WORD.fullmatch(str(path)):
+            raise TritonUnavailable(
+                f"{option} is {path}; accepted: a path without spaces and without characters that a shell interprets,"
+                " because Triton's Python backend hands it to one"
+            )
     command, environment = triton_command(settings)
     start = partial(start_child, command, environment=environment, output=log, umask=_PRIVATE_UMASK)
     try:
@@ -130,7 +140,7 @@ def _link_backends(wheel: Path, backends: Path) -> Path:
     (backends / "python").mkdir(parents=True)
     for file in files:
         (backends / "python" / file.name).symlink_to(file)
-    return backends.absolute()
+    return backends
 
 
 def _python_environment() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,3 +187,14 @@ def test_without_the_wheel_the_message_says_what_to_install(
     with pytest.raises(TritonUnavailable) as error:
         triton_command(settings)
     assert str(error.value) == NO_TRITON
+
+
+@pytest.mark.parametrize("name", ["a b", "$(id)", "a;b", "it's", "a&b", "~x"])
+def test_a_path_that_tritons_shell_would_split_is_refused(settings: TritonSettings, name: str) -> None:
+    path = Path("/srv", name)
+    for option, changed in (
+        ("--model-repository", replace(settings, model_repository=path)),
+        ("--runtime-dir", replace(settings, runtime_dir=path)),
+    ):
+        with pytest.raises(TritonUnavailable, match=re.escape(f"{option} is {path}; accepted: a path without spaces")):
+            start_triton(changed, io.BytesIO())
