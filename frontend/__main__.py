@@ -143,7 +143,7 @@ def _to_service(
         model_names=model_names,
         served_model=served_model,
         triton=triton,
-        admission=Admission(triton.engine.max_batch_size, settings.max_queue_length),
+        admission=Admission(triton.engine.max_batch_size, settings.max_queue_length, settings.queue_full_status),
         guides=GuideCompiler(vocabulary_of(served_model)),
         metrics=Metrics(
             model_names[0], triton.engine.max_seq_len, key_names=key_names, build=_build_info(files, triton.model)

@@ -16,7 +16,7 @@
     │   ├── ExpectationFailed         417
     │   └── HeadersTooLarge           431
     ├── RateLimitExceeded             429  rate_limit_error, code rate_limit_exceeded
-    │   ├── QueueFull                 429
+    │   ├── QueueFull                 429, or 503 (--queue-full-status)
     │   └── TooManyBodies             429
     ├── EngineFailed                  500  server_error
     ├── EngineUnavailable             503  server_error, code engine_unavailable
@@ -163,7 +163,11 @@ class RateLimitExceeded(FrontendError):
 
 
 class QueueFull(RateLimitExceeded):
-    """The queue is full; nothing of the request was queued."""
+    """The queue is full; nothing of the request was queued. `status` may be 503, for a balancer that tries another."""
+
+    def __init__(self, message: str, *, status: int = RateLimitExceeded.status) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class TooManyBodies(RateLimitExceeded):

@@ -29,6 +29,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS = ("text", "json")
 GENERATION_CONFIGS = ("auto", "vllm")
 """The values of newer vLLM's --generation-config, without its third, a directory."""
+QUEUE_FULL_STATUSES = ("429", "503")
 
 Network = IPv4Network | IPv6Network
 
@@ -94,6 +95,10 @@ def _format(text: str) -> str:
 
 def _defaults(text: str) -> str:
     return _one_of(text, GENERATION_CONFIGS)
+
+
+def _status(text: str) -> int:
+    return int(_one_of(text, QUEUE_FULL_STATUSES))
 
 
 def _one_of(text: str, accepted: Sequence[str]) -> str:
@@ -165,6 +170,9 @@ class Settings:
         int | None, "largest request body (default: 1 MiB, and 16 bytes for each token of the context)", int
     ] = None
     max_queue_length: Annotated[int, "generations that may wait for the engine; more are answered 429", int] = 256
+    queue_full_status: Annotated[
+        int, "status when the queue is full: 429, or 503 for a load balancer that then tries another replica", _status
+    ] = 429
     reject_unknown_parameters: Annotated[
         bool, "answer 400 to unknown fields, instead of naming them in X-Ignored-Params", _yes
     ] = False

@@ -69,9 +69,10 @@ class Admission:
     (Choudhury and Hahne, Dynamic queue length thresholds, 1998.)
     """
 
-    def __init__(self, max_running: int, max_waiting: int) -> None:
+    def __init__(self, max_running: int, max_waiting: int, queue_full_status: int = QueueFull.status) -> None:
         self.max_running = max_running
         self.max_waiting = max_waiting
+        self._queue_full_status = queue_full_status
         self._waiting: FairQueue[Waiter] = FairQueue()
         self.num_running = 0
 
@@ -114,9 +115,12 @@ class Admission:
         num_left = self.max_waiting - self.num_waiting - num_new
         num_own = self._waiting.len_of(caller)
         if num_new > 0 and num_left < 0:
-            raise QueueFull(f"The server is busy: {self.num_waiting} generations are waiting. Please retry shortly.")
+            raise self._full(f"{self.num_waiting} generations are waiting")
         if num_new > 0 and num_own + num_new > max(1, _SHARE * num_left):
-            raise QueueFull(f"The server is busy: {num_own} generations of yours are waiting. Please retry shortly.")
+            raise self._full(f"{num_own} generations of yours are waiting")
+
+    def _full(self, reason: str) -> QueueFull:
+        return QueueFull(f"The server is busy: {reason}. Please retry shortly.", status=self._queue_full_status)
 
     def end(self, caller: str, waiter: Waiter) -> None:
         """Pass the waiter's slot on, or take it out of the queue if it has none."""

@@ -38,6 +38,7 @@ def test_environment_replaces_defaults_and_the_command_line_replaces_both() -> N
         [*NEEDED, "--ssl-keyfile-password", "secret"],
         [*NEEDED, "--ssl-keyfile", "key.pem"],
         [*NEEDED, "--max-requests-per-key", "0"],
+        [*NEEDED, "--queue-full-status", "500"],
         [*NEEDED, "--log-level", "trace"],
         [*NEEDED, "--log-format", "xml"],
         [*NEEDED, "--generation-config", "none"],

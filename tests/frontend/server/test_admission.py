@@ -61,6 +61,17 @@ def test_request_that_does_not_fit_the_queue_is_refused_at_once() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_full_queue_has_the_status_that_the_operator_chose(status: int) -> None:
+    async def scenario() -> None:
+        admission = Admission(1, 0, status)
+        with admission.reserve("a"), pytest.raises(QueueFull) as caught:
+            admission.check("b", 1)
+        assert (caught.value.status, caught.value.code) == (status, "rate_limit_exceeded")
+
+    run(scenario())
+
+
 def test_cancelled_waiter_leaves_the_queue() -> None:
     async def scenario() -> None:
         admission, served, release = Admission(1, 4), list[str](), asyncio.Event()
