@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,13 +17,13 @@ from typing import Any
 import httpx
 import pytest
 
-from build_engine.__main__ import main as build_engine
+from tests.tiny_repository import MAX_BATCH_SIZE as MAX_BATCH_SIZE
+from tests.tiny_repository import MAX_SEQ_LEN as MAX_SEQ_LEN
+from tests.tiny_repository import write_tiny_repository
 
 ROOT = Path(__file__).parents[2]
 SEED_MODEL = "/opt/models/casperhansen/mixtral-instruct-awq"
-MAX_SEQ_LEN = 512
 PROMPT = [1, 733, 16289, 28793, 1824, 349, 264, 2134, 28804, 733, 28748, 16289, 28793]
-MAX_BATCH_SIZE = 8
 _ATTEMPTS = 10
 
 
@@ -162,27 +161,7 @@ def running(
 @pytest.fixture(scope="session")
 def model_repository(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
     """The product's model repository with an engine of the tiny Mixtral, a short context, and float32 arithmetic."""
-    repository = tmp_path_factory.mktemp("model_repository")
-    shipped = ROOT / "model_repository" / "openvino"
-    shutil.copytree(
-        shipped, repository / "openvino", ignore=shutil.ignore_patterns("engine", ".engine.*", "__pycache__")
-    )
-    config = repository / "openvino" / "config.pbtxt"
-    text = config.read_text()
-    for old, new in (
-        ('"max_seq_len", value: { string_value: "8192"', f'"max_seq_len", value: {{ string_value: "{MAX_SEQ_LEN}"'),
-        ('"precision", value: { string_value: "auto"', '"precision", value: { string_value: "f32"'),
-        (
-            '"kv_cache_bytes", value: { string_value: "1073741824"',
-            '"kv_cache_bytes", value: { string_value: "67108864"',
-        ),
-        ("max_batch_size: 64", f"max_batch_size: {MAX_BATCH_SIZE}"),
-    ):
-        assert old in text, f"config.pbtxt no longer holds {old}"
-        text = text.replace(old, new)
-    config.write_text(text)
-    assert build_engine(["build", "--model-repository", str(repository), str(tiny_checkpoint)]) == 0
-    return repository
+    return write_tiny_repository(tmp_path_factory.mktemp("repository") / "model_repository", tiny_checkpoint)
 
 
 @pytest.fixture(scope="session")
