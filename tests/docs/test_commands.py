@@ -22,7 +22,7 @@ from .pages import PAGES, ROOT, name, snippets
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):.*##", MAKEFILE, re.MULTILINE))
 BUILD_COMMANDS = ("inspect", "build", "plan", "limits", "doctor", "selfcheck", "demo-checkpoint", "demo-quality")
-FOREIGN = ("docker", "sudo", "python -m vllm", "pip ", "pipx")
+FOREIGN = ("docker", "kubectl", "sudo", "python -m vllm", "pip ", "pipx")
 """How commands of other programs begin, whose options are theirs."""
 
 
