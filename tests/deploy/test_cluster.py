@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from tests.deploy.copies import ALERTS
 from tests.deploy.manifests import DEPLOY, containers, one, rendered, serving_pod
 
 POLICIES = {item["metadata"]["name"]: item["spec"] for item in rendered("example") if item["kind"] == "NetworkPolicy"}
@@ -75,6 +76,10 @@ def test_prometheus_scrapes_both_under_the_names_of_the_jobs_in_compose() -> Non
     assert labels.items() >= monitor["selector"]["matchLabels"].items()
     jobs = {endpoint["relabelings"][0]["replacement"]: endpoint["port"] for endpoint in monitor["endpoints"]}
     assert jobs == {"frontend": "http", "triton": "triton-metrics"}
+
+
+def test_the_alerts_are_those_of_compose() -> None:
+    assert one("example", "PrometheusRule")["spec"] == yaml.safe_load(ALERTS.read_text())
 
 
 def test_the_inference_pool_is_of_the_pods_that_serve() -> None:

@@ -1,13 +1,14 @@
 """The pods against the compose file: the same images, rights, limits; and the restricted standard."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from frontend.settings import ENV_PREFIX, Settings
+from tests.deploy.copies import COPIES
 from tests.deploy.manifests import (
-    DEPLOY,
     ROOT,
     Manifest,
     build_pod,
@@ -168,10 +169,12 @@ def test_keys_come_from_a_secret_without_which_no_pod_starts_and_which_is_not_in
     assert not [item for item in (*rendered("example"), *rendered("engine")) if item["kind"] == "Secret"]
 
 
+@pytest.mark.parametrize("file", COPIES, ids=lambda file: file.name)
+def test_what_is_made_of_other_files_is_as_they_are(file: Path) -> None:
+    assert file.read_text() == COPIES[file](), "python -m tests.deploy.copies writes it"
+
+
 def test_the_build_reads_the_limits_of_the_model_repository() -> None:
-    """kustomize reads no files outside of its folder, so this is a copy."""
-    original = ROOT / "model_repository" / "tensorrt_llm" / "config.pbtxt"
-    assert (DEPLOY / "engine" / "config.pbtxt").read_text() == original.read_text()
     assert BUILDING["limits"]["command"][-2:] == ["/limits/config.pbtxt", "/model_repository/tensorrt_llm/config.pbtxt"]
 
 

@@ -45,6 +45,7 @@ def test_the_other_kinds_are_of_these_versions() -> None:
     assert {(item["kind"], item["apiVersion"]) for _, item in OBJECTS if item["kind"] in OF_OTHERS} == {
         ("HTTPRoute", "gateway.networking.k8s.io/v1"),
         ("InferencePool", "inference.networking.k8s.io/v1"),
+        ("PrometheusRule", "monitoring.coreos.com/v1"),
         ("ServiceMonitor", "monitoring.coreos.com/v1"),
     }
 
