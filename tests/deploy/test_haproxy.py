@@ -64,6 +64,11 @@ def test_what_is_retried() -> None:
     assert value("defaults", "option redispatch") == "1"
 
 
+def test_a_replica_that_drains_is_left_alone_while_it_still_serves() -> None:
+    inter, fall = re.findall(r"inter (\d+)s fall (\d+) ", value("defaults", "default-server"))[0]
+    assert 2 * int(inter) * int(fall) < SETTINGS.drain_seconds
+
+
 def test_connections_are_limited_as_without_a_balancer() -> None:
     assert int(value("global", "maxconn")) == SETTINGS.max_connections
     assert f"gt {SETTINGS.max_connections_per_address} }}" in SECTIONS["frontend api"]

@@ -159,7 +159,9 @@ def test_the_frontends_probes_need_no_key() -> None:
 
 def test_running_answers_have_as_long_to_end_as_in_compose() -> None:
     grace = int(SERVICES["frontend"]["stop_grace_period"].removesuffix("s"))
-    assert serving_pod()["terminationGracePeriodSeconds"] >= grace > Settings(engine_dir=ROOT).shutdown_timeout_s
+    settings = Settings(engine_dir=ROOT)
+    both_times = settings.drain_seconds + settings.shutdown_timeout_s
+    assert serving_pod()["terminationGracePeriodSeconds"] >= grace > both_times
 
 
 def test_keys_come_from_a_secret_without_which_no_pod_starts_and_which_is_not_in_the_repository() -> None:
