@@ -39,7 +39,7 @@ import batcher
 from openvino_genai import GenerationStatus
 
 batcher.prompt_tensor = lambda request: request
-batcher._SIGN_OF_LIFE_NS = int(sys.argv[3]) if len(sys.argv) > 3 else batcher._SIGN_OF_LIFE_NS
+batcher.SIGN_OF_LIFE_NS = int(sys.argv[3]) if len(sys.argv) > 3 else batcher.SIGN_OF_LIFE_NS
 cancelled, blocks = sys.argv[1], map(int, sys.argv[2])
 all_submitted, all_ended, log = threading.Event(), threading.Event(), []
 

@@ -26,7 +26,7 @@ from openvino_genai.py_openvino_genai import GenerationHandle
 _SERVER_GONE_S = 10.0
 """Longest time for talking to Triton, which otherwise takes microseconds."""
 
-_SIGN_OF_LIFE_NS = 1_000_000_000
+SIGN_OF_LIFE_NS = 1_000_000_000
 """A request without a token gets an empty response this often, at most once in a step."""
 
 _SHUTTING_DOWN = "the server is shutting down"
@@ -102,7 +102,7 @@ class Batcher:
         self._pipeline = pipeline
         self._room = room
         self._on_step = on_step
-        self._arrivals: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[_Waiting | Callable[[], None] | None] = queue.SimpleQueue()
         self._waiting: deque[_Waiting] = deque()
         self._active: list[_Active] = []
         self._request_ids = count()
@@ -114,6 +114,10 @@ class Batcher:
     def submit(self, request: GenerationRequest, client: Client) -> None:
         """Add a request to the batch before the next step, or as soon as there is room."""
         self._arrivals.put(_Waiting(request, client))
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Run this in the batcher's thread, which is the one that talks to Triton, before the next step."""
+        self._arrivals.put(work)
 
     def close(self) -> None:
         """Stop after the current step; requests that are not complete are failed."""
@@ -143,23 +147,27 @@ class Batcher:
             self._end(active, _SHUTTING_DOWN)
 
     def _receive(self) -> bool:
-        """Take all arrivals; wait for one when idle. False when closing."""
+        """Take all arrivals; wait for a request when idle. False when closing."""
         while not self._arrivals.empty() or not (self._active or self._waiting):
             arrival = self._arrivals.get()
             if arrival is None:
                 return False
-            self._waiting.append(arrival)
+            if isinstance(arrival, _Waiting):
+                self._waiting.append(arrival)
+            else:
+                with _talking_to_triton():
+                    arrival()
         return True
 
     def _send_signs_of_life(self) -> None:
         """Write to streams that wait for their first token: Triton notices a closed connection only when it writes."""
         now_ns = time.monotonic_ns()
-        if now_ns - self._signs_sent_ns < _SIGN_OF_LIFE_NS:
+        if now_ns - self._signs_sent_ns < SIGN_OF_LIFE_NS:
             return
         self._signs_sent_ns = now_ns
         silent: list[_Waiting | _Active] = [active for active in self._active if not active.progress.token_ids]
         for each in [*silent, *self._waiting]:
-            if each.request.streaming and now_ns - each.request.arrival_time_ns >= _SIGN_OF_LIFE_NS:
+            if each.request.streaming and now_ns - each.request.arrival_time_ns >= SIGN_OF_LIFE_NS:
                 each.client.send(each.request, Progress(), final=False)
 
     def _drop_cancelled(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import openvino_genai as genai
+from log_probs import MAX_TOP
 from numpy.typing import NDArray
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -37,7 +38,11 @@ class EngineLimits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GenerationRequest:
-    """A checked request. `end_id` is None if the end of sequence is ignored."""
+    """A checked request. `end_id` is None if the end of sequence is ignored.
+
+    `num_top_log_probs` is how many of the most likely tokens are wanted beside each of the answer, and
+    `num_prompt_top_log_probs` beside each of the prompt; None: no log probabilities from scorer.py.
+    """
 
     prompt_token_ids: NDArray[np.int64]
     generation_config: genai.GenerationConfig
@@ -46,12 +51,19 @@ class GenerationRequest:
     echo: bool
     return_log_probs: bool
     return_perf_metrics: bool
+    num_top_log_probs: int | None
+    num_prompt_top_log_probs: int | None
     arrival_time_ns: int = field(default_factory=time.monotonic_ns)
 
     @property
     def reserved_tokens(self) -> int:
         """What it may come to hold in the KV cache: its prompt and its longest answer."""
         return int(self.prompt_token_ids.size + self.generation_config.max_new_tokens)
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the answer needs scorer.py."""
+        return self.num_top_log_probs is not None or self.num_prompt_top_log_probs is not None
 
 
 def decode_request(inputs: Inputs, limits: EngineLimits) -> GenerationRequest:
@@ -62,7 +74,7 @@ def decode_request(inputs: Inputs, limits: EngineLimits) -> GenerationRequest:
     end_id = _scalar(inputs, "end_id", -1)
     if not -1 <= end_id < limits.vocab_size:
         raise InvalidRequest(f"end_id is {end_id}; accepted: -1 to {limits.vocab_size - 1}")
-    return GenerationRequest(
+    request = GenerationRequest(
         prompt_token_ids=prompt_token_ids,
         generation_config=_generation_config(inputs, limits.max_seq_len - prompt_token_ids.size, end_id),
         end_id=None if end_id == -1 else end_id,
@@ -70,7 +82,14 @@ def decode_request(inputs: Inputs, limits: EngineLimits) -> GenerationRequest:
         echo=not _scalar(inputs, "exclude_input_in_output", limits.exclude_input_in_output),
         return_log_probs=bool(_scalar(inputs, "return_log_probs", False)),
         return_perf_metrics=bool(_scalar(inputs, "return_perf_metrics", False)),
+        num_top_log_probs=_num_top(inputs, "num_top_log_probs"),
+        num_prompt_top_log_probs=_num_top(inputs, "num_prompt_top_log_probs"),
     )
+    if request.is_scored and (request.return_log_probs or not request.streaming):
+        raise InvalidRequest(
+            "num_top_log_probs and num_prompt_top_log_probs are accepted with streaming and without return_log_probs"
+        )
+    return request
 
 
 def _prompt_token_ids(inputs: Inputs, limits: EngineLimits) -> NDArray[np.int64]:
@@ -150,6 +169,15 @@ def _number(inputs: Inputs, name: str, default: Any, least: Any) -> Any:
     if not value >= least:
         raise InvalidRequest(f"{name} is {value}; accepted: at least {least}")
     return value
+
+
+def _num_top(inputs: Inputs, name: str) -> int | None:
+    if name not in inputs:
+        return None
+    count = int(_scalar(inputs, name, 0))
+    if not 0 <= count <= MAX_TOP:
+        raise InvalidRequest(f"{name} is {count}; accepted: 0 to {MAX_TOP}")
+    return count
 
 
 def _text(inputs: Inputs, name: str) -> str:
