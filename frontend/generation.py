@@ -15,9 +15,11 @@ class SamplingParams:
     """The checked sampling parameters of a request. None: not asked for, not sent, and the engine's default applies.
 
     `temperature` 0 is greedy. `seed` is a 64 bit unsigned integer. Before `min_tokens`, stop strings do not stop
-    either. `stop_token_ids` end the answer like the model's own end tokens, also with `ignore_eos`. `logit_bias` has
-    one number for each token of the vocabulary. `shown_token_ids` are special tokens that stay in the text when others
-    are skipped. `guide` is TensorRT-LLM's `guided_decoding_guide`: a grammar in EBNF that has been compiled.
+    either. `stop_token_ids` end the answer like the model's own end tokens, also with `ignore_eos`. `logprobs`: of the
+    answer's tokens. `top_logprobs` and `prompt_logprobs`: so many of the most likely tokens with each token of the
+    answer, and with each of the prompt; 0 is the token's own log probability and rank only. `logit_bias` has one number
+    for each token of the vocabulary. `shown_token_ids` are special tokens that stay in the text when others are
+    skipped. `guide` is TensorRT-LLM's `guided_decoding_guide`: a grammar in EBNF that has been compiled.
     """
 
     max_tokens: int
@@ -37,8 +39,15 @@ class SamplingParams:
     skip_special_tokens: bool = True
     shown_token_ids: frozenset[int] = frozenset()
     logprobs: bool | None = None
+    top_logprobs: int | None = None
+    prompt_logprobs: int | None = None
     logit_bias: Sequence[float] | None = None
     guide: str | None = None
+
+    @property
+    def has_alternatives(self) -> bool:
+        """Whether more is asked for than the log probabilities of chosen tokens."""
+        return self.top_logprobs is not None or self.prompt_logprobs is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,36 +88,58 @@ class GenerationRequest:
     end_tokens: EndTokens
 
 
+class LogProbs(NamedTuple):
+    """Of N consecutive tokens: natural log probabilities before temperature and penalties, and ranks from 1.
+
+    `top_token_ids` and `top_log_probs` have the same number of most likely tokens for each of them, all in one list.
+    """
+
+    log_probs: Sequence[float]
+    ranks: Sequence[int]
+    top_token_ids: Sequence[int]
+    top_log_probs: Sequence[float]
+
+
 class TokenChunk(NamedTuple):
     """Tokens that an engine has generated since its last chunk: none, one or several; never the end token.
 
-    `log_probs` has one natural logarithm for each of them, or is empty if they were not asked for. `num_cached_tokens`
-    is as in Usage. A tuple, because one is made for every token of every stream, and a frozen dataclass takes three
-    times as long.
+    `log_probs` has one natural logarithm for each of them, or is empty if they were not asked for. `top` has them with
+    ranks and alternatives, and `prompt` those of the next tokens of the prompt, whose first token has none; None if
+    this chunk has none. `num_cached_tokens` is as in Usage. A tuple, because one is made for every token of every
+    stream, and a frozen dataclass takes three times as long.
     """
 
     token_ids: Sequence[int]
     log_probs: Sequence[float] = ()
     num_cached_tokens: int | None = None
+    top: LogProbs | None = None
+    prompt: LogProbs | None = None
 
 
 class Token(NamedTuple):
-    """One token of an answer: the bytes that it adds, and its log probability, None if not asked for."""
+    """One token of an answer or a prompt: the bytes that it adds, and its log probability, None if not asked for.
+
+    `rank` is its place among all tokens by probability, from 1. `top` are the most likely tokens in its place.
+    """
 
     token_id: int
     text: bytes
     log_prob: float | None
+    rank: int | None = None
+    top: "Sequence[Token]" = ()
 
 
 class Delta(NamedTuple):
     """The next part of an answer: text, and the tokens that begin in it if the request asks for log probabilities.
 
-    `num_completion_tokens` counts all tokens so far, including those whose text is held back.
+    `num_completion_tokens` counts all tokens so far, including those whose text is held back. The first part has the
+    tokens of the prompt too, if the request asks for their log probabilities.
     """
 
     text: str
     tokens: Sequence[Token] = ()
     num_completion_tokens: int = 0
+    prompt: Sequence[Token] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

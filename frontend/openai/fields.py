@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -47,6 +48,9 @@ _SMALLEST_FLOAT32 = 2.0**-126
 
 FAIL_FAST: Any = Field(fail_fast=True)
 """For a list: the first element that is wrong ends its check. Each error costs more than the element."""
+
+MAX_TOP_LOGPROBS = 20
+"""OpenAI's limit for chat: the most likely tokens beside each token."""
 
 MAX_CHOICES = 1024
 """Answers in one reply: prompts times `n`."""
@@ -250,6 +254,11 @@ class CompletionFields(SamplingFields):
     response_format: ResponseFormat | None = Field(
         None, description="`text`, `json_object`, `json_schema`; guaranteed by guided decoding"
     )
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = Field(
+        None,
+        description="vLLM's: log probability and rank of the prompt's tokens, and of 0 to 20 alternatives to each; not "
+        "with `stream`",
+    )
     return_tokens_as_token_ids: bool | None = Field(
         None, description="vLLM's: in log probabilities a token is `token_id:ID` in place of its text"
     )
@@ -271,13 +280,23 @@ class UsageBody(BaseModel):
     prompt_tokens_details: PromptTokensDetails | None = Field(None, exclude_if=lambda details: details is None)
 
 
-class TokenLogprob(BaseModel):
-    """One chosen token; `bytes` are those of its text, which may be part of a character."""
+@dataclass(slots=True)
+class TopLogprob:
+    """One of the most likely tokens; `bytes` are those of its text, which may be part of a character.
+
+    A dataclass, because an answer may have 100,000 of them, and a model takes ten times as long.
+    """
 
     token: str
     logprob: float
     bytes: list[int] | None
-    top_logprobs: list[Any] = []
+
+
+@dataclass(slots=True)
+class TokenLogprob(TopLogprob):
+    """One chosen token, and the most likely ones in its place."""
+
+    top_logprobs: list[TopLogprob]
 
 
 class ErrorDetail(BaseModel):

@@ -17,11 +17,15 @@ Operation = Literal["chat", "text_completion"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One finished generation. `tokens` is empty unless the job is `with_tokens`."""
+    """One finished generation. `tokens` is empty unless the job is `with_tokens`.
+
+    `prompt` has the prompt's tokens if the request asks for their log probabilities.
+    """
 
     text: str
     tokens: Sequence[Token]
     outcome: Outcome
+    prompt: Sequence[Token] = ()
 
 
 class ReplyWriter(Protocol):

@@ -10,7 +10,7 @@ from frontend.errors import FrontendError
 from frontend.generation import Outcome, Token, Usage
 
 from .errors import to_error_body
-from .fields import PromptTokensDetails, StreamOptions, TokenLogprob, UsageBody
+from .fields import PromptTokensDetails, StreamOptions, TokenLogprob, TopLogprob, UsageBody
 
 _DONE = b"data: [DONE]\n\n"
 """OpenAI's last event of a stream."""
@@ -101,9 +101,31 @@ def to_usage_body(usage: Usage) -> UsageBody:
 def to_logprobs(tokens: Sequence[Token], *, as_ids: bool = False) -> list[TokenLogprob]:
     """OpenAI's objects. A token that holds part of a character has U+FFFD in `token` and its real bytes in `bytes`."""
     return [
-        TokenLogprob(token=name_of(token, as_id=as_ids), logprob=token.log_prob or 0.0, bytes=list(token.text))
+        TokenLogprob(
+            name_of(token, as_id=as_ids),
+            token.log_prob or 0.0,
+            list(token.text),
+            [TopLogprob(name_of(other, as_id=as_ids), other.log_prob or 0.0, list(other.text)) for other in token.top],
+        )
         for token in tokens
     ]
+
+
+def to_prompt_logprobs(tokens: Sequence[Token], num_top: int) -> list[dict[str, dict[str, Any]] | None]:
+    """vLLM's objects: for each token of the prompt its own entry and those of the `num_top` most likely, by token id.
+
+    The first token has no log probability. Ranks count from 1.
+    """
+    return [None if token.log_prob is None else _entries(token, num_top) for token in tokens]
+
+
+def _entries(token: Token, num_top: int) -> dict[str, dict[str, Any]]:
+    own = {str(token.token_id): _entry(token, token.rank)}
+    return own | {str(other.token_id): _entry(other, rank) for rank, other in enumerate(token.top[:num_top], 1)}
+
+
+def _entry(token: Token, rank: int | None) -> dict[str, Any]:
+    return {"logprob": token.log_prob, "rank": rank, "decoded_token": name_of(token, as_id=False)}
 
 
 def name_of(token: Token, *, as_id: bool) -> str:

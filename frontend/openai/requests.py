@@ -10,7 +10,14 @@ from frontend.text.tool_parser import ToolCallParser
 from frontend.text.tools import NO_TOOLS, TOOL_CALLS, ToolUse, new_mistral_id, new_openai_id
 
 from .fields import MAX_CHOICES, CompletionFields, SamplingFields
-from .sampling import check_token_ids, to_sampling_params, truncate_prompt, with_defaults
+from .sampling import (
+    NO_LOGPROBS,
+    WantedLogprobs,
+    check_token_ids,
+    to_sampling_params,
+    truncate_prompt,
+    with_defaults,
+)
 
 
 def to_requests(
@@ -20,15 +27,15 @@ def to_requests(
     *,
     max_tokens: int | None,
     default_temperature: float,
-    logprobs: bool,
     seed: int,
+    wanted: WantedLogprobs = NO_LOGPROBS,
     num_choices: int = 1,
     tool_use: ToolUse = NO_TOOLS,
 ) -> list[GenerationRequest]:
     """`num_choices` generation requests for each prompt (token ids), prompt by prompt.
 
-    Those of one prompt have the seeds seed, seed + 1, ...; `seed` is for a body without one. Raises InvalidRequest
-    naming the field.
+    Those of one prompt have the seeds seed, seed + 1, ...; `seed` is for a body without one. The first of them has the
+    log probabilities of the prompt, if they are wanted. Raises InvalidRequest naming the field.
     """
     if num_choices * len(prompts) > MAX_CHOICES:
         raise InvalidRequest(f"`n` answers to each prompt are more than {MAX_CHOICES} in all.", param="n")
@@ -48,17 +55,22 @@ def to_requests(
             engine=model.engine,
             vocab_size=model.vocab_size,
             default_temperature=default_temperature,
-            logprobs=logprobs,
+            wanted=wanted,
             seed=seed,
         )
         seeds = [(params.seed + choice) % 2**64 for choice in range(num_choices)]
         requests += [
             GenerationRequest(
                 prompt_token_ids=prompt,
-                sampling_params=replace(params, seed=own_seed, shown_token_ids=shown_token_ids),
+                sampling_params=replace(
+                    params,
+                    seed=own_seed,
+                    shown_token_ids=shown_token_ids,
+                    prompt_logprobs=None if choice else params.prompt_logprobs,
+                ),
                 end_tokens=model.end_tokens,
             )
-            for own_seed in seeds
+            for choice, own_seed in enumerate(seeds)
         ]
     return requests
 
@@ -75,10 +87,19 @@ def check_stream_options(body: CompletionFields) -> None:
         raise InvalidRequest("`stream_options` needs `stream` to be true.", param="stream_options")
 
 
-def check_alternatives(param: str, count: int | None) -> None:
-    """Raises UnsupportedParameter if a body asks for the log probabilities of `count` alternatives to each token."""
-    if count:
-        raise UnsupportedParameter(
-            f"`{param}` is {count}; accepted: 0. The engine reports the log probabilities of the chosen tokens only.",
-            param=param,
-        )
+def check_alternatives(model: ServedModel, **asked: bool) -> None:
+    """Raises UnsupportedParameter for the first parameter that asks for more than the log probabilities of the chosen
+    tokens, if the loaded engine reports no more.
+    """
+    for param in [param for param, needed in asked.items() if needed]:
+        if not model.engine.honours >= {"top_logprobs", "prompt_logprobs"}:
+            raise UnsupportedParameter(
+                f"The loaded engine cannot honour `{param}`: it reports log probabilities of chosen tokens only.",
+                param=param,
+            )
+
+
+def check_prompt_logprobs(body: CompletionFields) -> None:
+    """Raises InvalidRequest for `prompt_logprobs` of a stream, in which vLLM has no place for them either."""
+    if body.prompt_logprobs is not None and body.stream:
+        raise InvalidRequest("`prompt_logprobs` needs `stream` to be false.", param="prompt_logprobs")

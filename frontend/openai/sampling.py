@@ -4,7 +4,7 @@ Every field is honoured or refused by name; none is dropped.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 from frontend.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
@@ -22,9 +22,28 @@ _GREEDY_BELOW = 1e-5
 
 ENGINE_DEPENDENT: Sequence[str] = (
     "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "min_tokens", "logprobs",
-    "logit_bias",
+    "top_logprobs", "prompt_logprobs", "logit_bias",
 )  # fmt: skip
 """Fields of SamplingParams that an engine may have no input for; `guide` is checked in structured_output.py."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedLogprobs:
+    """The log probabilities that a body asks for: of the answer's tokens, of so many of the most likely tokens in the
+    place of each, and of the prompt's tokens with so many; None: not of the prompt.
+    """
+
+    logprobs: bool = False
+    top_logprobs: int = 0
+    prompt_logprobs: int | None = None
+
+    @property
+    def needs_alternatives(self) -> bool:
+        """Whether more is wanted than the log probabilities of chosen tokens."""
+        return self.prompt_logprobs is not None or (self.logprobs and self.top_logprobs > 0)
+
+
+NO_LOGPROBS = WantedLogprobs()
 
 
 def with_defaults(body: AnySampling, defaults: SamplingDefaults) -> AnySampling:
@@ -48,7 +67,7 @@ def to_sampling_params(
     vocab_size: int,
     seed: int,
     default_temperature: float,
-    logprobs: bool,
+    wanted: WantedLogprobs,
 ) -> SamplingParams:
     """The sampling parameters of a body. `seed` is for a body without one.
 
@@ -80,7 +99,9 @@ def to_sampling_params(
         stop_token_ids=frozenset(body.stop_token_ids or ()),
         include_stop_str_in_output=bool(body.include_stop_str_in_output),
         skip_special_tokens=body.skip_special_tokens is not False,
-        logprobs=logprobs or None,
+        logprobs=True if wanted.logprobs and not wanted.needs_alternatives else None,
+        top_logprobs=wanted.top_logprobs if wanted.logprobs and wanted.needs_alternatives else None,
+        prompt_logprobs=wanted.prompt_logprobs,
         logit_bias=_dense_bias(body.logit_bias, vocab_size),
     )
     _check_honoured(params, engine)

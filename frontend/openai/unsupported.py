@@ -30,7 +30,6 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
     "early_stopping": Unsupported(_NO_BEAMS, (False,)),
     "bad_words": Unsupported(_NO_TWO_DIMENSIONS, ([],)),
     "allowed_token_ids": Unsupported(_NO_INPUT, ([],)),
-    "prompt_logprobs": Unsupported("neither engine returns them"),
     "echo": Unsupported("it belongs to /v1/completions", (False,)),
     "documents": Unsupported("put them into a message", ([],)),
     "add_special_tokens": Unsupported("the chat template writes the token that begins a text", (False,)),

@@ -64,7 +64,8 @@ class JobResponse(Response):
             skip_special_tokens=request.sampling_params.skip_special_tokens,
             shown_token_ids=request.sampling_params.shown_token_ids,
         )
-        return AnswerDecoder(request, token_bytes, with_tokens=self._job.with_tokens)
+        names = tokenizer.bytes_of(skip_special_tokens=False)
+        return AnswerDecoder(request, token_bytes, with_tokens=self._job.with_tokens, names=names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._shortest_send = shortest_send(scope, send)
@@ -146,7 +147,12 @@ class JsonResponse(JobResponse):
     async def _answer(self, send: Send, caller: str) -> None:
         self._deltas: list[list[Delta]] = [[] for _ in self._job.requests]
         await self._run(caller)
-        body = self._job.writer.complete(list(map(_to_answer, self._deltas, self._outcomes)))
+        answers = list(map(_to_answer, self._deltas, self._outcomes))
+        if any(request.sampling_params.has_alternatives for request in self._job.requests):
+            # Up to twenty times as much to write as text: in a thread, so that the streams go on.
+            body = await asyncio.to_thread(self._job.writer.complete, answers)
+        else:
+            body = self._job.writer.complete(answers)
         self._started = True
         headers = [*self.raw_headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -157,8 +163,12 @@ class JsonResponse(JobResponse):
 
 
 def _to_answer(deltas: Sequence[Delta], outcome: Outcome) -> Answer:
-    text = "".join([delta.text for delta in deltas])
-    return Answer(text=text, tokens=[token for delta in deltas for token in delta.tokens], outcome=outcome)
+    return Answer(
+        text="".join([delta.text for delta in deltas]),
+        tokens=[token for delta in deltas for token in delta.tokens],
+        outcome=outcome,
+        prompt=[token for delta in deltas for token in delta.prompt],
+    )
 
 
 class EventStreamResponse(JobResponse):

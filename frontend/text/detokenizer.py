@@ -8,7 +8,18 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
 
-from frontend.generation import Delta, Ending, GenerationRequest, Outcome, Token, TokenChunk, Usage, finish_reason
+from frontend.generation import (
+    Delta,
+    Ending,
+    GenerationRequest,
+    Outcome,
+    Token,
+    TokenChunk,
+    Usage,
+    finish_reason,
+)
+
+from .token_log_probs import PromptTokens, to_tokens
 
 
 class TextDecoder:
@@ -94,10 +105,18 @@ class PendingLogprobs:
 class AnswerDecoder:
     """Decodes one answer: takes the engine's tokens, returns its text, and at the end why it ended and its usage.
 
-    `with_tokens`: each Delta has the tokens beside the text.
+    `with_tokens`: each Delta has the tokens beside the text. `names` are the bytes of all tokens, those without text
+    too: alternatives and the prompt are written with them.
     """
 
-    def __init__(self, request: GenerationRequest, token_bytes: Mapping[int, bytes], *, with_tokens: bool) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        token_bytes: Mapping[int, bytes],
+        *,
+        with_tokens: bool,
+        names: Mapping[int, bytes] | None = None,
+    ) -> None:
         params = request.sampling_params
         self._num_prompt_tokens = len(request.prompt_token_ids)
         self._max_tokens = params.max_tokens
@@ -108,6 +127,8 @@ class AnswerDecoder:
             self._end_ids |= request.end_tokens.other_end_ids
         self._include_stop = params.include_stop_str_in_output
         self._token_bytes = token_bytes
+        self._names = token_bytes if names is None else names
+        self._prompt = None if params.prompt_logprobs is None else PromptTokens(request.prompt_token_ids, self._names)
         self._text = TextDecoder(token_bytes)
         self._stop = StopStrings(params.stop, include=params.include_stop_str_in_output)
         self._pending = PendingLogprobs() if with_tokens else None
@@ -131,22 +152,35 @@ class AnswerDecoder:
         if not self._one_by_one:
             self._num_completion_tokens += len(chunk.token_ids)
             return Delta(self._text.feed(chunk.token_ids), (), self._num_completion_tokens)
-        log_probs = chain(chunk.log_probs, repeat(None))
-        text = "".join([self._feed_one(*token) for token in zip(chunk.token_ids, log_probs, strict=False)])
-        return self._delta(text, complete=False)
+        if chunk.prompt is not None and self._prompt is not None:
+            self._prompt.feed(chunk.prompt)
+        if chunk.top is not None:
+            tokens = to_tokens(chunk.token_ids, chunk.top, self._token_bytes, self._names)
+            text = "".join([self._feed_one(token.token_id, token.log_prob, token.rank, token.top) for token in tokens])
+        else:
+            log_probs = chain(chunk.log_probs, repeat(None))
+            text = "".join([self._feed_one(*token) for token in zip(chunk.token_ids, log_probs, strict=False)])
+        return self._delta(text, complete=False, prompt=self._prompt_tokens() if chunk.token_ids else ())
 
     def finish(self) -> Delta:
         """The rest that was held back, once no token will follow."""
         text = self._stop.feed(self._text.finish()) + self._stop.finish()
-        return self._delta(text, complete=self._stop.matched is None)
+        return self._delta(text, complete=self._stop.matched is None, prompt=self._prompt_tokens())
 
-    def _delta(self, text: str, *, complete: bool) -> Delta:
+    def _prompt_tokens(self) -> Sequence[Token]:
+        """The tokens of the prompt for the first Delta, all of whose log probabilities come before the first token."""
+        return () if self._prompt is None else self._prompt.take()
+
+    def _delta(self, text: str, *, complete: bool, prompt: Sequence[Token]) -> Delta:
         if self._pending is None:
             return Delta(text, (), self._num_completion_tokens)
         self._num_released += len(text)
-        return Delta(text, self._pending.release(self._num_released, complete=complete), self._num_completion_tokens)
+        tokens = self._pending.release(self._num_released, complete=complete)
+        return Delta(text, tokens, self._num_completion_tokens, prompt)
 
-    def _feed_one(self, token_id: int, log_prob: float | None) -> str:
+    def _feed_one(
+        self, token_id: int, log_prob: float | None, rank: int | None = None, top: Sequence[Token] = ()
+    ) -> str:
         """Decodes a single token, so that the count ends with the token that completes a stop string."""
         if self.is_complete:
             return ""
@@ -157,9 +191,8 @@ class AnswerDecoder:
                 return ""
         self._num_completion_tokens += 1
         if self._pending is not None:
-            self._pending.append(
-                Token(token_id, self._token_bytes.get(token_id, b""), log_prob), start=self._num_decoded
-            )
+            token = Token(token_id, self._token_bytes.get(token_id, b""), log_prob, rank, top)
+            self._pending.append(token, start=self._num_decoded)
         text = self._text.feed((token_id,))
         self._num_decoded += len(text)
         return text if self._num_completion_tokens < self._min_tokens else self._stop.feed(text)

@@ -79,8 +79,11 @@ class TritonClient:
             raise
 
     def _reader(self, status: int, request: GenerationRequest, on_chunks: OnChunks) -> OnBody:
+        params = request.sampling_params
         events = EventParser(
-            with_log_probs=bool(request.sampling_params.logprobs), tokens_per_block=self.engine.tokens_per_block
+            with_log_probs=bool(params.logprobs),
+            with_alternatives=params.has_alternatives,
+            tokens_per_block=self.engine.tokens_per_block,
         )
         feed = events.feed if status == 200 else ErrorParser(status).feed
 

@@ -19,7 +19,7 @@ from frontend.errors import (
     InvalidRequest,
     StartupError,
 )
-from frontend.generation import Engine, GenerationRequest, TokenChunk
+from frontend.generation import Engine, GenerationRequest, LogProbs, TokenChunk
 
 _log = logging.getLogger(__name__)
 
@@ -48,12 +48,15 @@ _OPTIONAL_INPUTS: Mapping[str, Sequence[str]] = {
     "min_tokens": _MIN_TOKENS_NAMES,
     "seed": _SEED_NAMES,
     "logprobs": ("return_log_probs",),
+    "top_logprobs": ("num_top_log_probs",),
+    "prompt_logprobs": ("num_prompt_top_log_probs",),
     "logit_bias": ("embedding_bias",),
     "guide": ("guided_decoding_guide",),
 }
 """Field of SamplingParams to the names that its input has or had. Sent only if the field is set.
 
-`runtime_min_p` is our own input of the CPU engine: TensorRT-LLM's model has none (1.2)."""
+`runtime_min_p` and the two of the most likely tokens are our own inputs of the CPU engine: TensorRT-LLM's model has
+none (1.2)."""
 
 _GUIDE_TYPE = "ebnf_grammar"
 
@@ -74,6 +77,9 @@ _ENGINE_ERRORS: Sequence[tuple[str, type[FrontendError], str]] = (
 
 _CACHE_USE_INPUT, _CACHE_USE_OUTPUT = "return_perf_metrics", "kv_cache_reused_blocks"
 """With this input, TensorRT-LLM from 0.19 on has this output in every response of a stream."""
+
+_LOG_PROB_OUTPUTS = ("token_log_probs", "token_ranks", "top_token_ids", "top_log_probs")
+"""In the order of LogProbs. Those of the prompt have `prompt_` in front."""
 
 
 def read_engine(config: Mapping[str, Any], *, with_cached_tokens: bool = False) -> Engine:
@@ -168,12 +174,19 @@ def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]
 
 
 class EventParser:
-    """Server-sent events, divided anywhere, to chunks of tokens. `tokens_per_block` is that of the Engine."""
+    """Server-sent events, divided anywhere, to chunks of tokens. `tokens_per_block` is that of the Engine.
 
-    def __init__(self, *, with_log_probs: bool, tokens_per_block: int | None = None) -> None:
+    `with_alternatives`: for a request with `top_logprobs` or `prompt_logprobs`.
+    """
+
+    def __init__(
+        self, *, with_log_probs: bool, with_alternatives: bool = False, tokens_per_block: int | None = None
+    ) -> None:
         self._rest = b""
         self._with_log_probs = with_log_probs
+        self._with_alternatives = with_alternatives
         self._tokens_per_block = tokens_per_block
+        self._is_plain = not (with_log_probs or with_alternatives) and tokens_per_block is None
         self._num_log_probs = 0
 
     def feed(self, data: bytes) -> list[TokenChunk]:
@@ -187,9 +200,15 @@ class EventParser:
         if "error" in response:
             raise to_error(str(response["error"]))
         token_ids = _as_list(response["output_ids"])
-        if not self._with_log_probs and self._tokens_per_block is None:
+        if self._is_plain:
             return TokenChunk(token_ids)
-        return TokenChunk(token_ids, self._new_log_probs(response), self._num_cached_tokens(response))
+        return TokenChunk(
+            token_ids,
+            self._new_log_probs(response),
+            self._num_cached_tokens(response),
+            _log_probs(response, "") if self._with_alternatives else None,
+            _log_probs(response, "prompt_") if self._with_alternatives else None,
+        )
 
     def _new_log_probs(self, response: Mapping[str, Any]) -> list[float]:
         """The log probabilities of the new tokens; a response has those of all tokens so far."""
@@ -202,6 +221,13 @@ class EventParser:
     def _num_cached_tokens(self, response: Mapping[str, Any]) -> int | None:
         num_blocks = response.get(_CACHE_USE_OUTPUT)
         return None if num_blocks is None or self._tokens_per_block is None else num_blocks * self._tokens_per_block
+
+
+def _log_probs(response: Mapping[str, Any], prefix: str) -> LogProbs | None:
+    """Those of this response's tokens; None if it has none."""
+    if prefix + _LOG_PROB_OUTPUTS[0] not in response:
+        return None
+    return LogProbs(*[_as_list(response[prefix + name]) for name in _LOG_PROB_OUTPUTS])
 
 
 def _as_list(tensor: Any) -> list[Any]:

@@ -28,8 +28,8 @@ OF_THE_FRONTEND = {
 }  # fmt: skip
 """The detokenizer honours these: no engine sees them."""
 
-WITHOUT_INPUT_OF_THE_GPU_ENGINE = {"min_p"}
-"""TensorRT-LLM's model has no such input (release 1.2)."""
+WITHOUT_INPUT_OF_THE_GPU_ENGINE = {"min_p", "top_logprobs", "prompt_logprobs"}
+"""TensorRT-LLM's model has no such inputs (release 1.2)."""
 
 NOT_READ_BY_THE_CPU_ENGINE = {"pad_id"}
 """Part of the contract, and without meaning for OpenVINO."""

@@ -15,6 +15,7 @@ import pytest
 from mistral_common.protocol.instruct.messages import SystemMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+from numpy.typing import NDArray
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from prometheus_client.parser import text_string_to_metric_families
 from tokenizers import Tokenizer
@@ -335,6 +336,77 @@ def test_log_probabilities_equal_the_independent_forward(
     parts = [part for answer in answers for part in answer.choices] if stream else answers.choices
     reported = [token.logprob for part in parts if part.logprobs for token in part.logprobs.content or []]
     assert reported == pytest.approx(expected, abs=0.05)
+
+
+def log_probs_after(reference: ReferenceMixtral, token_ids: list[int]) -> list[NDArray[np.float64]]:
+    """For each token, the log probabilities of what may follow it: [vocabulary]."""
+    return [row - np.logaddexp.reduce(row) for row in reference.logits(token_ids)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_alternatives_equal_the_independent_forward_before_temperature_and_penalties(
+    client: openai.OpenAI, reference: ReferenceMixtral, stream: bool
+) -> None:
+    sampled = {"temperature": 1.7, "top_p": 0.9, "frequency_penalty": 1.0, "presence_penalty": 1.0, "seed": 4}
+    fields = {"logprobs": True, "top_logprobs": 20, "max_tokens": 24, "return_tokens_as_token_ids": True}
+    answers = client.chat.completions.create(**body("Hi", stream=stream, **sampled, extra_body=fields))
+    parts = [part for answer in answers for part in answer.choices] if stream else answers.choices
+    reported = [token for part in parts if part.logprobs for token in part.logprobs.content or []]
+    token_ids = [int(token.token.removeprefix("token_id:")) for token in reported]
+    prompt = prompt_ids(UserMessage(content="Hi"))
+    assert len(token_ids) == 24
+    for row, token, token_id in zip(
+        log_probs_after(reference, [*prompt, *token_ids])[len(prompt) - 1 :], reported, token_ids, strict=False
+    ):
+        assert token.logprob == pytest.approx(row[token_id], abs=1e-3)
+        assert [other.logprob for other in token.top_logprobs] == pytest.approx(np.sort(row)[-20:][::-1], abs=1e-3)
+        for other in token.top_logprobs:
+            assert other.logprob == pytest.approx(row[int(other.token.removeprefix("token_id:"))], abs=1e-3)
+
+
+def test_an_answer_is_the_same_with_alternatives_and_without(client: openai.OpenAI) -> None:
+    with_alternatives = complete(client, "Hi", max_tokens=16, logprobs=True, top_logprobs=2)
+    assert text_of(with_alternatives) == text_of(complete(client, "Hi", max_tokens=16))
+    assert with_alternatives.choices[0].logprobs is not None
+    assert len(with_alternatives.choices[0].logprobs.content or ()) == 16
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_echoed_prompt_of_several_pieces_equals_the_independent_forward(
+    client: openai.OpenAI, reference: ReferenceMixtral, stream: bool
+) -> None:
+    prompt = [1, *np.random.default_rng(3).integers(3, TINY["vocab_size"], 199).tolist()]
+    answer: Any = client.completions.create(
+        model=SEED_MODEL, prompt=prompt, echo=True, logprobs=3, max_tokens=2, temperature=0, stream=stream,
+        extra_body={"ignore_eos": True, "return_tokens_as_token_ids": True},
+    )  # fmt: skip
+    choices = [choice for part in (answer if stream else [answer]) for choice in part.choices]
+    found = [choice.logprobs for choice in choices if choice.logprobs]
+    token_ids = [int(token.removeprefix("token_id:")) for part in found for token in part.tokens]
+    log_probs = [log_prob for part in found for log_prob in part.token_logprobs]
+    tops = [top for part in found for top in part.top_logprobs]
+    assert token_ids[:200] == prompt
+    assert (len(token_ids), log_probs[0], tops[0]) == (202, None, None)
+    for row, token_id, log_prob, top in zip(
+        log_probs_after(reference, token_ids), token_ids[1:], log_probs[1:], tops[1:], strict=False
+    ):
+        assert log_prob == pytest.approx(row[token_id], abs=1e-3)
+        assert sorted(top.values())[-3:] == pytest.approx(np.sort(row)[-3:], abs=1e-3)
+
+
+def test_prompt_logprobs_have_the_ranks_of_the_independent_forward(server: Server, reference: ReferenceMixtral) -> None:
+    fields = {**body("Was ist ein Haus?"), "max_tokens": 1, "prompt_logprobs": 2}
+    answer = httpx.post(f"{server.api}/v1/chat/completions", json=fields, timeout=60).json()
+    prompt = prompt_ids(UserMessage(content="Was ist ein Haus?"))
+    first, *others = answer["prompt_logprobs"]
+    assert first is None
+    for row, token_id, entries in zip(log_probs_after(reference, prompt), prompt[1:], others, strict=False):
+        by_rank = np.argsort(-row)
+        for key, entry in entries.items():
+            assert entry["logprob"] == pytest.approx(row[int(key)], abs=1e-3)
+            assert row[by_rank[entry["rank"] - 1]] == pytest.approx(row[int(key)], abs=1e-3)
+        assert str(token_id) in entries
+        assert {entry["rank"] for entry in entries.values()} >= {1, 2}
 
 
 def test_n_answers_are_sampled_with_consecutive_seeds(client: openai.OpenAI) -> None:

@@ -20,6 +20,7 @@ OPTIONAL = {
     "repetition_penalty", "presence_penalty",
     "frequency_penalty", "min_tokens", "seed", "return_log_probs", "streaming", "embedding_bias",
     "guided_decoding_guide_type", "guided_decoding_guide", "return_perf_metrics",
+    "num_top_log_probs", "num_prompt_top_log_probs",
 }  # fmt: skip
 
 
@@ -171,12 +172,14 @@ class FakeTriton:
 
     async def _write(self, write: Callable[[bytes], Awaitable[None]], step: Events, asked: Mapping[str, Any]) -> None:
         so_far: list[int] = []
-        events = []
+        events = self._prompt_events(asked)
         for response in step.responses:
             so_far += [] if isinstance(response, str) else response
             outputs: dict[str, Any] = {}
             if asked.get("return_log_probs"):
                 outputs["output_log_probs"] = _flat([log_prob_of(token_id) for token_id in so_far])
+            if (num_top := asked.get("num_top_log_probs")) is not None and response and not isinstance(response, str):
+                outputs |= scores_of(response, num_top)
             if asked.get("return_perf_metrics"):
                 outputs["kv_cache_reused_blocks"] = self.num_reused_blocks
             events.append(self._event(response, outputs))
@@ -184,6 +187,14 @@ class FakeTriton:
         for at in range(0, len(data), step.bytes_per_write):
             await write(data[at : at + step.bytes_per_write])
             await asyncio.sleep(step.pause_s)
+
+    def _prompt_events(self, asked: Mapping[str, Any]) -> list[bytes]:
+        """Log probabilities of the prompt, two tokens at a time."""
+        if (num_top := asked.get("num_prompt_top_log_probs")) is None:
+            return []
+        rest = asked["input_ids"][1:]
+        pieces = [rest[at : at + 2] for at in range(0, len(rest), 2)]
+        return [self._event([], scores_of(piece, num_top, "prompt_")) for piece in pieces]
 
     def _event(self, response: list[int] | str, outputs: Mapping[str, Any] = MappingProxyType({})) -> bytes:
         if isinstance(response, str):
@@ -202,6 +213,26 @@ class FakeTriton:
 def log_prob_of(token_id: int) -> float:
     """The log probability that this engine gives a token."""
     return -(token_id % 64) / 8
+
+
+def alternatives_of(token_id: int, count: int) -> list[tuple[int, float]]:
+    """(token id, log probability) of the most likely tokens where this engine has chosen a token, which is one of the
+    first three of them.
+    """
+    rank = 1 + token_id % 3
+    return [(token_id + place - rank, log_prob_of(token_id) - 1 - (place - rank) / 4) for place in range(1, count + 1)]
+
+
+def scores_of(token_ids: Sequence[int], num_top: int, prefix: str = "") -> dict[str, Any]:
+    """The outputs with which the CPU engine reports alternatives."""
+    top = [pair for token_id in token_ids for pair in alternatives_of(token_id, num_top)]
+    outputs: dict[str, list[Any]] = {
+        "token_log_probs": [log_prob_of(token_id) - 1 for token_id in token_ids],
+        "token_ranks": [1 + token_id % 3 for token_id in token_ids],
+        "top_token_ids": [token_id for token_id, _ in top],
+        "top_log_probs": [log_prob for _, log_prob in top],
+    }
+    return {prefix + name: _flat(values) for name, values in outputs.items()}
 
 
 def _flat(values: list[Any]) -> Any:

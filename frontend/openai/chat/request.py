@@ -3,13 +3,19 @@
 from collections.abc import Sequence
 from functools import lru_cache
 
-from frontend.errors import UnsupportedParameter
+from frontend.errors import InvalidRequest, UnsupportedParameter
 from frontend.generation import GenerationRequest
 from frontend.openai.job import Job
 from frontend.openai.prompt_size import check_chars, max_prompt_tokens, to_token_ids
 from frontend.openai.reply import Reply
-from frontend.openai.requests import check_alternatives, check_stream_options, to_parsers, to_requests
-from frontend.openai.sampling import DEFAULT_TEMPERATURE
+from frontend.openai.requests import (
+    check_alternatives,
+    check_prompt_logprobs,
+    check_stream_options,
+    to_parsers,
+    to_requests,
+)
+from frontend.openai.sampling import DEFAULT_TEMPERATURE, NO_LOGPROBS, WantedLogprobs
 from frontend.openai.structured_output import response_format_constraint, to_constraint
 from frontend.openai.tools.convert import check_results, check_tool_fields, to_result, to_tool_calls, to_tool_use
 from frontend.openai.unsupported import check_supported
@@ -27,7 +33,7 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
     """The job of a checked body. `seed` is for a body without one. Raises InvalidRequest naming the field."""
     check_supported(body)
     check_stream_options(body)
-    check_alternatives("top_logprobs", body.top_logprobs)
+    wanted = _wanted_logprobs(body, model)
     max_tokens = _max_tokens(body)
     tool_use = tool_use_of(body)
     constraint = to_constraint(body, response_format_constraint(body), model, tool_use)
@@ -38,7 +44,7 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
         model,
         max_tokens=max_tokens,
         default_temperature=DEFAULT_TEMPERATURE,
-        logprobs=bool(body.logprobs),
+        wanted=wanted,
         seed=seed,
         num_choices=body.n or 1,
         tool_use=tool_use,
@@ -50,8 +56,19 @@ def to_chat_job(body: ChatCompletionRequest, model: ServedModel, reply: Reply, *
         writer=_to_writer(body, reply, requests, tool_use, model),
         stream=bool(body.stream),
         num_choices=body.n or 1,
-        with_tokens=bool(body.logprobs or body.return_token_ids),
+        with_tokens=wanted != NO_LOGPROBS or bool(body.return_token_ids),
         constraint=constraint,
+    )
+
+
+def _wanted_logprobs(body: ChatCompletionRequest, model: ServedModel) -> WantedLogprobs:
+    """Raises InvalidRequest and UnsupportedParameter."""
+    check_prompt_logprobs(body)
+    if body.top_logprobs and not body.logprobs:
+        raise InvalidRequest("`top_logprobs` needs `logprobs` to be true.", param="top_logprobs")
+    check_alternatives(model, top_logprobs=bool(body.top_logprobs), prompt_logprobs=body.prompt_logprobs is not None)
+    return WantedLogprobs(
+        logprobs=bool(body.logprobs), top_logprobs=body.top_logprobs or 0, prompt_logprobs=body.prompt_logprobs
     )
 
 
@@ -111,6 +128,7 @@ def _to_writer(
         num_prompt_tokens=len(prompt_token_ids),
         logprobs=bool(body.logprobs),
         tokens_as_ids=bool(body.return_tokens_as_token_ids),
+        num_prompt_top=body.prompt_logprobs,
         options=body.stream_options,
         prompt_token_ids=prompt_token_ids if body.return_token_ids else None,
         tool_choice=tool_use.choice,

@@ -9,7 +9,7 @@ from frontend.errors import FrontendError
 from frontend.generation import Delta, Ending, Outcome, Token, Usage
 from frontend.openai.fields import StreamOptions
 from frontend.openai.job import Answer
-from frontend.openai.reply import Chunks, Reply, error_event, to_logprobs, usage_body
+from frontend.openai.reply import Chunks, Reply, error_event, to_logprobs, to_prompt_logprobs, usage_body
 from frontend.openai.tools.convert import to_delta, to_wire
 from frontend.text.tool_parser import ToolCallParser
 from frontend.text.tools import NO_TOOLS, ToolChoice, chat_finish_reason, collect
@@ -21,8 +21,8 @@ class ChatWriter:
     """Writes `chat.completion` objects: vLLM 0.4's fields in its order, and more only if the request asks for them.
 
     The bytes that all chunks share are rendered once: a chunk of plain text costs little more than escaping its text.
-    `prompt_token_ids` is None unless the request asks for token ids. `parsers` has one for each choice, or none if the
-    answers cannot call functions.
+    `num_prompt_top` is vLLM's `prompt_logprobs`. `prompt_token_ids` is None unless the request asks for token ids.
+    `parsers` has one for each choice, or none if the answers cannot call functions.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class ChatWriter:
         num_prompt_tokens: int,
         logprobs: bool = False,
         tokens_as_ids: bool = False,
+        num_prompt_top: int | None = None,
         options: StreamOptions | None = None,
         prompt_token_ids: Sequence[int] | None = None,
         tool_choice: ToolChoice = NO_TOOLS.choice,
@@ -45,6 +46,7 @@ class ChatWriter:
         self._num_prompt_tokens = num_prompt_tokens
         self._logprobs = logprobs
         self._tokens_as_ids = tokens_as_ids
+        self._num_prompt_top = num_prompt_top
         self._prompt_token_ids = prompt_token_ids
         self._tool_choice = tool_choice
         self._parsers = parsers
@@ -72,6 +74,8 @@ class ChatWriter:
             completion["prompt_token_ids"] = self._prompt_token_ids
             for choice, answer in zip(completion["choices"], answers, strict=True):
                 choice["token_ids"] = [token.token_id for token in answer.tokens]
+        if self._num_prompt_top is not None:
+            completion["prompt_logprobs"] = to_prompt_logprobs(answers[0].prompt, self._num_prompt_top)
         for choice in completion["choices"]:
             if choice["message"]["tool_calls"] is None:
                 del choice["message"]["tool_calls"]

@@ -11,6 +11,7 @@ from frontend.openai.fields import (
     FAIL_FAST,
     MAX_COUNT,
     MAX_MESSAGES,
+    MAX_TOP_LOGPROBS,
     CompletionFields,
     TokenLogprob,
     UsageBody,
@@ -71,9 +72,11 @@ class ChatCompletionRequest(CompletionFields, PromptFields):
         None, description="the newer name of `max_tokens`, and the one that counts if both are sent"
     )
     reasoning_effort: str | None = Field(None, description="the model does not reason")
-    logprobs: bool | None = Field(None, description="of the chosen tokens")
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
-        None, description="0; neither engine returns alternatives"
+    logprobs: bool | None = Field(
+        None, description="of the chosen tokens; for completions a number, 0 to 20, of alternatives to each"
+    )
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = Field(
+        None, description="0 to 20 alternatives to each token; needs `logprobs`, for responses `include`"
     )
 
 

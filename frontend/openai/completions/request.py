@@ -5,11 +5,17 @@ Prompts are continued as they are, text or token ids, without a chat template.
 
 from collections.abc import Sequence
 
-from frontend.errors import UnsupportedParameter
+from frontend.errors import InvalidRequest
 from frontend.openai.job import Job
 from frontend.openai.prompt_size import check_chars, check_num_tokens, max_prompt_tokens, to_token_ids
 from frontend.openai.reply import Reply
-from frontend.openai.requests import check_alternatives, check_stream_options, to_requests
+from frontend.openai.requests import (
+    check_alternatives,
+    check_prompt_logprobs,
+    check_stream_options,
+    to_requests,
+)
+from frontend.openai.sampling import NO_LOGPROBS, WantedLogprobs
 from frontend.openai.structured_output import response_format_constraint, to_constraint
 from frontend.openai.unsupported import check_supported
 from frontend.text.served_model import ServedModel
@@ -28,10 +34,7 @@ def to_completion_job(body: CompletionRequest, model: ServedModel, reply: Reply,
     """The job of a checked body. `seed` is for a body without one. Raises InvalidRequest naming the field."""
     check_supported(body)
     check_stream_options(body)
-    check_alternatives("logprobs", body.logprobs)
-    logprobs = body.logprobs is not None
-    if body.echo and logprobs:
-        raise UnsupportedParameter("`echo` does not go with `logprobs`: the prompt has none.", param="echo")
+    wanted = _wanted_logprobs(body, model)
     constraint = to_constraint(body, response_format_constraint(body), model)
     prompts = _prompts(body)
     requests = to_requests(
@@ -40,7 +43,7 @@ def to_completion_job(body: CompletionRequest, model: ServedModel, reply: Reply,
         model,
         max_tokens=body.max_tokens or _DEFAULT_MAX_TOKENS,
         default_temperature=_DEFAULT_TEMPERATURE,
-        logprobs=logprobs,
+        wanted=wanted,
         seed=seed,
         num_choices=body.n or 1,
     )
@@ -51,9 +54,29 @@ def to_completion_job(body: CompletionRequest, model: ServedModel, reply: Reply,
         writer=CompletionWriter(body, reply, requests, echoes=_echoes(body, prompts, model)),
         stream=bool(body.stream),
         num_choices=body.n or 1,
-        with_tokens=logprobs or bool(body.return_token_ids),
+        with_tokens=wanted != NO_LOGPROBS or bool(body.return_token_ids),
         constraint=constraint,
         operation="text_completion",
+    )
+
+
+def _wanted_logprobs(body: CompletionRequest, model: ServedModel) -> WantedLogprobs:
+    """With `echo`, `logprobs` are those of the prompt too. Raises InvalidRequest and UnsupportedParameter."""
+    check_prompt_logprobs(body)
+    echoed = body.logprobs if body.echo else None
+    check_alternatives(
+        model,
+        logprobs=bool(body.logprobs),
+        echo=echoed is not None,
+        prompt_logprobs=body.prompt_logprobs is not None,
+    )
+    if echoed is not None and body.stream and (body.n or 1) > 1:
+        raise InvalidRequest("`echo` with `logprobs` and `stream` needs `n` to be 1.", param="n")
+    of_prompt = [count for count in (echoed, body.prompt_logprobs) if count is not None]
+    return WantedLogprobs(
+        logprobs=body.logprobs is not None,
+        top_logprobs=body.logprobs or 0,
+        prompt_logprobs=max(of_prompt, default=None),
     )
 
 

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from frontend.generation import FinishReason
-from frontend.openai.fields import FAIL_FAST, MAX_CHOICES, CompletionFields, TokenId, UsageBody, described
+from frontend.openai.fields import (
+    FAIL_FAST,
+    MAX_CHOICES,
+    MAX_TOP_LOGPROBS,
+    CompletionFields,
+    TokenId,
+    UsageBody,
+    described,
+)
 
 _TokenIds = Annotated[list[TokenId], FAIL_FAST, Field(min_length=1)]
 
@@ -25,20 +33,25 @@ class CompletionRequest(CompletionFields):
             f"{MAX_CHOICES} prompts"
         ),
     ] = Field(description="a string, a list of strings, token ids, or a list of lists of token ids")
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
-        None, description="0: of the chosen tokens; neither engine returns alternatives"
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = Field(
+        None, description="of the chosen tokens, and of 0 to 20 alternatives to each"
     )
-    echo: bool | None = Field(None, description="the text begins with the prompt; not with `logprobs`")
+    echo: bool | None = Field(
+        None, description="the text begins with the prompt; with `logprobs` its tokens have them too, on the CPU engine"
+    )
     add_special_tokens: bool | None = Field(None, description="`false` leaves out the token that begins a text")
 
 
 class CompletionLogprobs(BaseModel):
-    """OpenAI's older shape; `text_offset` counts characters of `text`."""
+    """OpenAI's older shape; `text_offset` counts characters of `text`.
+
+    `top_logprobs` is null where `logprobs` is 0. The first token of an echoed prompt has null in place of both.
+    """
 
     text_offset: list[int]
-    token_logprobs: list[float]
+    token_logprobs: list[float | None]
     tokens: list[str]
-    top_logprobs: None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
 
 
 class CompletionChoice(BaseModel):

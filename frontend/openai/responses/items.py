@@ -60,7 +60,7 @@ class MessageEvents:
         logprobs = to_logprobs(tokens)
         self._texts.append(text)
         self._logprobs += logprobs
-        logprobs_json = orjson.dumps([logprob.model_dump() for logprob in logprobs]) if logprobs else b"[]"
+        logprobs_json = orjson.dumps(logprobs) if logprobs else b"[]"
         number = b"%d" % self._events.number()
         head = self._before_number + number + self._before_text
         return head + orjson.dumps(text) + b',"logprobs":' + logprobs_json + b"}\n\n"
@@ -68,10 +68,11 @@ class MessageEvents:
     def finish(self, status: ItemStatus) -> bytes:
         """The complete text, part and item."""
         part = self._text()
-        logprobs = [logprob.model_dump() for logprob in part.logprobs]
         return b"".join(
             [
-                self._events.write("response.output_text.done", **self._of_part, text=part.text, logprobs=logprobs),
+                self._events.write(
+                    "response.output_text.done", **self._of_part, text=part.text, logprobs=part.logprobs
+                ),
                 self._events.write("response.content_part.done", **self._of_part, part=part.model_dump()),
                 self._events.write("response.output_item.done", **self._of_item, item=self.body(status).model_dump()),
             ]

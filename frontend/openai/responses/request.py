@@ -13,7 +13,7 @@ from frontend.openai.job import Job
 from frontend.openai.prompt_size import check_chars, max_prompt_tokens, to_token_ids
 from frontend.openai.reply import Reply
 from frontend.openai.requests import check_alternatives, to_parsers, to_requests
-from frontend.openai.sampling import DEFAULT_TEMPERATURE, with_defaults
+from frontend.openai.sampling import DEFAULT_TEMPERATURE, WantedLogprobs, with_defaults
 from frontend.openai.structured_output import format_constraint, to_constraint
 from frontend.openai.tools.convert import stray_result, to_result, to_tool_call, to_tool_use
 from frontend.openai.unsupported import check_supported
@@ -49,9 +49,8 @@ _OWN_NAMES = {"messages": "input", "prompt": "input", "logprobs": "include"}
 def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *, seed: int) -> Job:
     """The job of a checked body. `seed` is for a body without one. Raises InvalidRequest naming the field."""
     check_supported(body)
-    check_alternatives("top_logprobs", body.top_logprobs)
     tool_use = _tool_use_of(body)
-    logprobs = _logprobs(body.include or (), tool_use)
+    wanted = _wanted_logprobs(body, tool_use, model)
     constraint = to_constraint(body, _text_format_constraint(body), model, tool_use)
     with _own_names():
         check_chars(_texts(body), model, max_prompt_tokens(body, model))
@@ -63,7 +62,7 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
             model,
             max_tokens=body.max_output_tokens,
             default_temperature=DEFAULT_TEMPERATURE,
-            logprobs=logprobs,
+            wanted=wanted,
             seed=seed,
             tool_use=tool_use,
         )
@@ -78,7 +77,7 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
             namespaces_of(body.tools or ()),
         ),
         stream=bool(body.stream),
-        with_tokens=logprobs,
+        with_tokens=wanted.logprobs,
         constraint=constraint,
     )
 
@@ -92,6 +91,15 @@ def _text_format_constraint(body: ResponsesRequest) -> Constraint | None:
     if body.text is None or (given := body.text.format) is None:
         return None
     return format_constraint(given.type, None if given.name is None else given.schema_, "text.format", "text.format")
+
+
+def _wanted_logprobs(body: ResponsesRequest, tool_use: ToolUse, model: ServedModel) -> WantedLogprobs:
+    """Raises InvalidRequest and UnsupportedParameter."""
+    logprobs = _logprobs(body.include or (), tool_use)
+    if body.top_logprobs and not logprobs:
+        raise InvalidRequest(f"`top_logprobs` needs `{_LOGPROBS}` in `include`.", param="top_logprobs")
+    check_alternatives(model, top_logprobs=bool(body.top_logprobs))
+    return WantedLogprobs(logprobs=logprobs, top_logprobs=body.top_logprobs or 0)
 
 
 def _logprobs(include: Sequence[str], tool_use: ToolUse) -> bool:

@@ -11,6 +11,7 @@ from frontend.openai.fields import (
     FAIL_FAST,
     MAX_COUNT,
     MAX_MESSAGES,
+    MAX_TOP_LOGPROBS,
     SamplingFields,
     TokenLogprob,
     at_most,
@@ -225,8 +226,8 @@ class ResponsesRequest(SamplingFields):
     include: Annotated[list[str], FAIL_FAST] | None = Field(
         None, description="`message.output_text.logprobs`; `reasoning.encrypted_content` has no effect"
     )
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
-        None, description="0; neither engine returns alternatives"
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = Field(
+        None, description="0 to 20 alternatives to each token; needs `include`"
     )
     stream_options: NoOptions | None = Field(None, description="no supported fields")
     reasoning: ReasoningOptions | None = Field(None, description="the model does not reason")

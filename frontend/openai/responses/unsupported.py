@@ -20,6 +20,7 @@ UNSUPPORTED_BY_RESPONSES: Mapping[str, Unsupported] = {
     "max_completion_tokens": Unsupported("use `max_output_tokens`"),
     "response_format": Unsupported("use `text.format`", ({"type": "text"},)),
     "logprobs": Unsupported("use `include`", (False,)),
+    "prompt_logprobs": Unsupported("a response has no field for them"),
     "n": Unsupported("a response is one answer", (1,)),
     "return_token_ids": Unsupported("a response has no field for them", (False,)),
 }

@@ -85,8 +85,9 @@ def test_stream_echoes_the_prompt_first(http: httpx.Client, triton: FakeTriton) 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"echo": True, "logprobs": 0}, "echo"),
-        ({"logprobs": 1}, "logprobs"),
+        ({"echo": True, "logprobs": 0, "stream": True, "n": 2}, "n"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
         ({"suffix": "x"}, "suffix"),
         ({"best_of": 2}, "best_of"),
         ({"prompt": [32000]}, "prompt"),
