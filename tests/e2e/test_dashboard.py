@@ -51,12 +51,15 @@ def server(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 class Prometheus:
-    """Its HTTP API."""
+    """Its HTTP API, while its process runs."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+        self._process = process
+        self._log = log
         self.url = f"http://127.0.0.1:{port}"
 
     def get(self, path: str, **parameters: Any) -> Any:
+        assert self._process.poll() is None, f"Prometheus has ended: {self._log.read_text()[-2000:]}"
         answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters)
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]
@@ -101,7 +104,7 @@ def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
-        found = Prometheus(port)
+        found = Prometheus(process, port, log)
         wait_for(found.is_ready, "Prometheus to be ready", 30)
         yield found
     finally:
