@@ -6,10 +6,10 @@ FRONTEND_CPU_S_PER_TOKEN = 74e-6
 """Of one core, requests included, with answers of 157 tokens: README.md, by `python -m tests.benchmarks.serving`."""
 
 BALANCER_CPU_S_PER_TOKEN = 25e-6
-"""Of one core, requests included: docs/scale.md, by `python -m tests.benchmarks.rolling_restart`."""
+"""Of one core, requests included: 20 to 43 us in four runs of `python -m tests.benchmarks.rolling_restart`."""
 
 BYTES_PER_TOKEN = 259
-"""Of an event of a chat's stream with its framing, as HAProxy counts them: docs/scale.md, by the same command."""
+"""Of an event of a chat's stream with its framing, as HAProxy counts them, by the same command."""
 
 ENGINE_BYTES = 25.2e9
 """Of a Mixtral-8x7B in 4 bits: `make plan`."""
