@@ -7,6 +7,10 @@ from .source import Source
 from .tokenizer import tokenizer_files
 from .upcycle import GROUP_SIZE, NUM_EXPERTS
 
+SAMPLING = {"do_sample": True, "temperature": 0.2, "top_p": 0.9, "repetition_penalty": 1.1}
+"""For requests that do not say. Temperature and top_p are those of SmolLM2's model card; the penalty is against loops:
+docs/demo.md has the figures."""
+
 
 def text_files(source: Source) -> dict[str, str]:
     """File name -> text of everything beside the weights."""
@@ -17,7 +21,7 @@ def text_files(source: Source) -> dict[str, str]:
     }
     return {
         "config.json": _json(model_config(source) | ids),
-        "generation_config.json": _json(ids),
+        "generation_config.json": _json(ids | SAMPLING),
         **tokenizer_files(source.vocabulary, source.max_position_embeddings),
     }
 

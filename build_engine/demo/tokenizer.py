@@ -10,6 +10,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from .source import Vocabulary
 
+NOTE = (
+    "This is the demo: SmolLM2-135M-Instruct, 135 million parameters, as a Mixtral of 4 bits. It shows that serving"
+    " works; its answers are often wrong."
+)
+"""What the frontend shows to those who use it."""
 CONTROL = 3
 """llama.cpp's token type of control tokens."""
 
@@ -44,6 +49,7 @@ def tokenizer_files(vocabulary: Vocabulary, model_max_length: int) -> dict[str, 
         "chat_template": vocabulary.chat_template,
         "clean_up_tokenization_spaces": False,
         "model_max_length": model_max_length,
+        "note": NOTE,
         "tokenizer_class": "PreTrainedTokenizerFast",
         **special,
     }

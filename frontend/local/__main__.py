@@ -40,17 +40,17 @@ def _url(host: str, port: int, settings: Settings) -> str:
 
 def _instructions(url: str, engine_dir: Path, settings: Settings) -> str:
     """How to call the API."""
-    model = served_names(
-        settings.served_model_name, read_engine_dir(engine_dir, settings.chat_template).checkpoint_path
-    )[0]
-    return _banner(url, model, needs_key=bool(settings.api_keys or settings.api_key_file))
+    files = read_engine_dir(engine_dir, settings.chat_template)
+    model = served_names(settings.served_model_name, files.checkpoint_path)[0]
+    return _banner(url, model, files.note, needs_key=bool(settings.api_keys or settings.api_key_file))
 
 
-def _banner(url: str, model: str, *, needs_key: bool) -> str:
+def _banner(url: str, model: str, note: str, *, needs_key: bool) -> str:
     key, header = ("YOUR_KEY", ' -H "Authorization: Bearer YOUR_KEY"') if needs_key else ("none", "")
+    about = f"\n  {note}" if note else ""
     body = {"model": model, "messages": [{"role": "user", "content": "What is a house?"}], "temperature": 0}
     return f"""
-Serving {model}
+Serving {model}{about}
   {url}/    a chat page; {url}/status is for operators (unless --no-pages)
   {url}/v1/chat/completions    OpenAI chat API; its documentation is at {url}/docs
 

@@ -14,6 +14,7 @@ const CHAT = "v1/chat/completions";
 const REDRAW_MS = 50;
 
 let models = [];
+let note = ""; // what the checkpoint says to its users
 let current = list()[0] ?? create();
 let running = null; // the AbortController of the answer that is generated now
 let answering = Promise.resolve(); // done when that answer is kept
@@ -152,7 +153,7 @@ function viewOf(message, index) {
 
 function show() {
   $("messages").replaceChildren(...current.messages.map((message, index) => viewOf(message, index).element));
-  if (!current.messages.length) $("messages").append(el("p", { class: "empty" }, "Ask the model something."));
+  if (!current.messages.length) $("messages").append(el("p", { class: "empty" }, "Ask the model something.", el("small", {}, note)));
   offerAnswer();
   $("scroll").scrollTop = $("scroll").scrollHeight;
 }
@@ -309,6 +310,7 @@ function listen() {
 async function loadModels() {
   try {
     models = (await (await request("v1/models")).json()).data.map(({ id }) => id);
+    note = (await (await request("tokenizer_info")).json()).note ?? "";
     $("notice").replaceChildren();
     showModel();
     show();

@@ -47,6 +47,8 @@ from build_engine.demo.source import find_source, half_rotation
 from build_engine.demo.texts import read_documents
 from build_engine.demo.upcycle import NUM_EXPERTS, MixtralLayer, upcycle_layer
 from build_engine.errors import CheckpointError, RepositoryError
+from frontend.engine_dir import read_sampling_defaults
+from frontend.generation import SamplingDefaults
 
 GROUP_SIZE = 64
 CONFIG = Config(
@@ -380,7 +382,12 @@ def test_transformers_reads_the_config(demo_checkpoint: Path) -> None:
     assert config.model_type == "mixtral"
     assert (config.hidden_size, config.num_hidden_layers, config.num_local_experts) == (576, 30, 8)
     assert config.quantization_config["group_size"] == 64
-    assert GenerationConfig.from_pretrained(demo_checkpoint).eos_token_id == 2
+    generation = GenerationConfig.from_pretrained(demo_checkpoint)
+    assert generation.eos_token_id == 2
+    assert generation.do_sample
+    sampling = SamplingDefaults(temperature=0.2, top_p=0.9, repetition_penalty=1.1)
+    assert read_sampling_defaults(demo_checkpoint) == sampling
+    assert (generation.temperature, generation.top_p, generation.repetition_penalty) == (0.2, 0.9, 1.1)
 
 
 def test_index_names_every_tensor_of_an_autoawq_mixtral(demo_checkpoint: Path) -> None:

@@ -49,6 +49,14 @@ def button(page: Page, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).last.click()
 
 
+def test_an_empty_chat_shows_the_checkpoints_note(open_tab: OpenTab) -> None:
+    page = open_tab().page
+    expect(page.locator(".empty")).to_have_text("Ask the model something.")
+    page.route("**/tokenizer_info", lambda route: route.fulfill(json={"note": "A <b>demo</b>."}))
+    page.reload()
+    expect(page.locator(".empty small")).to_have_text("A <b>demo</b>.")
+
+
 def test_an_answer_streams_with_its_figures(open_tab: OpenTab, triton: FakeTriton, writes: Writes) -> None:
     triton.script = [Endless(HAUS)]
     page = open_tab().page
