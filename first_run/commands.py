@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _check(checkpoint: Path, options: Sequence[str]) -> int:
     found = needs.needs(checkpoint)
-    return _report(
+    return _report_all(
         [
             *_libpython(),
             *ports.problems(options),
@@ -53,7 +53,7 @@ def _check(checkpoint: Path, options: Sequence[str]) -> int:
 def _install(arguments: argparse.Namespace) -> int:
     problems = [*disk.problems(needs.ENVIRONMENT_BYTES, packages=True), *network.problems(os.environ)]
     if problems and not arguments.unchecked:
-        return _report(problems)
+        return _report_all(problems)
     try:
         install(arguments.extras, arguments.alone, add=arguments.add)
     except InstallFailed as failure:
@@ -71,3 +71,8 @@ def _libpython() -> Iterator[str]:
 def _report(problems: Sequence[str]) -> int:
     sys.stderr.writelines(f"first_run: {problem}\n" for problem in problems)
     return 1 if problems else 0
+
+
+def _report_all(problems: Sequence[str]) -> int:
+    """With the way on for a machine that the checks judge wrongly."""
+    return _report([*problems, "CHECKS=no goes on all the same: make CHECKS=no ..."] if problems else [])

@@ -1,10 +1,15 @@
 """What Triton is at while it starts, from its log, for the terminal."""
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 _INTERVAL_S = 2.5
+_LOST_AFTER_S = 3.0
+
+_STARTS_PROCESS = re.compile("python_be.cc.*TRITONBACKEND_ModelInstanceInitialize")
+"""Triton's Python backend starts a process for the model. If that fails, it waits for it all the same."""
 
 _STAGES = (
     ("successfully loaded", "Triton has loaded the engine; the frontend starts"),
@@ -22,7 +27,7 @@ class Starting:
         self._log = triton_log
         self._say = say
         self._clock = clock
-        self._started = self._said_at = clock()
+        self._started = self._said_at = self._alive_at = clock()
 
     def tick(self) -> None:
         """To be called often."""
@@ -30,6 +35,16 @@ class Starting:
         if now >= self._said_at + _INTERVAL_S:
             self._said_at = now
             self._say(f"{stage(self._log.read_text(errors='replace'))}, {now - self._started:.0f} s")
+
+    def has_no_backend(self, children: Callable[[], list[int]]) -> bool:
+        """Whether the model's process should have run for some seconds, and Triton has none of its own."""
+        now = self._clock()
+        if now < self._alive_at + _LOST_AFTER_S:
+            return False
+        if _STARTS_PROCESS.search(self._log.read_text(errors="replace")) and not children():
+            return True
+        self._alive_at = now
+        return False
 
 
 def stage(log: str) -> str:

@@ -155,8 +155,7 @@ class Supervisor:
             "--triton-metrics-url": f"http://127.0.0.1:{self._metrics_port}/metrics",
         }
         options = [part for address in addresses.items() for part in address]
-        # Without this, transformers warns that PyTorch is missing, which is intended.
-        environment = {**os.environ, "TRANSFORMERS_VERBOSITY": "error", TRITON_KEY_VARIABLE: self._key}
+        environment = {**os.environ, TRITON_KEY_VARIABLE: self._key}
         command = [sys.executable, "-m", "frontend", *options, *self._frontend_options]
         return start_child(command, environment=environment)
 
@@ -173,6 +172,8 @@ class Supervisor:
                 raise Ended("triton", f"triton is not ready after {START_TIMEOUT_S:g} s{self._last_lines('triton')}")
             self._triton_files.make_private()  # early, as another user could open them and read on
             starting.tick()
+            if starting.has_no_backend(lambda: children_of(self._processes["triton"].pid)):
+                raise Ended("triton", f"triton's backend process did not start{self._last_lines('triton')}")
             time.sleep(_POLL_INTERVAL_S)
         self._triton_files.are_complete()
 

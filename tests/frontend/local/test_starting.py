@@ -42,3 +42,21 @@ def test_no_three_seconds_pass_without_a_word(tmp_path: Path) -> None:
         (5.0, "Triton loads the engine, 5 s"),
         (7.5, "Triton loads the engine, 8 s"),
     ]
+
+
+def test_a_model_without_its_process_is_noticed_in_seconds(tmp_path: Path) -> None:
+    now, log, children = 0.0, tmp_path / "triton.log", list[int]()
+    log.write_text("".join(LOG[:2]))
+    starting = Starting(log, lambda _: None, clock=lambda: now)
+    now = 4.0
+    assert not starting.has_no_backend(lambda: children)
+    with log.open("a") as file:
+        file.write('I1130 02 python_be.cc:2249] "TRITONBACKEND_ModelInstanceInitialize: openvino_0_0 (CPU device 0)"\n')
+    children.append(1)
+    now = 8.0
+    assert not starting.has_no_backend(lambda: children)
+    children.clear()
+    now = 10.0
+    assert not starting.has_no_backend(lambda: children)
+    now = 11.0
+    assert starting.has_no_backend(lambda: children)
