@@ -57,7 +57,7 @@ help:  ## list the targets
 ready:
 	@command -v "$(PYTHON)" >/dev/null || { echo "needs Python 3.11 or 3.12, and there is no $(PYTHON); on Debian and Ubuntu:" \
 		"apt-get install python3.11 python3.11-venv libpython3.11 (or 3.12)" >&2; exit 1; }
-	@test "$(CHECKS)" = no || $(FIRST_RUN) check "$(CHECKPOINT)" $(OPTIONS)
+	@test "$(CHECKS)" = no || $(FIRST_RUN) check "$$CHECKPOINT" $(OPTIONS)
 	@$(call STEP,1,packages in .venv)
 
 run: ready cpu-engine  ## serve on this machine's CPU: the demo model, or CHECKPOINT=DIR (OPTIONS="--port 9000 ...")

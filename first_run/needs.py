@@ -11,6 +11,9 @@ STAMP = Path(".venv", ".installed")
 _REQUIREMENTS = (Path("pyproject.toml"), Path("constraints.txt"))
 _SNAPSHOTS = "snapshots"
 """In a repository of Hugging Face's cache."""
+_SNAPSHOTS = "snapshots"
+"""Of a model in the cache of huggingface_hub, which is accepted as a checkpoint too."""
+
 _DEMO_CHECKPOINT = Path(".cache", "demo-checkpoint")
 _ENGINE = Path("model_repository", "openvino", "1", "engine")
 
@@ -70,10 +73,16 @@ def is_installed() -> bool:
         return False
 
 
+def _weights(checkpoint: Path) -> int:
+    """In bytes, those of the largest snapshot where there are several."""
+    directories = [checkpoint, *(checkpoint / _SNAPSHOTS).glob("*")]
+    return max(sum(file.stat().st_size for file in place.glob("*.safetensors")) for place in directories)
+
+
 def _is_engine_of(checkpoint: Path) -> bool:
-    """Whether the engine in place was built from this checkpoint, by name; the build looks closer."""
+    """Whether the engine in place was built from this checkpoint or a snapshot of it, by name; the build checks."""
     try:
         built_from = json.loads((_ENGINE / "manifest.json").read_bytes())["checkpoint"]["path"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return bool(built_from == str(checkpoint.absolute()))
+    return Path(str(built_from)).is_relative_to(checkpoint.absolute())

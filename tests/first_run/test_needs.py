@@ -71,6 +71,16 @@ def test_an_engine_of_another_checkpoint_is_built_again_and_as_large_as_the_chec
     assert large == Needs(packages=False, disk_bytes=5 * 10**6, memory_bytes=small.memory_bytes + 4 * 10**6)
 
 
+def test_a_model_in_the_cache_of_the_hub_is_a_checkpoint(checkout: Path) -> None:
+    install_all(checkout)
+    model = checkout / "models--casperhansen--mixtral-instruct-awq"
+    write_checkpoint(model / "snapshots" / "0a1b", 10**6)
+    assert list(needs.problems(model)) == []
+    assert needs.needs(model).disk_bytes == 10**6
+    publish(checkout, model / "snapshots" / "0a1b")
+    assert needs.needs(model).disk_bytes == 0
+
+
 def test_a_checkpoint_that_is_none_is_named_and_the_demo_is_made(checkout: Path) -> None:
     (problem,) = needs.problems(Path("/opt/models/no mixtral"))
     assert problem == (
