@@ -75,7 +75,7 @@ def _calls(tool_use: ToolUse) -> Part:
 
 
 def _arguments(tool: Tool) -> Part:
-    param = f"{tool.param}.parameters"
+    param = tool.schema_param
     if tool.parameters.get("type", "object") != "object":
         raise InvalidRequest(f"`{param}` must be the schema of an object: arguments are one.", param=param)
     return JsonSchema(schema={"type": "object", **tool.parameters}, param=param)

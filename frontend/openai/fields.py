@@ -176,8 +176,8 @@ class SamplingFields(Body):
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
         None,
-        description="0 to 2, 0 is greedy; default 0.7, for completions 1, as in vLLM 0.4, unless the checkpoint's "
-        "`generation_config.json` names one",
+        description="0 to 2, 0 is greedy; default 0.7, for completions 1, as in vLLM 0.4, and for messages 1, unless "
+        "the checkpoint's `generation_config.json` names one",
     )
     top_p: Annotated[float, Field(gt=0, le=1), AfterValidator(_above_zero)] | None = Field(
         None, description="above 0, up to 1"
@@ -244,7 +244,7 @@ class CompletionFields(SamplingFields):
     max_tokens: Annotated[int, Field(ge=1, lt=MAX_COUNT)] | None = Field(
         None,
         description="default: what is left of the context, at most `default_max_tokens` of `config.pbtxt` (2048); for "
-        "completions 16",
+        "completions 16, and for messages it is required",
     )
     n: Annotated[int, Field(ge=1, le=MAX_N)] | None = Field(
         None,

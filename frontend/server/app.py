@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from frontend.anthropic.types import CountTokensRequest, MessagesRequest
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.completions.types import CompletionRequest
 from frontend.openai.responses.types import ResponsesRequest
@@ -20,7 +21,8 @@ from .service import Service
 _REF = "#/components/schemas/{model}"
 
 _DOCUMENTED: Sequence[type[BaseModel]] = (
-    ChatCompletionRequest, CompletionRequest, ResponsesRequest, TokenizeRequest, DetokenizeRequest,
+    ChatCompletionRequest, CompletionRequest, ResponsesRequest, MessagesRequest, CountTokensRequest, TokenizeRequest,
+    DetokenizeRequest,
 )  # fmt: skip
 """The types of bodies that routes read by themselves, so that FastAPI does not see them."""
 

@@ -294,7 +294,8 @@ class Connection(HttpToolsProtocol):
 
     def _answer_and_close(self, error: FrontendError) -> None:
         if self._may_answer:
-            self.transport.write(to_bytes(error, self.server_state.default_headers))
+            path = "" if self._awaited is _Awaited.HEADERS else self.cycle.scope["path"]
+            self.transport.write(to_bytes(error, self.server_state.default_headers, path))
         if self._is_counted and not self._is_answering:
             self._linger()
         else:

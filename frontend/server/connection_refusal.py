@@ -17,9 +17,9 @@ def to_error(exc: httptools.HttpParserError) -> FrontendError:
     return InvalidRequest(f"This is not a valid HTTP request: {reason}.")
 
 
-def to_bytes(error: FrontendError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The whole HTTP response, which says that the connection is closed after it."""
-    response = error_response(error)
+def to_bytes(error: FrontendError, default_headers: list[tuple[bytes, bytes]], path: str = "") -> bytes:
+    """The whole HTTP response, which says that the connection is closed after it. `path` is empty if not known."""
+    response = error_response(error, path)
     headers = [*default_headers, *response.raw_headers, (b"connection", b"close")]
     lines = [b"%b: %b\r\n" % header for header in headers]
     return b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(response.body)])

@@ -7,10 +7,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Scope
 
+from frontend.anthropic import errors as anthropic
 from frontend.errors import FrontendError, MethodNotAllowed, NotFound
 from frontend.openai.errors import to_error_body
 
 from .disconnect import ClientDisconnected
+from .log import REQUEST_ID
 from .request_record import record_of
 
 
@@ -19,15 +21,18 @@ def to_frontend_error(exc: Exception) -> FrontendError:
     return exc if isinstance(exc, FrontendError) else FrontendError("The server had an error. It has been logged.")
 
 
-def error_response(error: FrontendError) -> Response:
-    """Status, headers and OpenAI's error body."""
-    return Response(orjson.dumps(to_error_body(error)), error.status, error.headers, "application/json")
+def error_response(error: FrontendError, path: str = "") -> Response:
+    """Status, headers and the error body: Anthropic's for a path of its API, else OpenAI's."""
+    body = (
+        anthropic.to_error_body(error, REQUEST_ID.get(None)) if anthropic.is_anthropics(path) else to_error_body(error)
+    )
+    return Response(orjson.dumps(body), error.status, error.headers, "application/json")
 
 
 def answer_error(scope: Scope, error: FrontendError) -> Response:
     """The response, with the error noted for the log and the metrics."""
     record_of(scope).fail(error)
-    return error_response(error)
+    return error_response(error, scope["path"])
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -22,7 +22,7 @@ _MISTRAL_ID_LENGTH = 9
 class Tool:
     """A function. `parameters` is a JSON Schema of its arguments, an object; `strict` is as the client sent it.
 
-    `param` is its path in the request, for error messages.
+    `param` is its path in the request, and `schema_param` that of its schema, for error messages.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Tool:
     parameters: Mapping[str, Any]
     strict: bool | None = None
     param: str = field(default="", compare=False)
+    schema_param: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

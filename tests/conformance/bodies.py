@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from frontend.anthropic.types import CountTokensRequest, MessagesRequest
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.completions.types import CompletionRequest
 from frontend.openai.responses.types import ResponsesRequest
@@ -26,6 +27,8 @@ VALID: Mapping[str, dict[str, Any]] = {
     "/v1/chat/completions": {"model": MODEL, "messages": MESSAGES},
     "/v1/completions": {"model": MODEL, "prompt": "Hi"},
     "/v1/responses": {"model": MODEL, "input": "Hi"},
+    "/v1/messages": {"model": MODEL, "max_tokens": 20, "messages": MESSAGES},
+    "/v1/messages/count_tokens": {"model": MODEL, "messages": MESSAGES},
     "/invocations": {"model": MODEL, "prompt": "Hi"},
     "/v1/chat/completions/render": {"model": MODEL, "messages": MESSAGES},
     "/tokenize": {"prompt": "Hi"},
@@ -37,17 +40,26 @@ _TYPES: Mapping[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatCompletionRequest,
     "/v1/completions": CompletionRequest,
     "/v1/responses": ResponsesRequest,
+    "/v1/messages": MessagesRequest,
+    "/v1/messages/count_tokens": CountTokensRequest,
     "/invocations": CompletionRequest,
     "/v1/chat/completions/render": ChatCompletionRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
 }
-_NAMES = sorted({name for body in _TYPES.values() for name in body.model_fields} | UNSUPPORTED.keys())
+
+
+def _fields_of(body: type[BaseModel]) -> set[str]:
+    """The names of its fields that a client sends."""
+    return {field.alias or name for name, field in body.model_fields.items()}
+
+
+_NAMES = sorted({name for body in _TYPES.values() for name in _fields_of(body)} | UNSUPPORTED.keys())
 _INNER_NAMES = (
     "role", "content", "type", "text", "name", "tool_calls", "tool_call_id", "id", "function", "arguments",
     "parameters", "strict", "schema", "json_schema", "json", "regex", "choice", "grammar", "include_usage",
     "continuous_usage_stats", "properties", "required", "items", "anyOf", "$ref", "enum", "pattern", "minimum",
-    "maxLength", "0", "5", "99999",
+    "maxLength", "0", "5", "99999", "input_schema", "input", "tool_use_id", "is_error", "thinking", "source",
 )  # fmt: skip
 _STRINGS = (
     "", "\x00", "\ud800", "\udfff\ud800", "\ufdd0" + "1" + "\ufdd1", "</s>", "[INST]", "[TOOL_CALLS]", "🚀", "a" * 300,
@@ -67,6 +79,10 @@ _NEARLY_VALID = (
     [{"role": "tool", "content": "3", "tool_call_id": "a"}],
     [{"type": "function", "function": FUNCTION}],
     {"type": "function", "function": {"name": "f"}},
+    [{"name": "f", "input_schema": PARAMETERS}, {"type": "bash_20250124", "name": "bash"}],
+    [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "x"}}]}],
+    [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text"}]}]}],
+    {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
     {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "integer"}}},
     {"type": "json_object"},
     {"type": "json_object", "schema": {"type": "integer"}},
@@ -137,6 +153,16 @@ _tools = st.lists(
     st.fixed_dictionaries({"name": st.sampled_from("fgh"), "parameters": _schemas, "description": _texts}),
     max_size=3,
 ).map(lambda functions: [{"type": "function", "function": function} for function in functions])
+_block_call = st.fixed_dictionaries({"content": _texts | _parts}, optional={"is_error": st.booleans()}).map(
+    lambda more: [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {"a": 1}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", **more}]},
+    ]
+)
+_choices = st.sampled_from(["auto", "any", "none", "tool"]).map(
+    lambda kind: {"type": kind, "name": "f"} if kind == "tool" else {"type": kind}
+)
 _TYPICAL: Mapping[str, st.SearchStrategy[Any]] = {
     "input": _texts | _items,
     "instructions": _texts,
@@ -145,7 +171,13 @@ _TYPICAL: Mapping[str, st.SearchStrategy[Any]] = {
     "include": st.sampled_from([[], ["message.output_text.logprobs"], ["reasoning.encrypted_content"], ["x"]]),
     "reasoning": st.dictionaries(st.sampled_from(["effort", "summary"]), _texts, max_size=1),
     "metadata": st.dictionaries(_texts, _texts, max_size=2),
-    "messages": _messages | _tool_call,
+    "messages": _messages | _tool_call | _block_call,
+    "system": _texts | _parts,
+    "stop_sequences": st.lists(_texts, max_size=4),
+    "thinking": st.sampled_from([{"type": "enabled", "budget_tokens": 1024}, {}]),
+    "output_config": st.sampled_from(
+        [{}, {"effort": "low"}, {"format": {"type": "json_schema", "schema": PARAMETERS}}]
+    ),
     "prompt": _texts | st.lists(_texts, max_size=3) | st.lists(st.integers(0, 32100), max_size=5),
     "tokens": st.lists(st.integers(0, 32100), max_size=10),
     "model": st.sampled_from([MODEL, "mixtral", "gpt-4"]),
@@ -175,8 +207,10 @@ _TYPICAL: Mapping[str, st.SearchStrategy[Any]] = {
     "guided_choice": st.lists(_texts, max_size=4),
     "guided_grammar": st.sampled_from(['root ::= "a" root | ""', "root ::= root", "x ::= y"]) | _texts,
     "structured_outputs": st.dictionaries(st.sampled_from(["regex", "grammar"]), _texts, max_size=1),
-    "tools": _tools,
-    "tool_choice": st.sampled_from(["none", "auto", "required", {"type": "function", "function": {"name": "f"}}]),
+    "tools": _tools
+    | _schemas.map(lambda schema: [{"name": "f", "input_schema": schema}, {"type": "bash_20250124", "name": "bash"}]),
+    "tool_choice": st.sampled_from(["none", "auto", "required", {"type": "function", "function": {"name": "f"}}])
+    | _choices,
     "chat_template_kwargs": st.dictionaries(st.sampled_from(["a", "messages", "tools", "chat_template"]), _scalars),
     "logprobs": st.booleans() | st.integers(0, 5),
     "top_logprobs": st.integers(0, 1),
@@ -188,7 +222,7 @@ _TYPICAL: Mapping[str, st.SearchStrategy[Any]] = {
 def bodies(draw: st.DrawFn, path: str) -> bytes:
     """A valid body with some fields changed, as JSON. One in five lacks a field, is another value, or is damaged."""
     body: Any = dict(VALID[path])
-    for name in draw(st.lists(st.sampled_from(sorted(_TYPES[path].model_fields)), max_size=4)):
+    for name in draw(st.lists(st.sampled_from(sorted(_fields_of(_TYPES[path]))), max_size=4)):
         body[name] = draw(_TYPICAL.get(name, st.booleans()))
     for name in draw(st.lists(_names, max_size=1)):
         body[name] = draw(_values)

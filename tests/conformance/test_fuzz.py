@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,12 +17,12 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from tests.conformance.bodies import VALID, bodies
-from tests.frontend.conftest import CHAT, MAX_BODY_BYTES, MODEL, Running, error_of
+from tests.frontend.conftest import CHAT, MAX_BODY_BYTES, MODEL, Running, error_of, messages_error_of
 from tests.frontend.fake_triton import Events
 
 CASES = int(os.environ.get("FUZZ_CASES", "500"))
 HAUS = Events([[6004], [21209]])
-COMPLETED = ("event: response.completed\n", "event: response.incomplete\n")
+COMPLETED = ("event: response.completed\n", "event: response.incomplete\n", "event: message_stop\n")
 JSON = {"content-type": "application/json"}
 
 
@@ -48,12 +49,18 @@ def bugs() -> Iterator[Bugs]:
     assert handler.found == []
 
 
+def error_of_its_api(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The error object, after checking that it has the shape of the API that the route belongs to."""
+    of_its_api = messages_error_of if response.request.url.path.startswith("/v1/messages") else error_of
+    return of_its_api(response, status)
+
+
 def check(response: httpx.Response) -> None:
     """Fail unless the response is a complete 200 or a well-formed 4xx."""
     event(f"{response.status_code}")
     if response.status_code != 200:
         assert 400 <= response.status_code < 500, response.text
-        error_of(response, response.status_code)
+        error_of_its_api(response, response.status_code)
     elif response.headers["content-type"].startswith("text/event-stream"):
         *events, last, rest = response.text.split("\n\n")
         data = [json.loads(event[event.index("data: ") + len("data: ") :]) for event in events]
@@ -103,7 +110,7 @@ def test_wrong_methods_are_refused(http: httpx.Client, bugs: Bugs, method: str) 
 def test_wrong_content_types_are_415(http: httpx.Client, bugs: Bugs, content_type: str) -> None:
     for path in VALID:
         response = http.post(path, headers={"content-type": content_type}, content=json.dumps(VALID[path]))
-        error_of(response, 415)
+        error_of_its_api(response, 415)
 
 
 @pytest.mark.parametrize("path", VALID)

@@ -40,6 +40,8 @@ STATUSES = {
     f"POST {CHAT}": [*BODY, "503", "504"],
     "POST /v1/completions": [*BODY, "503", "504"],
     "POST /v1/responses": [*BODY, "503", "504"],
+    "POST /v1/messages": [*BODY, "503", "504"],
+    "POST /v1/messages/count_tokens": BODY,
     "POST /invocations": [*BODY, "503", "504"],
     f"POST {CHAT}/render": BODY,
     "POST /tokenize": BODY,
@@ -58,7 +60,7 @@ STATUSES = {
 }
 """Every operation, and each status with which it can answer."""
 
-GENERATING = [f"POST {CHAT}", "POST /v1/completions", "POST /v1/responses", "POST /invocations"]
+GENERATING = [f"POST {CHAT}", "POST /v1/completions", "POST /v1/responses", "POST /v1/messages", "POST /invocations"]
 """The operations that answer with JSON or, with `stream`, with server-sent events."""
 
 STREAM_EVENT = {

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from google.protobuf import json_format, text_format
+from pydantic.fields import FieldInfo
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from frontend.anthropic.types import MessagesRequest
 from frontend.generation import Engine
 from frontend.openai.body import Body, Unsupported
 from frontend.openai.chat.types import ChatCompletionRequest
@@ -28,15 +30,19 @@ ENDPOINTS: Mapping[str, type[Body]] = {
     "chat": ChatCompletionRequest,
     "completions": CompletionRequest,
     "responses": ResponsesRequest,
+    "messages": MessagesRequest,
 }
 ENGINES = {"GPU": "tensorrt_llm", "CPU": "openvino"}
 """Column of the table to the model in model_repository."""
 GUIDED = (
-    "response_format", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "tools",
+    "response_format", "output_config", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
+    "structured_outputs", "tools",
 )  # fmt: skip
 """Parameters that become a grammar, and so need the engine's input for one."""
 HEAD = "| Parameter | Where | GPU | CPU | |\n|---|---|---|---|---|\n"
-NO_EFFECT = ("user", "metadata", "spaces_between_special_tokens", "reasoning", "reasoning_effort")
+NO_EFFECT = (
+    "user", "metadata", "spaces_between_special_tokens", "reasoning", "reasoning_effort", "thinking", "cache_control",
+)  # fmt: skip
 FIRST = ("model", "messages", "prompt")
 LAST = (
     "| anything else | all | ignored | ignored | named in the header `X-Ignored-Params` and in the log; "
@@ -56,14 +62,19 @@ def page_with(page: str, table: str) -> str:
     return f"{before}{BEGIN}{table}{END}{after}"
 
 
+def fields_of(body: type[Body]) -> Mapping[str, FieldInfo]:
+    """The fields of a body by the names that a client sends."""
+    return {field.alias or name: field for name, field in body.model_fields.items()}
+
+
 def _accepted_rows() -> Iterator[str]:
     honours = [engine(model).honours for model in ENGINES.values()]
     described: dict[str, str] = {}
     for body in ENDPOINTS.values():
-        for name, field in body.model_fields.items():
+        for name, field in fields_of(body).items():
             described.setdefault(name, field.description or "")
     for name, description in sorted(described.items(), key=lambda item: item[0] not in FIRST):
-        endpoints = [endpoint for endpoint, body in ENDPOINTS.items() if name in body.model_fields]
+        endpoints = [endpoint for endpoint, body in ENDPOINTS.items() if name in fields_of(body)]
         yield _row(name, endpoints, [_fate(name, honoured) for honoured in honours], description)
 
 
@@ -79,7 +90,7 @@ def _refused_rows() -> Iterator[str]:
     where: dict[tuple[str, str], list[str]] = {}
     for endpoint, body in ENDPOINTS.items():
         for name, unsupported in body.unsupported.items():
-            if name not in body.model_fields:
+            if name not in fields_of(body):
                 where.setdefault((name, _refusal(unsupported)), []).append(endpoint)
     for (name, refusal), endpoints in where.items():
         yield _row(name, endpoints, ["refused"] * len(ENGINES), refusal)

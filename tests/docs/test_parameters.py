@@ -17,6 +17,8 @@ def test_only_the_table_is_written() -> None:
 def test_every_parameter_has_one_fate_at_each_endpoint() -> None:
     rows = [row for row in table_rows(ROOT / "docs" / "parameters.md", "## Parameters") if row[0].startswith("`")]
     fates = [
-        (row[0], place) for row in rows for place in row[1].replace("all", "chat, completions, responses").split(", ")
+        (row[0], place)
+        for row in rows
+        for place in row[1].replace("all", "chat, completions, responses, messages").split(", ")
     ]
     assert len(fates) == len(set(fates))

@@ -68,6 +68,18 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
     return error
 
 
+def messages_error_of(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The error object of a response in Anthropic's API, after checking its status and shape."""
+    assert response.status_code == status
+    content = response.json()
+    assert content.keys() == {"type", "error", "request_id"}
+    assert content["type"] == "error"
+    assert content["request_id"] == response.headers.get("request-id")
+    assert content["error"].keys() - {"details"} == {"type", "message"}
+    error: dict[str, Any] = content["error"]
+    return error
+
+
 @dataclass
 class Running:
     """A running frontend, and the engine behind it.

@@ -1,4 +1,7 @@
-"""Which folder may import which: only folders below it. `text` and `openai` are pure: no HTTP, nothing asynchronous."""
+"""Which folder may import which: only folders below it.
+
+`text`, `openai` and `anthropic` are pure: no HTTP, nothing asynchronous.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -22,11 +25,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "openai.responses": {"text", "guided_decoding", "openai", "openai.tools"},
     "openai.tokenize": {"openai", "openai.chat"},
     "openai.invocations": {"text", "openai", "openai.chat", "openai.completions"},
-    "server": {"text", "triton", "guided_decoding", "openai"},
-    "server.middleware": {"server"},
+    "anthropic": {"text", "guided_decoding", "openai", "openai.tools"},
+    "server": {"text", "triton", "guided_decoding", "openai", "anthropic"},
+    "server.middleware": {"anthropic", "server"},
     "server.routes": {
         "text", "triton", "openai", "openai.chat", "openai.completions", "openai.responses", "openai.tokenize",
-        "openai.invocations", "server",
+        "openai.invocations", "anthropic", "server",
     },
     "local": set(),
     "terminal_chat": set(),
@@ -36,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 APP = "server.app"
 """The one module that imports the routes of its folder; no module of `server` imports it."""
 
-PURE = [folder for folder in MAY_IMPORT if folder.startswith(("text", "openai"))]
+PURE = [folder for folder in MAY_IMPORT if folder.startswith(("text", "openai", "anthropic"))]
 
 
 def modules(folder: str) -> Iterator[tuple[str, ast.Module]]:

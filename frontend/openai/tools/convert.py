@@ -145,7 +145,13 @@ def _to_tool(function: FunctionDefinition, param: str) -> Tool:
         parameters=_NO_PARAMETERS if function.parameters is None else function.parameters,
         strict=function.strict,
         param=param,
+        schema_param=_schema_param(function, param),
     )
+
+
+def _schema_param(function: FunctionDefinition, param: str) -> str:
+    """The path of the schema, which may have another name than OpenAI's. `param` is the path of the function."""
+    return f"{param}.{type(function).model_fields['parameters'].alias or 'parameters'}"
 
 
 def _check_size(functions: Mapping[str, FunctionDefinition]) -> None:
@@ -154,7 +160,7 @@ def _check_size(functions: Mapping[str, FunctionDefinition]) -> None:
         try:
             num_bytes += len(orjson.dumps({"type": "function", "function": function.model_dump()}))
         except TypeError as exc:
-            param = f"{path}.parameters"
+            param = _schema_param(function, path)
             raise InvalidRequest(f"`{param}` cannot be written as JSON: {exc}.", param=param) from exc
     if num_bytes > MAX_TOOLS_BYTES:
         raise InvalidRequest(f"`tools` is {num_bytes} bytes of JSON; {MAX_TOOLS_BYTES} are allowed.", param="tools")

@@ -71,17 +71,23 @@ def _api_key(digest: bytes, name: str | None) -> ApiKey:
     return ApiKey(digest=digest, name=name or f"sha256:{digest.hex()[:8]}")
 
 
-def authenticate(keys: Sequence[ApiKey], authorization: bytes | None) -> str:
-    """The name of the key in an Authorization header. Compares all keys, so that the time taken reveals nothing.
+def authenticate(keys: Sequence[ApiKey], authorization: bytes | None, x_api_key: bytes | None = None) -> str:
+    """The name of the key in an Authorization header, or without that in Anthropic's X-Api-Key.
 
-    Raises InvalidApiKey.
+    Compares all keys, so that the time taken reveals nothing. Raises InvalidApiKey.
     """
+    if authorization is None and x_api_key is not None:
+        return _name_of(keys, x_api_key)
     if authorization is None:
         raise InvalidApiKey("No API key was given. Send it as a header: Authorization: Bearer YOUR_KEY.")
     bearer = _BEARER.fullmatch(authorization)
     if bearer is None:
         raise InvalidApiKey("The Authorization header cannot be read; accepted: Authorization: Bearer YOUR_KEY.")
-    digest = sha256(bearer["key"]).digest()
+    return _name_of(keys, bearer["key"])
+
+
+def _name_of(keys: Sequence[ApiKey], given: bytes) -> str:
+    digest = sha256(given).digest()
     names = [key.name for key in keys if hmac.compare_digest(key.digest, digest)]
     if not names:
         raise InvalidApiKey("The API key is not known here.")

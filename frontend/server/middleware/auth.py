@@ -86,7 +86,7 @@ class Auth:
             record = record_of(scope)
             try:
                 if self._keys:
-                    record.key = authenticate(self._keys, _authorization(scope))
+                    record.key = authenticate(self._keys, _header(scope, "Authorization"), _header(scope, "X-Api-Key"))
                 scope["state"]["caller"] = record.caller
                 if scope["method"] == "POST":
                     await request.enter_async_context(self._limits.request(record.caller))
@@ -96,9 +96,9 @@ class Auth:
                 await self._app(scope, receive, send)
 
 
-def _authorization(scope: Scope) -> bytes | None:
-    """The Authorization header. Raises InvalidApiKey for two: which one counts would depend on who reads them."""
-    given = [value for name, value in scope["headers"] if name == b"authorization"]
+def _header(scope: Scope, header: str) -> bytes | None:
+    """A header with a key. Raises InvalidApiKey for two: which one counts would depend on who reads them."""
+    given = [value for name, value in scope["headers"] if name == header.lower().encode()]
     if len(given) > 1:
-        raise InvalidApiKey("Several Authorization headers were given. Send one: Authorization: Bearer YOUR_KEY.")
+        raise InvalidApiKey(f"Several {header} headers were given. Send one: Authorization: Bearer YOUR_KEY.")
     return given[0] if given else None

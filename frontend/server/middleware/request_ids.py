@@ -1,5 +1,7 @@
 """X-Request-Id: the client's or a new one, sent back with every response and written in every line of the log.
 
+Anthropic's clients read it as Request-Id, so responses of that API have it under both names.
+
 It is not passed on to Triton.
 """
 
@@ -8,9 +10,11 @@ import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from frontend.anthropic.errors import is_anthropics
 from frontend.server.log import REQUEST_ID
 
 _HEADER = b"x-request-id"
+_ANTHROPICS_HEADER = b"request-id"
 _ACCEPTED = re.compile(rb"[A-Za-z0-9_.:=+/-]{1,128}")
 """Enough for UUIDs, ULIDs, traceparent, base64 and names. No space or bracket, which could feign other parts of a line
 of the log."""
@@ -27,10 +31,11 @@ class RequestIds:
         given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
         request_id = given if _ACCEPTED.fullmatch(given) else b"req_%b" % secrets.token_hex(16).encode()
         REQUEST_ID.set(request_id.decode())
+        names = (_HEADER, _ANTHROPICS_HEADER) if is_anthropics(scope["path"]) else (_HEADER,)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), (_HEADER, request_id)]}
+                message = {**message, "headers": [*message.get("headers", ()), *((name, request_id) for name in names)]}
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, /v1/completions, /v1/responses and /invocations.
+"""POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages and /invocations.
 
 Every request goes through the same steps in the same order: check, prompt, tokens, sampling parameters, compile, run.
 """
@@ -11,6 +11,8 @@ from typing import TypeVar
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from frontend.anthropic.request import to_messages_job
+from frontend.anthropic.types import MessageObject, MessagesRequest
 from frontend.openai.chat.request import to_chat_job
 from frontend.openai.chat.types import ChatCompletion, ChatCompletionRequest
 from frontend.openai.completions.request import to_completion_job
@@ -26,11 +28,13 @@ from frontend.server.streaming import respond
 
 from .bodies import new_reply, report_ignored, with_body
 from .dependencies import ServiceOf
-from .openapi import documented, generates
+from .openapi import documented, generates, with_anthropics_errors
 
 router = APIRouter()
 
-AnyRequest = TypeVar("AnyRequest", ChatCompletionRequest, CompletionRequest, ResponsesRequest, InvocationRequest)
+AnyRequest = TypeVar(
+    "AnyRequest", ChatCompletionRequest, CompletionRequest, ResponsesRequest, MessagesRequest, InvocationRequest
+)
 
 
 @router.post(
@@ -64,6 +68,19 @@ async def create_completion(http: Request, service: ServiceOf) -> Response:
 async def create_response(http: Request, service: ServiceOf) -> Response:
     """Answer a conversation in OpenAI's newer API: as one JSON body, or with `stream` as server-sent events."""
     return await _answer(http, service, ResponsesRequest, to_responses_job, prefix="resp_")
+
+
+@router.post(
+    "/v1/messages",
+    response_model=MessageObject,
+    responses=with_anthropics_errors(generates("event: message_stop\ndata: ...")),
+    openapi_extra=documented(
+        MessagesRequest, {"max_tokens": 100, "messages": [{"role": "user", "content": "Was ist ein Haus?"}]}
+    ),
+)
+async def create_message(http: Request, service: ServiceOf) -> Response:
+    """Answer a conversation in Anthropic's API: as one JSON body, or with `stream` as server-sent events."""
+    return await _answer(http, service, MessagesRequest, to_messages_job, prefix="msg_")
 
 
 @router.post(

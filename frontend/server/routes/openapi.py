@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from frontend.anthropic.types import MessagesErrorBody
 from frontend.errors import (
     BodyTooLarge,
     CompilerBusy,
@@ -61,6 +62,14 @@ def generates(events: str) -> Responses:
             "description": "The answer: one JSON body, or with `stream` server-sent events.",
             "content": {"text/event-stream": stream},
         }
+    }
+
+
+def with_anthropics_errors(responses: Responses) -> Responses:
+    """The same responses with Anthropic's error body."""
+    return {
+        status: response | {"model": MessagesErrorBody} if "model" in response else response
+        for status, response in responses.items()
     }
 
 

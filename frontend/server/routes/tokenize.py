@@ -1,4 +1,4 @@
-"""Prompts and token ids without generating: POST /tokenize, /detokenize and /v1/chat/completions/render.
+"""Prompts and token ids without generating: /tokenize, /detokenize, /v1/chat/completions/render, and Anthropic's count.
 
 Answers are written where the body was read: 60,000 token ids would take 6 ms of the event loop.
 """
@@ -8,6 +8,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from frontend.anthropic import request as anthropic
+from frontend.anthropic.types import CountTokensRequest, CountTokensResponse
 from frontend.openai.chat.request import render_prompt, tool_use_of
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.prompt_size import check_chars, to_token_ids
@@ -24,7 +26,7 @@ from frontend.openai.unsupported import check_supported
 
 from .bodies import check_model, with_body
 from .dependencies import ServiceOf
-from .openapi import READS, TAKES_A_BODY, documented
+from .openapi import READS, TAKES_A_BODY, documented, with_anthropics_errors
 
 router = APIRouter()
 
@@ -107,6 +109,26 @@ async def render_chat_completion(http: Request, service: ServiceOf) -> Response:
         return _json(RenderResponse(prompt=text, prompt_token_ids=token_ids))
 
     return await with_body(http, ChatCompletionRequest, service, render)
+
+
+@router.post(
+    "/v1/messages/count_tokens",
+    response_model=CountTokensResponse,
+    responses=with_anthropics_errors(TAKES_A_BODY),
+    openapi_extra=documented(CountTokensRequest, {"messages": [{"role": "user", "content": "Was ist ein Haus?"}]}),
+)
+async def count_tokens(http: Request, service: ServiceOf) -> Response:
+    """How many tokens the prompt of a body in Anthropic's API has."""
+    model = service.served_model
+
+    def count(body: CountTokensRequest) -> Response:
+        check_model(body.model, service)
+        check_supported(body)
+        prompt = anthropic.render_prompt(body, anthropic.tool_use_of(body), model)
+        token_ids = to_token_ids(model.tokenizer.encode_in_pieces(prompt), model)
+        return _json(CountTokensResponse(input_tokens=len(token_ids)))
+
+    return await with_body(http, CountTokensRequest, service, count)
 
 
 def _json(answer: BaseModel) -> Response:

@@ -180,7 +180,7 @@ def test_strict_is_refused_where_it_cannot_be_enforced() -> None:
 )
 @pytest.mark.parametrize("mode", ["auto", "required", "named"])
 def test_unsupported_schema_of_a_tool_is_refused_with_its_field(mode: Any, schema: dict[str, Any]) -> None:
-    tools = (*TOOLS, Tool(name="f", description=None, parameters=schema, param="tools[3].function"))
+    tools = (*TOOLS, Tool(name="f", description=None, parameters=schema, schema_param="tools[3].function.parameters"))
     use = ToolUse(tools=tools, choice=ToolChoice(mode=mode, name="f"))
     with pytest.raises(InvalidRequest) as caught:
         to_ebnf_text(tool_use_constraint(use, can_guide_marker=True) or Text(""))

@@ -240,6 +240,22 @@ def test_two_authorization_headers_are_refused_in_any_order(guarded: httpx.Clien
     assert "Several Authorization headers" in error_of(guarded.get("/v1/models", headers=headers), 401)["message"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([("x-api-key", API_KEY)], 200),
+        ([("x-api-key", "wrong")], 401),
+        ([("x-api-key", API_KEY), ("x-api-key", API_KEY)], 401),
+        ([("x-api-key", "of a proxy"), ("authorization", f"Bearer {API_KEY}")], 200),
+        ([("x-api-key", API_KEY), ("authorization", "Bearer wrong")], 401),
+    ],
+)
+def test_x_api_key_counts_where_there_is_no_authorization(
+    guarded: httpx.Client, headers: list[tuple[str, str]], status: int
+) -> None:
+    assert guarded.get("/v1/models", headers=headers).status_code == status
+
+
 def test_no_answer_redirects_to_what_the_host_header_names(http: httpx.Client) -> None:
     for path in ("/v1/models/", "/health/", f"{CHAT}/", "//evil.example.org/v1/models/"):
         response = http.request(
