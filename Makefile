@@ -37,8 +37,8 @@ AIPERF := aiperf==0.13.0
 AIPERF_ONLINE := env --unset=HF_HUB_OFFLINE --unset=TRANSFORMERS_OFFLINE
 # The first interpreter that can run everything; else python3, which says why it cannot. Looked for once.
 PYTHON ?= $(eval PYTHON := $(shell for python in python3 python3.12 python3.11; do \
-	"$$python" -m first_run python >/dev/null 2>&1 && echo "$$python" && exit; done; echo python3))$(PYTHON)
-FIRST_RUN = "$(PYTHON)" -m first_run
+	"$$python" -m frontend.first_run python >/dev/null 2>&1 && echo "$$python" && exit; done; echo python3))$(PYTHON)
+FIRST_RUN = "$(PYTHON)" -m frontend.first_run
 UNCHECKED := $(if $(filter no,$(CHECKS)),--unchecked)
 
 # `make run` says which of its steps it is at; another target has no steps.
@@ -73,11 +73,11 @@ test: demo $(TESTS_INSTALLED)  ## run all tests, against a real Triton, and repo
 check: $(TESTS_INSTALLED)  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy build_engine first_run frontend tests
+	$(BIN)/mypy build_engine frontend tests
 	cd model_repository/openvino/1 && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" model.py
 
 resolve: $(TESTS_INSTALLED)  ## resolve the pinned packages for the accepted Pythons that this one is not
-	@$(BIN)/python -m tests.first_run.resolve
+	@$(BIN)/python -m tests.frontend.first_run.resolve
 
 table: $(TESTS_INSTALLED)  ## write the table of request parameters into docs/parameters.md
 	@$(BIN)/python -m tests.docs.parameter_table

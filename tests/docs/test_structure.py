@@ -22,7 +22,7 @@ ROOTS = (
 
 REMARKS_COLUMN = 25
 
-PACKAGES = ("first_run", "frontend", "build_engine")
+PACKAGES = ("frontend", "build_engine")
 
 
 def tree() -> list[str]:

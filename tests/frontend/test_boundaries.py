@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "local": set(),
     "terminal_chat": set(),
+    "first_run": {"local"},
 }  # fmt: skip
 """Each folder, and the folders below it that it may import. It must import every one of them."""
 

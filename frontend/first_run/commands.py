@@ -14,7 +14,9 @@ from .install import InstallFailed, install
 
 def run(argv: Sequence[str]) -> int:
     """The exit status; problems and failures are on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m first_run", description="What the Makefile does before all else.")
+    parser = argparse.ArgumentParser(
+        prog="python -m frontend.first_run", description="What the Makefile does before all else."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     python = commands.add_parser("python", help="whether this Python can run everything")

@@ -6,7 +6,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def make(*arguments: str, dry: bool = True) -> "subprocess.CompletedProcess[str]":

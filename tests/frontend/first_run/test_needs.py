@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from first_run import needs
-from first_run.needs import Needs
+from frontend.first_run import needs
+from frontend.first_run.needs import Needs
 
 DEMO = Path(".cache/demo-checkpoint")
 

@@ -11,16 +11,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from first_run import interpreter
+from frontend.first_run import interpreter
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FOR_ALL_PYTHONS = ("__init__.py", "__main__.py", "interpreter.py")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 @pytest.mark.parametrize("module", FOR_ALL_PYTHONS)
 def test_an_older_python_can_read_what_says_that_it_is_too_old(module: str) -> None:
-    tree = ast.parse((ROOT / "first_run" / module).read_text(), feature_version=(3, 6))
+    tree = ast.parse((ROOT / "frontend" / "first_run" / module).read_text(), feature_version=(3, 6))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert imported <= {"importlib.util", "os", "platform", "sys"}
 

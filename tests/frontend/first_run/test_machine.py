@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from first_run import disk, memory, ports
+from frontend.first_run import disk, memory, ports
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MB = 10**6
 Usage = namedtuple("Usage", "free")
 
@@ -128,7 +128,7 @@ def test_too_little_memory_is_named_with_both_numbers(proc: Path) -> None:
 
 
 def test_a_limit_of_the_shell_is_named_with_the_command_that_lifts_it() -> None:
-    program = "from first_run import memory; print(*memory.problems(0))"
+    program = "from frontend.first_run import memory; print(*memory.problems(0))"
     command = f"ulimit -v 4000000; exec {sys.executable} -c '{program}'"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("memory: this shell lets a process map 4096 MB (ulimit -v); accepted: ")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from first_run import install as installation
-from first_run.install import InstallFailed, install, requirements
-from first_run.pip_output import PipOutput
-from first_run.status_line import StatusLine
+from frontend.first_run import install as installation
+from frontend.first_run.install import InstallFailed, install, requirements
+from frontend.first_run.pip_output import PipOutput
+from frontend.first_run.status_line import StatusLine
 
 LINES = """Obtaining file:///work/checkout
   Installing build dependencies: started
@@ -89,7 +89,7 @@ def test_a_log_gets_a_line_every_few_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("first_run.status_line.time.monotonic", lambda: now)
+    monkeypatch.setattr("frontend.first_run.status_line.time.monotonic", lambda: now)
     status = StatusLine()
     for second in range(7):
         now = float(second)

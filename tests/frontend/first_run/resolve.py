@@ -12,10 +12,10 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from first_run.install import requirements
-from first_run.interpreter import ACCEPTED
+from frontend.first_run.install import requirements
+from frontend.first_run.interpreter import ACCEPTED
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 _MAKEFILE = (ROOT / "Makefile").read_text()
 
 

@@ -1,4 +1,4 @@
-"""`python -m first_run check` and `install`, for the Makefile. Exit status 0, or 1 with what is wrong and its remedy.
+"""python -m frontend.first_run check|install, for the Makefile. Exit status 0, or 1 with what is wrong and its remedy.
 
 Written for Python 3.6 on; the other modules are imported when the Python is known to be an accepted one.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from first_run import network
+from frontend.first_run import network
 
 
 @pytest.fixture
