@@ -60,11 +60,11 @@ def gpu_repository(cpu_model: Path, repository: Path, names: dict[str, str]) -> 
         assert code.count(f'"{name}"') == 1
         code = code.replace(f'"{name}"', f'"{older}"')
     generation.write_text(code)
-    outputs = model / "1" / "model.py"
-    times = "outputs |= {name: np.array([[value]], np.int64) for name, value in times.items()}"
-    blocks = 'outputs["kv_cache_reused_blocks"] = np.array([[1]], np.int32)'
+    outputs = model / "1" / "clients.py"
+    times = "return {name: np.array([[value]], np.int64) for name, value in times.items()}"
+    blocks = '{"kv_cache_reused_blocks": np.array([[1]], np.int32)}'
     assert outputs.read_text().count(times) == 1
-    outputs.write_text(outputs.read_text().replace(times, f"{times}; {blocks}"))
+    outputs.write_text(outputs.read_text().replace(times, f"{times} | {blocks}"))
     (model / "config.pbtxt").write_text(text_format.MessageToString(config))
     return repository
 

@@ -43,8 +43,12 @@ def test_limits_can_be_read() -> None:
     assert config.tensor_parallel_size == 1
 
 
-ONLY_OF_THE_CPU_MODEL = {"runtime_min_p"}
-"""TensorRT-LLM's model has no such input (release 1.2), and Triton refuses inputs that a backend does not know."""
+ONLY_OF_THE_CPU_MODEL = {
+    "runtime_min_p", "num_top_log_probs", "num_prompt_top_log_probs",
+    "token_log_probs", "token_ranks", "top_token_ids", "top_log_probs",
+    "prompt_token_log_probs", "prompt_token_ranks", "prompt_top_token_ids", "prompt_top_log_probs",
+}  # fmt: skip
+"""TensorRT-LLM's model has none of them (release 1.2); what they are for is refused by name."""
 
 
 def test_offers_every_tensor_of_the_cpu_model_with_type_and_shape() -> None:
