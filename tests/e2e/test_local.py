@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from frontend.local.runtime_dir import RuntimeDir
+from frontend.server.drain import ONE_SIGNAL_S
 from tests.e2e.conftest import MAX_BATCH_SIZE, SEED_MODEL, Server, free_ports, running, start_local, wait_for
 
 NUM_STREAMS = 16
@@ -181,6 +182,7 @@ def test_a_second_ctrl_c_cuts_off_running_answers(launcher: Launcher) -> None:
         with listeners(server, NUM_STREAMS) as clients:
             server.process.send_signal(signal.SIGINT)
             wait_for(lambda: health(server) in (503, 0), "the frontend to take no more requests")
+            time.sleep(2 * ONE_SIGNAL_S)  # sooner it would be the same Ctrl-C
             server.process.send_signal(signal.SIGINT)
             assert server.process.wait(2) == 0
         processes.expect_all_ended(within_s=20)
