@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -53,6 +54,7 @@ def _parameter(text: str) -> tuple[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 if all was answered, 1 if something was not, 130 after Ctrl-C without a terminal."""
     arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     terminal = Screen() if sys.stdin.isatty() and sys.stdout.isatty() else Pipes()
     try:
         with closing(Api(arguments.url, os.environ.get(KEY_VARIABLE, ""))) as api:
