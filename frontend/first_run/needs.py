@@ -10,8 +10,6 @@ STAMP = Path(".venv", ".installed")
 
 _REQUIREMENTS = (Path("pyproject.toml"), Path("constraints.txt"))
 _SNAPSHOTS = "snapshots"
-"""In a repository of Hugging Face's cache."""
-_SNAPSHOTS = "snapshots"
 """Of a model in the cache of huggingface_hub, which is accepted as a checkpoint too."""
 
 _DEMO_CHECKPOINT = Path(".cache", "demo-checkpoint")
@@ -71,12 +69,6 @@ def is_installed() -> bool:
         return all(STAMP.stat().st_mtime >= file.stat().st_mtime for file in _REQUIREMENTS)
     except OSError:
         return False
-
-
-def _weights(checkpoint: Path) -> int:
-    """In bytes, those of the largest snapshot where there are several."""
-    directories = [checkpoint, *(checkpoint / _SNAPSHOTS).glob("*")]
-    return max(sum(file.stat().st_size for file in place.glob("*.safetensors")) for place in directories)
 
 
 def _is_engine_of(checkpoint: Path) -> bool:
