@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import traceback
 from collections import OrderedDict
@@ -23,6 +22,7 @@ import openvino_genai as genai
 from generation import GenerationRequest, InvalidRequest
 from guide_cache import GuideCache, GuideError
 from guide_trial import MAX_BYTES, MAX_CPU_S, READY
+from python_child import command_of, environment_with
 
 MAX_START_S = 0.25
 """Processor time that a guide may take of the step that its request starts in."""
@@ -138,8 +138,7 @@ class _Trial:
     """The process of guide_trial.py. It starts with the first guide, and again after it has died."""
 
     def __init__(self, engine_dir: Path) -> None:
-        # The first python3 on the PATH: this process, which Triton starts, embeds Python and has no program of its own.
-        self._command = ["python3", str(Path(__file__).with_name("guide_trial.py")), str(engine_dir)]
+        self._command = command_of("guide_trial.py", str(engine_dir))
         self._process: subprocess.Popen[str] | None = None
 
     def run(self, guide: str) -> InvalidRequest | None:
@@ -165,9 +164,8 @@ class _Trial:
             process.wait()
 
     def _start(self) -> "subprocess.Popen[str]":
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment_with(), text=True
         )
         assert process.stdout is not None
         if process.stdout.readline() != READY:

@@ -3,10 +3,8 @@
 All methods are called by the batcher's thread, and so are the clients: two more threads read and write, and pass on.
 """
 
-import os
 import pickle
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from itertools import count
@@ -15,6 +13,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from generation import GenerationRequest
+from python_child import command_of, environment_with
 from scorer_messages import Command, Drop, Extend, Open, Piece
 
 _ENDED = "the process that computes log probabilities has ended"
@@ -38,8 +37,7 @@ class Scoring:
     """Sequences to score. `call` runs a function in the batcher's thread. `max_tokens`: see scorer.py."""
 
     def __init__(self, engine_dir: Path, max_tokens: int, call: Callable[[Callable[[], None]], None]) -> None:
-        # The first python3 on the PATH: this process, which Triton starts, embeds Python and has no program of its own.
-        self._command = ["python3", str(Path(__file__).with_name("scorer.py")), str(engine_dir), str(max_tokens)]
+        self._command = command_of("scorer.py", str(engine_dir), str(max_tokens))
         self._call = call
         self._keys = count()
         self._clients: dict[int, PieceReader] = {}
@@ -106,9 +104,8 @@ class _Process:
         on_piece: Callable[[Piece], None],
         on_end: Callable[["_Process"], None],
     ) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         # Otherwise freed buffers stay with the process: 300 MB after the demo model is compiled.
-        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
+        environment = environment_with(MALLOC_MMAP_THRESHOLD_="65536")
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self._commands: SimpleQueue[Command | None] = SimpleQueue()
         self._call, self._on_piece, self._on_end = call, on_piece, on_end
