@@ -74,7 +74,7 @@ check: $(TESTS_INSTALLED)  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy build_engine frontend tests
-	cd model_repository/openvino/1 && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" model.py
+	cd model_repository/openvino/1 && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" model.py scorer.py
 
 resolve: $(TESTS_INSTALLED)  ## resolve the pinned packages for the accepted Pythons that this one is not
 	@$(BIN)/python -m tests.frontend.first_run.resolve

@@ -67,7 +67,8 @@ class TokenSequence:
     def feed(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Append the tokens. Returns the logits after each of them, [len(token_ids), vocabulary]."""
         begin, self.num_tokens = self.num_tokens, self.num_tokens + len(token_ids)
-        return _infer(self._request, np.array([token_ids], np.int64), begin)[0]
+        logits: NDArray[np.float32] = _infer(self._request, np.array([token_ids], np.int64), begin)[0]
+        return logits
 
 
 def _infer(request: ov.InferRequest, token_ids: NDArray[np.int64], begin: int) -> NDArray[np.float32]:
