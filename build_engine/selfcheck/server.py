@@ -70,9 +70,8 @@ def serve(entrypoint: Path, repository: Path, log: Path) -> Iterator[Server]:
         wait_until_ready(process, server.client, log, step="serve", timeout_s=_START_TIMEOUT_S)
         yield server
     finally:
-        if process.poll() is None:
-            with uninterrupted():
-                end_group(process)
+        with uninterrupted():
+            end_group(process)
 
 
 def _start(command: list[str], repository: Path, log: Path) -> "subprocess.Popen[bytes]":

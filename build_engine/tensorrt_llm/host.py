@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from .commands import Toolchain
 _QUERY = "index,name,compute_cap,memory.total,memory.free"
 """Fields of nvidia-smi, in the order of `parse_gpus`."""
 _MIB = 2**20
+_STATE, _SESSION, _RESIDENT_PAGES = 0, 3, 21
+"""Places of fields in /proc/ID/stat, counted after the program's name (proc(5) of Linux counts from the id as 1)."""
 _HELP_TIMEOUT_S = 300.0
 """The converter's --help imports TensorRT-LLM first."""
 _PACKAGE_PROBE = """
@@ -89,13 +91,22 @@ def gpu_memory_mib(tools: Toolchain) -> int:
 
 def session_memory_mib(session: int) -> int:
     """Resident memory of all processes of a session together."""
-    pages = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        # After the name, which may contain spaces: state, parent, process group, session, ...; the 22nd is the size.
-        fields = _read(stat).rpartition(")")[2].split()
-        if fields and int(fields[3]) == session:
-            pages += int(fields[21])
+    pages = sum(int(fields[_RESIDENT_PAGES]) for _, fields in _session(session))
     return pages * os.sysconf("SC_PAGE_SIZE") // _MIB
+
+
+def session_processes(session: int) -> list[int]:
+    """The ids of a session's processes, without those that have ended and were not yet waited for."""
+    return [pid for pid, fields in _session(session) if fields[_STATE] not in "ZX"]
+
+
+def _session(session: int) -> Iterator[tuple[int, list[str]]]:
+    """Id and fields of /proc/ID/stat of each process of a session."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        # The name in front of the fields may contain spaces.
+        fields = _read(stat).rpartition(")")[2].split()
+        if fields and int(fields[_SESSION]) == session:
+            yield int(stat.parent.name), fields
 
 
 def parse_gpus(csv: str) -> tuple[InstalledGpu, ...]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,7 @@ from typing import BinaryIO
 from build_engine.errors import HostError, ToolFailed
 from build_engine.signals import uninterrupted
 
-from .host import session_memory_mib
+from .host import session_memory_mib, session_processes
 from .known_failures import known_failure
 
 _SHOWN_LINES = 20
@@ -25,6 +26,7 @@ _HEARTBEAT_S = 30.0
 _MEMORY_SAMPLE_S = 5.0
 _POLL_S = 1.0
 _TERMINATION_S = 10.0
+_END_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,16 +110,23 @@ def start_group(
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """End what `start_group` started, with its children."""
+    """End what `start_group` started, and return when none of its processes is left: they may hold a lock or a port."""
     for signum in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, signum)
-            process.wait(_TERMINATION_S)
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            pass
-        return
+        for pid in session_processes(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        if _end_within(process, _TERMINATION_S):
+            return
+
+
+def _end_within(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    give_up = time.monotonic() + seconds
+    while session_processes(process.pid):
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(_END_POLL_S)
+    process.wait()
+    return True
 
 
 def _follow(run: Run, process: "subprocess.Popen[bytes]", write: Callable[[str], object]) -> "_Watch":

@@ -1,5 +1,8 @@
 """The commands for NVIDIA's tools, the explanations of their failures, and how Triton is started."""
 
+import fcntl
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from build_engine.tensorrt_llm import subprocess_log
 from build_engine.tensorrt_llm.commands import Toolchain, build_command, convert_command, serve_command
 from build_engine.tensorrt_llm.host import session_memory_mib
 from build_engine.tensorrt_llm.known_failures import known_failure
-from build_engine.tensorrt_llm.subprocess_log import Run, failed, run_tool
+from build_engine.tensorrt_llm.subprocess_log import Run, end_group, failed, run_tool, start_group
 
 LIMITS = Limits(max_batch_size=256, max_seq_len=32768, max_num_tokens=8192)
 
@@ -135,6 +138,36 @@ def test_host_memory_is_that_of_all_processes_together(tmp_path: Path, monkeypat
     assert 120 < max(sampled) < 200
     assert usage.host_mib >= max(sampled)
     assert usage.gpu_mib == 7
+
+
+SLOW_CHILD = """
+import os, signal, sys, time
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.7), os._exit(0)))
+    print("ready", flush=True)
+time.sleep(60)
+"""
+DEAF_CHILD = SLOW_CHILD.replace("lambda *_: (time.sleep(0.7), os._exit(0))", "signal.SIG_IGN")
+
+
+@pytest.mark.parametrize("program", [SLOW_CHILD, DEAF_CHILD], ids=["slow", "deaf"])
+def test_the_end_of_a_program_is_that_of_its_last_child(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that outlives its parent holds the build's lock, and Triton's ports."""
+    monkeypatch.setattr(subprocess_log, "_TERMINATION_S", 1.5)
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = start_group(
+            "test", [sys.executable, "-c", program], output=subprocess.PIPE, keep_open=(lock.fileno(),)
+        )
+        assert process.stdout is not None
+        with process.stdout as output:
+            assert output.readline() == b"ready\n"
+    end_group(process)
+    assert process.returncode == -signal.SIGTERM
+    with (tmp_path / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_an_unknown_failure_is_not_explained() -> None:
