@@ -1,11 +1,13 @@
 """Fixtures that several suites share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from tests.log_privacy import EXCHANGED, as_text, recorded
 from tests.mixtral_tokenizer import write_mixtral_tokenizer
 from tests.tiny_mixtral import TINY, tiny_tensors, write_checkpoint
 
@@ -13,6 +15,22 @@ from tests.tiny_mixtral import TINY, tiny_tensors, write_checkpoint
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.register_profile("random")
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exchanged_texts() -> Iterator[None]:
+    """Remember what clients exchange with servers."""
+    with recorded():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def private_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """After every test: no line of the log shows a text of a prompt or an answer, or a key."""
+    since = len(EXCHANGED)
+    yield
+    log = as_text(record for phase in ("setup", "call") for record in caplog.get_records(phase))
+    assert not EXCHANGED.shown_in(log, since), log
 
 
 @pytest.fixture(scope="session")

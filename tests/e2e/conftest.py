@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.log_privacy import EXCHANGED
 from tests.tiny_repository import MAX_BATCH_SIZE as MAX_BATCH_SIZE
 from tests.tiny_repository import MAX_SEQ_LEN as MAX_SEQ_LEN
 from tests.tiny_repository import write_tiny_repository
@@ -145,6 +146,8 @@ def events(server: Server, model: str = "openvino", **inputs: Any) -> Generator[
 def running(
     model_repository: Path, runtime_dir: Path, *options: str, ports: Sequence[int] | None = None
 ) -> Iterator[Server]:
+    """A server for the block. At its end, its output must show no text that was exchanged meanwhile, and no key."""
+    since = len(EXCHANGED)
     server = start_local(model_repository, runtime_dir, *options, ports=ports)
     try:
         wait_until_serving(server)
@@ -156,6 +159,7 @@ def running(
         except subprocess.TimeoutExpired:
             server.process.kill()
             server.process.wait()
+    assert not EXCHANGED.shown_in(server.output(), since)
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.soak [--requests 20000] [--real]
 
 The frontend runs in its own process, in front of an engine that answers at once. With --real the server is `python -m
-frontend.local` with the CPU engine that is published in model_repository (or at --engine), and the memory of every
-process is printed: frontend, compile workers, Triton, the engine's process. The soak fails if a process grows between
+frontend.local` with the CPU engine of a tiny Mixtral (or with the one at --engine), and the memory of every process is
+printed: frontend, compile workers, Triton, the engine's process. The soak fails if a process grows between
 the first tenth of the requests and the end by more than MAX_GROWTH, if sockets stay open, if a generation still runs or
 waits at the end, if a status was unexpected, or if the log has a traceback.
 """
@@ -23,13 +23,13 @@ from pathlib import Path
 
 import psutil
 
-from build_engine.model_repository import MODEL_REPOSITORY
 from tests.benchmarks import fake_stack
 from tests.benchmarks.hostile import stack
 from tests.benchmarks.hostile.attack import NEIGHBOUR_KEY
 from tests.benchmarks.hostile.stack import Memory
 
 from .requests import KINDS, Clients, engine_steps
+from .tiny_engine import write_tiny_engine
 
 MAX_BATCH_SIZE, MAX_QUEUE_LENGTH = 32, 64
 OPTIONS = ("--max-queue-length", str(MAX_QUEUE_LENGTH), "--max-body-bytes", "200000")
@@ -126,13 +126,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.soak")
     parser.add_argument("--requests", type=int, default=20000, help="number of requests (default: %(default)s)")
     parser.add_argument("--real", action="store_true", help="with a real Triton and the CPU engine")
-    parser.add_argument(
-        "--engine", type=Path, default=MODEL_REPOSITORY / "openvino" / "1" / "engine", help="default: %(default)s"
-    )
+    parser.add_argument("--engine", type=Path, help="for --real; default: one of a tiny Mixtral, with random weights")
     arguments = parser.parse_args()
     kinds = [kind for kind in KINDS if not (arguments.real and kind.fake_only)]
     with tempfile.TemporaryDirectory() as directory:
-        with serving(Path(directory), arguments.engine if arguments.real else None) as server:
+        engine = arguments.engine or write_tiny_engine(Path(directory) / "tiny") if arguments.real else None
+        with serving(Path(directory), engine) as server:
             headers = {"Authorization": f"Bearer {NEIGHBOUR_KEY}"}
             wrong = run(server, Clients(server.url, kinds, headers), arguments.requests)
         if "Traceback" in (text := server.log.read_text()):
