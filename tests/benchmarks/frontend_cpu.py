@@ -1,8 +1,9 @@
 """CPU time of the frontend process per streamed token. Engine and client are bare sockets in other processes.
 
-Run from the repository's root: `python tests/benchmarks/frontend_cpu.py ENGINE_DIR`, where ENGINE_DIR is a published
-engine directory (any tokenizer). Prints the figure with its conditions. The engine sends each stream one token per
-step, to all streams at the same moment, as in-flight batching does.
+    python -m tests.benchmarks.frontend_cpu ENGINE_DIR
+
+ENGINE_DIR is a published engine directory (any tokenizer). Prints the figure with its conditions. The engine sends each
+stream one token per step, to all streams at the same moment, as in-flight batching does.
 """
 
 import argparse
@@ -13,11 +14,16 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 ENGINE_PORT, FRONTEND_PORT = 18701, 18700
+MODEL = "m"
 INPUTS = (
     "input_ids input_lengths request_output_len end_id pad_id streaming temperature runtime_top_p runtime_top_k seed"
 )
@@ -66,15 +72,68 @@ async def engine(num_streams: int, num_tokens: int, step_s: float) -> None:
                 writer.close()
 
 
-async def client(model: str) -> tuple[int, float]:
+async def client(port: int) -> tuple[int, float]:
     """Read one stream to its end. Returns the number of deltas and the seconds that it took."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", FRONTEND_PORT)
-    body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = json.dumps({"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     begin, received = time.perf_counter(), await reader.read(-1)
     writer.close()
     return received.count(b'{"content":'), time.perf_counter() - begin
+
+
+@dataclass(frozen=True)
+class Round:
+    """One answer to each of the streams: the frontend's CPU time, and what it was spent on."""
+
+    cpu_s: float
+    num_tokens: int
+    took_s: float
+
+    @property
+    def us_per_token(self) -> float:
+        """Microseconds of CPU time per streamed token, the requests themselves included."""
+        return 1e6 * self.cpu_s / self.num_tokens
+
+
+@contextmanager
+def mock_engine(num_streams: int, num_tokens: int, step_s: float) -> Iterator[None]:
+    """The engine in a process of its own."""
+    process = multiprocessing.Process(target=_run_engine, args=(num_streams, num_tokens, step_s))
+    process.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+
+
+@contextmanager
+def frontend(
+    engine_dir: Path, port: int, *options: str, output: int | IO[bytes] = subprocess.DEVNULL
+) -> Iterator[psutil.Process]:
+    """The frontend in front of the mock engine, answering; `output` gets its log."""
+    command = [sys.executable, "-m", "frontend", "--engine-dir", str(engine_dir), "--port", str(port)]
+    command += ["--triton-url", f"http://127.0.0.1:{ENGINE_PORT}", "--served-model-name", MODEL, *options]
+    process = subprocess.Popen(command, stderr=output)
+    try:
+        _wait_until_healthy(port)
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure(process: psutil.Process, port: int, num_streams: int) -> Round:
+    """Let all streams be answered at the same time."""
+    before = process.cpu_times()
+    results = asyncio.run(_round(port, num_streams))
+    after = process.cpu_times()
+    return Round(
+        cpu_s=after.user + after.system - before.user - before.system,
+        num_tokens=sum(count for count, _ in results),
+        took_s=max(seconds for _, seconds in results),
+    )
 
 
 def main() -> None:
@@ -85,27 +144,16 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--step-ms", type=float, default=25.0)
     args = parser.parse_args()
-    mock = multiprocessing.Process(target=_run_engine, args=(args.streams, args.tokens, args.step_ms / 1000))
-    mock.start()
-    command = [sys.executable, "-m", "frontend", "--engine-dir", str(args.engine_dir)]
-    command += ["--triton-url", f"http://127.0.0.1:{ENGINE_PORT}", "--port", str(FRONTEND_PORT)]
-    frontend = subprocess.Popen([*command, "--served-model-name", "m"], stderr=subprocess.DEVNULL)
-    try:
-        _wait_until_healthy()
-        asyncio.run(_round(args.streams))
-        before = psutil.Process(frontend.pid).cpu_times()
-        results = asyncio.run(_round(args.streams))
-        after = psutil.Process(frontend.pid).cpu_times()
-    finally:
-        frontend.terminate()
-        frontend.wait()
-        mock.terminate()
-    num_tokens = sum(count for count, _ in results)
-    cpu_s = after.user + after.system - before.user - before.system
-    took_s = max(seconds for _, seconds in results)
+    with (
+        mock_engine(args.streams, args.tokens, args.step_ms / 1000),
+        frontend(args.engine_dir, FRONTEND_PORT) as process,
+    ):
+        measure(process, FRONTEND_PORT, args.streams)
+        done = measure(process, FRONTEND_PORT, args.streams)
     print(
-        f"{1e6 * cpu_s / num_tokens:.1f} us CPU per token, requests included: {args.streams} streams, "
-        f"{num_tokens} tokens in {took_s:.1f} s ({num_tokens / took_s:.0f} tokens/s), one step per {args.step_ms:g} ms"
+        f"{done.us_per_token:.1f} us CPU per token, requests included: {args.streams} streams, "
+        f"{done.num_tokens} tokens in {done.took_s:.1f} s ({done.num_tokens / done.took_s:.0f} tokens/s), "
+        f"one step per {args.step_ms:g} ms"
     )
 
 
@@ -113,15 +161,15 @@ def _run_engine(num_streams: int, num_tokens: int, step_s: float) -> None:
     asyncio.run(engine(num_streams, num_tokens, step_s))
 
 
-async def _round(num_streams: int) -> list[tuple[int, float]]:
-    return await asyncio.gather(*[client("m") for _ in range(num_streams)])
+async def _round(port: int, num_streams: int) -> list[tuple[int, float]]:
+    return await asyncio.gather(*[client(port) for _ in range(num_streams)])
 
 
-def _wait_until_healthy(timeout_s: float = 60.0) -> None:
+def _wait_until_healthy(port: int, timeout_s: float = 60.0) -> None:
     give_up = time.monotonic() + timeout_s
     while time.monotonic() < give_up:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{FRONTEND_PORT}/health")
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
         except OSError:
             time.sleep(0.2)
         else:

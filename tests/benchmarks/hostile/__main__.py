@@ -26,7 +26,7 @@ from pathlib import Path
 from build_engine.model_repository import MODEL_REPOSITORY
 
 from . import bodies, connections, engine, guides
-from .attack import Attack, Outcomes
+from .attack import TINY_CACHE_BYTES, Attack, Outcomes
 from .probes import Harm, Pause, Watcher, neighbour, probe
 from .stack import Memory, Stack, running
 
@@ -92,7 +92,7 @@ def run(attacks: Iterable[Attack], published: Path, directory: Path, *, tiny_cac
     """Print a line for each attack. A server that one of them ended is started again for the next."""
     rest = [Attack(NOTHING, _nothing, tiny_cache), *attacks]
     while rest:
-        with running(published, directory, tiny_cache=tiny_cache) as stack:
+        with running(published, directory, kv_cache_bytes=TINY_CACHE_BYTES if tiny_cache else None) as stack:
             watchers = [Watcher(target, stack.target.port, stack.frontend.pid) for target in (probe, neighbour)]
             try:
                 time.sleep(_SETTLE_S)

@@ -16,11 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from .attack import ATTACKER_KEY, MODEL, NEIGHBOUR_KEY, TINY_CACHE_TOKENS, Target, head
+from .attack import ATTACKER_KEY, MODEL, NEIGHBOUR_KEY, Target, head
 
 CACHE_BYTES = re.compile(r'("kv_cache_bytes", value: \{ string_value: )"(\d+)"')
-BYTES_PER_TOKEN = 2 * 2 * 3 * 64 * 30
-"""Of the demo model: keys and values in float16, 3 heads of 64, 30 layers."""
 _START_TIMEOUT_S = 180.0
 _MIB = 2**20
 _PIECE = 16384
@@ -75,9 +73,12 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 @contextmanager
-def running(engine: Path, directory: Path, *options: str, tiny_cache: bool) -> Iterator[Stack]:
-    """A server of this checkout with the engine at `engine`; `directory` gets its repository and its logs."""
-    repository = _repository(engine, directory, tiny_cache=tiny_cache)
+def running(engine: Path, directory: Path, *options: str, kv_cache_bytes: int | None = None) -> Iterator[Stack]:
+    """A server of this checkout with the engine at `engine`; `directory` gets its repository and its logs.
+
+    Without `kv_cache_bytes` the KV cache is the product's.
+    """
+    repository = _repository(engine, directory, kv_cache_bytes)
     port, triton_port, metrics_port = free_ports(3)
     command = [sys.executable, "-m", "frontend.local", "--model-repository", str(repository), "--port", str(port)]
     command += ["--triton-port", str(triton_port), "--metrics-port", str(metrics_port)]
@@ -101,7 +102,7 @@ def running(engine: Path, directory: Path, *options: str, tiny_cache: bool) -> I
             local.wait()
 
 
-def _repository(engine: Path, directory: Path, *, tiny_cache: bool) -> Path:
+def _repository(engine: Path, directory: Path, kv_cache_bytes: int | None) -> Path:
     """A model repository like the one of this checkout, with the engine linked."""
     shipped = Path(__file__).parents[3] / "model_repository" / "openvino"
     repository = directory / "model_repository"
@@ -109,10 +110,9 @@ def _repository(engine: Path, directory: Path, *, tiny_cache: bool) -> Path:
     ignored = shutil.ignore_patterns("engine", ".engine.*", "__pycache__")
     shutil.copytree(shipped, repository / "openvino", ignore=ignored)
     (repository / "openvino" / "1" / "engine").symlink_to(engine.resolve())
-    if tiny_cache:
+    if kv_cache_bytes is not None:
         config = repository / "openvino" / "config.pbtxt"
-        size = TINY_CACHE_TOKENS * BYTES_PER_TOKEN
-        changed, count = CACHE_BYTES.subn(rf'\1"{size}"', config.read_text())
+        changed, count = CACHE_BYTES.subn(rf'\1"{kv_cache_bytes}"', config.read_text())
         assert count == 1, "config.pbtxt no longer has kv_cache_bytes"
         config.write_text(changed)
     return repository

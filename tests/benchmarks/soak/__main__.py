@@ -33,6 +33,8 @@ from .tiny_engine import write_tiny_engine
 
 MAX_BATCH_SIZE, MAX_QUEUE_LENGTH = 32, 64
 OPTIONS = ("--max-queue-length", str(MAX_QUEUE_LENGTH), "--max-body-bytes", "200000")
+KV_CACHE_BYTES = 64 << 20
+"""Full of what was answered before a tenth of the requests has been sent: what grows after that is something else."""
 MAX_GROWTH = {"frontend": 1.10, "workers": 1.50, "triton": 1.10, "engine": 1.15}
 """Memory of each process at the end, as a multiple of that after a tenth of the requests."""
 
@@ -66,7 +68,7 @@ def serving(directory: Path, engine: Path | None) -> Iterator[Server]:
         with fake_stack.running(directory, engine_steps, *OPTIONS, max_batch_size=MAX_BATCH_SIZE) as (frontend, port):
             yield Server(frontend, f"http://127.0.0.1:{port}", directory / "frontend.log")
     else:
-        with stack.running(engine, directory, *OPTIONS, tiny_cache=False) as real:
+        with stack.running(engine, directory, *OPTIONS, kv_cache_bytes=KV_CACHE_BYTES) as real:
             yield Server(real.frontend, f"http://127.0.0.1:{real.target.port}", real.log, real)
 
 
