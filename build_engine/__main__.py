@@ -261,7 +261,7 @@ def _toolchain(arguments: argparse.Namespace) -> Toolchain:
 def _demo_checkpoint(arguments: argparse.Namespace) -> None:
     with ExitStack() as shown:
         shown.enter_context(working("reading the demo's source"))
-        from .demo import make_demo_checkpoint
+        from .demo.checkpoint import make_demo_checkpoint
 
         def show(layers: Iterable[int]) -> Iterator[int]:
             shown.close()
@@ -276,7 +276,7 @@ def _demo_checkpoint(arguments: argparse.Namespace) -> None:
 
 
 def _demo_quality(arguments: argparse.Namespace) -> None:
-    from .demo import measure_quality
+    from .demo.quality import measure_quality
 
     _print(str(measure_quality(arguments.directory)))
 

@@ -6,6 +6,7 @@ The directory appears whole or not at all. Nothing is downloaded.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,7 +23,8 @@ from .shards import Tensor, write_shards
 from .source import Source, find_source, read_source
 from .texts import read_documents
 from .tokenizer import to_tokenizer
-from .upcycle import MixtralLayer, upcycle_layer
+from .upcycle import LayerJob, MixtralLayer, draw
+from .workers import upcycle_layers
 
 Wrap: TypeAlias = Callable[[Iterable[int]], Iterable[int]]
 """Passes on the items of an iteration and shows how far it is, as `tqdm` does."""
@@ -30,7 +32,7 @@ Wrap: TypeAlias = Callable[[Iterable[int]], Iterable[int]]
 SEED = 0
 RECIPE_FILE = "demo_recipe.json"
 """Marks a directory as a demo checkpoint, and holds the fingerprint of what it was made from."""
-NOT_RECIPE = ("quality.py", "heldout.txt", "__init__.py")
+NOT_RECIPE = ("quality.py", "heldout.txt", "__init__.py", "worker.py", "workers.py")
 """Files of this package that do not influence the checkpoint."""
 
 
@@ -84,21 +86,26 @@ def _read_recipe(directory: Path) -> str | None:
 
 
 def checkpoint_tensors(source: Source, progress: Wrap) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor by its Mixtral name, in the order of the model; one layer in memory at a time."""
+    """Every tensor by its Mixtral name, in the order of the model; a few layers in memory at a time."""
+    decoder = source.decoder
+    yield "model.embed_tokens.weight", decoder.embed_tokens.astype(np.float16)
+    with closing(upcycle_layers(layer_jobs(source))) as upcycled:
+        for index in progress(range(decoder.config.num_layers)):
+            for name, tensor in layer_tensors(next(upcycled)).items():
+                yield f"model.layers.{index}.{name}", tensor
+    yield "model.norm.weight", decoder.norm.astype(np.float16)
+    yield "lm_head.weight", _transposed(decoder.lm_head)
+
+
+def layer_jobs(source: Source) -> Iterator[LayerJob]:
+    """Each layer with its activations on the calibration text."""
     decoder, tokenizer, rng = source.decoder, to_tokenizer(source.vocabulary), np.random.default_rng(SEED)
     sequences = [tokenizer.encode(text).ids for text in read_documents("calibration.txt")]
     lengths = [len(ids) for ids in sequences]
     hidden_states = decoder.embed_tokens[np.concatenate(sequences)]
-    yield "model.embed_tokens.weight", decoder.embed_tokens.astype(np.float16)
-    layers = tuple(decoder.layers)
-    for index in progress(range(len(layers))):
-        layer = layers[index]
-        activations, hidden_states = observe(hidden_states, lengths, layer, decoder.config)
-        upcycled = upcycle_layer(layer, activations, decoder.config, rng)
-        for name, tensor in layer_tensors(upcycled).items():
-            yield f"model.layers.{index}.{name}", tensor
-    yield "model.norm.weight", decoder.norm.astype(np.float16)
-    yield "lm_head.weight", _transposed(decoder.lm_head)
+    for layer in decoder.layers:
+        seen, hidden_states = observe(hidden_states, lengths, layer, decoder.config)
+        yield LayerJob(layer, seen, decoder.config, draw(decoder.config, rng))
 
 
 def layer_tensors(layer: MixtralLayer) -> dict[str, Tensor]:

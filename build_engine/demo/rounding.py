@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from build_engine.awq import MAX_QUANT, Float32, Uint8, pack_int4
 from build_engine.awq_linear import AwqLinear
 
-Orders: TypeAlias = Sequence[NDArray[np.intp]]
-"""Orders in which inputs are rounded, each a permutation of 0 to K - 1."""
+Order: TypeAlias = NDArray[np.intp]
+"""The order in which inputs are rounded, a permutation of 0 to K - 1."""
+Orders: TypeAlias = Sequence[Order]
 
 CLIP_RATIOS = np.linspace(1.0, 0.76, 9, dtype=np.float32)
 """Shares of a group's full range that the search tries."""
@@ -104,7 +105,7 @@ def invert_lower(lower: Float32) -> Float32:
     return inverse
 
 
-def round_with_feedback(weight: Float32, grid: Grid, gram: Float32, order: NDArray[np.intp]) -> Uint8:
+def round_with_feedback(weight: Float32, grid: Grid, gram: Float32, order: Order) -> Uint8:
     """Quantised values [K, N]: inputs are rounded one by one in `order`, each compensating the errors before it."""
     factor = feedback(gram[np.ix_(order, order)])
     remaining = weight[order]

@@ -22,7 +22,9 @@ ENVIRONMENT_BYTES = 1200 * _MB
 _DEMO_BYTES = 480 * _MB
 """Disk: the demo checkpoint. Its engine takes as much."""
 
-_MAKING_DEMO_BYTES = 1500 * _MB
+_MAKING_DEMO_BYTES = 1800 * _MB
+"""Memory: 760 MB, and 250 MB for each of four processes that quantise layers."""
+
 _SERVING_BYTES = 1900 * _MB
 """Memory without the weights: a full KV cache of 1,074 MB, and 800 MB for Triton, its model and the frontend."""
 

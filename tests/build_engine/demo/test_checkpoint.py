@@ -12,11 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-pytest.importorskip("gguf")
-
 from build_engine.awq import MAX_QUANT, unpack_int4
-from build_engine.demo import checkpoint, make_demo_checkpoint
-from build_engine.demo.calibrate import observe, summarize
+from build_engine.demo import checkpoint
+from build_engine.demo.calibrate import LayerActivations, observe, summarize
+from build_engine.demo.checkpoint import make_demo_checkpoint
 from build_engine.demo.mixtral import (
     Attention,
     Config,
@@ -25,6 +24,7 @@ from build_engine.demo.mixtral import (
     Layer,
     route,
     run_layer,
+    silu,
     sparse_moe,
     token_losses,
 )
@@ -45,7 +45,7 @@ from build_engine.demo.scaling import fold_into_norm, per_value_channel, share_a
 from build_engine.demo.shards import write_shards
 from build_engine.demo.source import find_source, half_rotation
 from build_engine.demo.texts import read_documents
-from build_engine.demo.upcycle import NUM_EXPERTS, MixtralLayer, upcycle_layer
+from build_engine.demo.upcycle import NUM_EXPERTS, LayerJob, MixtralLayer, draw, upcycle_layer
 from build_engine.errors import CheckpointError, RepositoryError
 from frontend.engine_dir import read_sampling_defaults
 from frontend.generation import SamplingDefaults
@@ -94,6 +94,10 @@ def dense_layer(rng: np.random.Generator) -> Layer:
     )
 
 
+def upcycle(layer: Layer, seen: LayerActivations, rng: np.random.Generator) -> MixtralLayer:
+    return upcycle_layer(LayerJob(layer, seen, CONFIG, draw(CONFIG, rng)))
+
+
 def dequantized(layer: MixtralLayer) -> Layer:
     weights = {name: x.dequantized() for name, x in layer.linears.items()}
     experts = (f"block_sparse_moe.experts.{index}" for index in range(NUM_EXPERTS))
@@ -128,6 +132,14 @@ def test_calibration_and_held_out_text_share_no_passage() -> None:
         return {tuple(words[start : start + length]) for start in range(len(words) - length)}
 
     assert runs("calibration.txt").isdisjoint(runs("heldout.txt"))
+
+
+def test_silu_is_x_times_its_sigmoid_and_does_not_overflow() -> None:
+    x = np.array([-1e4, -80, -3, -0.5, 0, 0.5, 3, 80, 1e4], np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        activated = silu(x)
+    expected = x.astype(np.float64) / (1 + np.exp(-x.astype(np.float64).clip(-700)))
+    np.testing.assert_allclose(activated, expected, rtol=1e-6, atol=1e-30)
 
 
 # --- rounding -----------------------------------------------------------------------------------------------------
@@ -237,7 +249,7 @@ def test_copies_of_one_expert_compute_what_it_computes(rng: np.random.Generator,
 def test_a_token_goes_to_both_experts_of_a_pair_in_equal_parts(rng: np.random.Generator, dense_layer: Layer) -> None:
     states = random(rng, 300, 128)
     seen, _ = observe(states, [300], dense_layer, CONFIG)
-    routing = route(states, upcycle_layer(dense_layer, seen, CONFIG, rng).gate)
+    routing = route(states, upcycle(dense_layer, seen, rng).gate)
     pairs = routing.reshape(300, NUM_EXPERTS // 2, 2)
     np.testing.assert_allclose(np.sort(pairs.max(axis=2))[:, -1], 0.5, rtol=1e-6)
     np.testing.assert_array_equal(pairs[..., 0], pairs[..., 1])
@@ -273,14 +285,12 @@ def test_upcycled_layer_is_nearer_to_its_source_than_plain_rounding(
         ),
         experts=(Expert(*(round_to_nearest(w, GROUP_SIZE) for w in (expert.w1, expert.w2, expert.w3))),),
     )
-    assert error(dequantized(upcycle_layer(dense_layer, seen, CONFIG, rng))) < error(plain)
+    assert error(dequantized(upcycle(dense_layer, seen, rng))) < error(plain)
 
 
 def test_same_seed_gives_the_same_bytes(rng: np.random.Generator, dense_layer: Layer) -> None:
     seen, _ = observe(random(rng, 300, 128), [300], dense_layer, CONFIG)
-    first, second = (
-        checkpoint.layer_tensors(upcycle_layer(dense_layer, seen, CONFIG, np.random.default_rng(1))) for _ in range(2)
-    )
+    first, second = (checkpoint.layer_tensors(upcycle(dense_layer, seen, np.random.default_rng(1))) for _ in range(2))
     assert {name: x.tobytes() for name, x in first.items()} == {name: x.tobytes() for name, x in second.items()}
 
 
