@@ -48,7 +48,7 @@ run: STEP = echo "[$(1)/4] $(2)" >&2;
 .DEFAULT_GOAL := help
 # The steps of `make run` are in order, and the bar of one is not torn by the lines of another.
 .NOTPARALLEL:
-.PHONY: help ready given run chat test check resolve table bench quality demo cpu-engine plan limits images selfcheck engine check-engine doctor \
+.PHONY: help ready given run chat test check resolve table bench quality demo cpu-engine plan limits images selfcheck engine check-engine rollback doctor \
 	up down logs perf aiperf rehearsal clean
 
 help:  ## list the targets
@@ -164,6 +164,10 @@ check-engine:  ## compare every byte of the GPU engine and of CHECKPOINT with th
 	$(IS_CHECKPOINT)
 	@$(BUILDER) build --target tensorrt_llm --check
 
+rollback:  ## serve the engine of PROFILE that was served before; again: the newer one. A server that runs is to be restarted
+	@if test $(MODEL) = openvino; then $(MAKE_INSTALLED) && $(BIN)/python -m build_engine rollback --target openvino; \
+	else $(HAS_COMPOSE); $(IN_IMAGE) engine rollback --target tensorrt_llm; fi
+
 up:  ## start the containers of PROFILE, and return when the API answers
 	@$(HAS_COMPOSE)
 	$(IS_BUILT)
@@ -201,7 +205,7 @@ rehearsal: $(TESTS_INSTALLED)  ## try the containers on a Docker daemon, with st
 	$(BIN)/python -m pytest --verbose --capture=no --tb=short $(addprefix tests/rehearsal/,$(addsuffix _profile.py,$(REHEARSAL)))
 
 clean:  ## remove what was built: environment, caches, engines
-	rm -rf .venv .cache build model_repository/*/1/engine model_repository/*/1/.engine.*
+	rm -rf .venv .cache build model_repository/*/1/engine model_repository/*/1/engines model_repository/*/1/.engine.*
 
 .cache/aiperf/bin/aiperf:
 	@$(FIRST_RUN) python

@@ -20,6 +20,7 @@ from .mixtral import engine_bytes
 from .model_repository import MODEL_REPOSITORY, create_default
 from .progress import track, working
 from .publish import ENGINE, Outcome
+from .rollback import rollback
 from .signals import interruptible
 
 SCRIPT = "mixtral-build-engine"
@@ -60,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_chat_template(build)
     _add_gpu_options(build)
     build.set_defaults(run=_build)
+
+    back = commands.add_parser("rollback", help="serve the engine that was served before, and keep the present one")
+    back.add_argument("--target", choices=tuple(_BUILDERS), default="openvino", help="default: %(default)s")
+    _add_model_repository(back)
+    back.set_defaults(run=_rollback)
 
     plan = commands.add_parser("plan", help="what fits on which GPUs, and how fast it can be; needs no GPU")
     _add_plan_options(plan)
@@ -168,13 +174,13 @@ def _build(arguments: argparse.Namespace) -> None:
         _print(f"created {arguments.model_repository}; the limits of its engines are in each config.pbtxt")
     model_dir = arguments.model_repository / arguments.target
     outcome, engine_dir = _BUILDERS[arguments.target](checkpoint, model_dir, arguments), model_dir / ENGINE
-    _print(
-        {
-            Outcome.BUILT: f"published {engine_dir}",
-            Outcome.REFRESHED: f"published {engine_dir}: tokenizer files or chat template are new, the engine is not",
-            Outcome.UNCHANGED: f"nothing changed: {engine_dir} is this checkpoint's engine already",
-        }[outcome]
-    )
+    said = {
+        Outcome.BUILT: f"published {engine_dir}",
+        Outcome.REFRESHED: f"published {engine_dir}: tokenizer files or chat template are new, the engine is not",
+        Outcome.RESTORED: f"published {engine_dir} again: the engine from before is this checkpoint's",
+        Outcome.UNCHANGED: f"nothing changed: {engine_dir} is this checkpoint's engine already",
+    }
+    _print(said[outcome])
 
 
 def _build_openvino(checkpoint: Checkpoint, model_dir: Path, _: argparse.Namespace) -> Outcome:
@@ -191,6 +197,10 @@ def _build_tensorrt_llm(checkpoint: Checkpoint, model_dir: Path, arguments: argp
 
 
 _BUILDERS = {"openvino": _build_openvino, "tensorrt_llm": _build_tensorrt_llm}
+
+
+def _rollback(arguments: argparse.Namespace) -> None:
+    _print(rollback(arguments.model_repository / arguments.target))
 
 
 def _plan(arguments: argparse.Namespace) -> None:

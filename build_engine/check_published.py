@@ -1,12 +1,13 @@
-"""`build --check`: whether every byte of the engine in place, and of its checkpoint, is as the manifest says."""
+"""Whether every byte of a published engine, and of its checkpoint for `build --check`, is as its manifest says."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from .checkpoint import Checkpoint
 from .errors import EngineError
 from .hashes import Hashes
-from .publish import MANIFEST, published_files, read_manifest
+from .manifest import MANIFEST, published_files, read_manifest
 
 
 def check_published(engine_dir: Path, checkpoint: Checkpoint) -> int:
@@ -20,9 +21,18 @@ def check_published(engine_dir: Path, checkpoint: Checkpoint) -> int:
         *_differences(engine_dir, manifest["files"], _engine_files(engine_dir, hashes)),
         *_differences(checkpoint.path, manifest["checkpoint"]["files"], contents),
     ]
-    if differences:
-        raise EngineError(f"{'; '.join(differences)}; accepted: what {engine_dir / MANIFEST} lists; build again")
+    _refuse(differences, engine_dir)
     return len(manifest["files"]) + len(contents)
+
+
+def check_engine_files(engine_dir: Path, manifest: dict[str, Any], hashes: Hashes) -> None:
+    """Raises EngineError that names each file that differs from `manifest`, the engine's own."""
+    _refuse(_differences(engine_dir, manifest["files"], _engine_files(engine_dir, hashes)), engine_dir)
+
+
+def _refuse(differences: Iterable[str], engine_dir: Path) -> None:
+    if named := "; ".join(differences):
+        raise EngineError(f"{named}; accepted: what {engine_dir / MANIFEST} lists; build again")
 
 
 def _engine_files(engine_dir: Path, hashes: Hashes) -> dict[str, str]:

@@ -16,6 +16,8 @@ from .regular_file import MIB, FileState, open_regular, state_of
 
 REMEMBERED_BYTES = 64 * MIB
 """Files of at least this size are remembered."""
+_MOST_REMEMBERED = 256
+"""Of as many files at most. A checkpoint of Mixtral and two engines have some 30."""
 _CHUNK_BYTES = 4 * MIB
 
 
@@ -45,12 +47,15 @@ class Hashes:
             }
 
     def save(self, file: Path) -> None:
-        """Write what was asked for, unless that is what `load` found. Nothing where the disk does not take it."""
-        if self._used == self._remembered or not self._used:
+        """Write what was asked for, after what was found by `load`; nothing new, or a full disk, writes nothing.
+
+        So a build remembers the engine that is kept, and a rollback the checkpoint.
+        """
+        if self._used.items() <= self._remembered.items():
             return
-        entries = [
-            {"name": name, "state": asdict(state), "sha256": digest} for (name, state), digest in self._used.items()
-        ]
+        unused = {key: digest for key, digest in self._remembered.items() if key not in self._used}
+        kept = list({**unused, **self._used}.items())[-_MOST_REMEMBERED:]
+        entries = [{"name": name, "state": asdict(state), "sha256": digest} for (name, state), digest in kept]
         partial = file.with_name(f"{file.name}.partial")
         with suppress(OSError):
             partial.write_text(json.dumps(entries, indent=2) + "\n")

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -58,7 +59,8 @@ async def serve(settings: Settings) -> None:
     file_keys, tls = read_api_keys(settings.api_key_file, ()), tls_context(settings)
     api_keys = (*file_keys, *read_api_keys(None, settings.api_keys))
     traces = _traces(settings.otlp_traces_endpoint) if settings.otlp_traces_endpoint else None
-    files = read_engine_dir(settings.engine_dir, settings.chat_template)
+    engine_dir = settings.engine_dir.resolve()  # of one engine, though another is published meanwhile
+    files = read_engine_dir(engine_dir, settings.chat_template)
     tokenizer = Tokenizer(files.tokenizer_json)
     template = ChatTemplate(files.chat_template, files.special_tokens)
     async with open_triton(
@@ -76,7 +78,7 @@ async def serve(settings: Settings) -> None:
             engine=triton.engine,
             vocab_size=files.vocab_size,
             allow_chat_template=settings.allow_chat_template,
-            sampling_defaults=_sampling_defaults(settings, triton.engine),
+            sampling_defaults=_sampling_defaults(settings, engine_dir, triton.engine),
         )
         service = _to_service(settings, files, served_model, triton, {key.name for key in file_keys})
         limits, drain = CallerLimits(settings.rate_limit, settings.max_requests_per_key), Drain()
@@ -114,11 +116,11 @@ def _traces(endpoint: str) -> "Traces":
     return Traces(endpoint, version("mixtral-triton"))
 
 
-def _sampling_defaults(settings: Settings, engine: Engine) -> SamplingDefaults:
+def _sampling_defaults(settings: Settings, engine_dir: Path, engine: Engine) -> SamplingDefaults:
     """The checkpoint's, if it has any and they are wanted. A default that the engine has no input for is logged."""
     if settings.generation_config == "vllm":
         return SamplingDefaults()
-    named = read_sampling_defaults(settings.engine_dir)
+    named = read_sampling_defaults(engine_dir)
     honoured = named.honoured_by(engine)
     if honoured != named:
         _log.warning("generation_config.json has %s; the engine has inputs for %s only", named, honoured)

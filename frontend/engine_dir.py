@@ -116,8 +116,8 @@ def served_names(given: Sequence[str], checkpoint_path: str) -> tuple[str, ...]:
 
 
 def _fingerprint(manifest: dict[str, Any]) -> str:
-    """A `system_fingerprint` in the form of OpenAI's. What the build took (`usage`) differs between equal engines."""
-    engine = {key: value for key, value in manifest.items() if key != "usage"}
+    """A `system_fingerprint` in the form of OpenAI's. Time and cost of the build differ between equal engines."""
+    engine = {key: value for key, value in manifest.items() if key not in ("usage", "built")}
     return "fp_" + hashlib.sha256(orjson.dumps(engine, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
 
 

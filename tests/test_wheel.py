@@ -47,7 +47,9 @@ def run(*command: str | Path, cwd: Path) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy of the checkout, as building leaves files behind; an engine is published in it."""
     checkout = tmp_path_factory.mktemp("checkout") / "copy"
-    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*", "__pycache__", "engine", "build", "*.egg-info"))
+    shutil.copytree(
+        ROOT, checkout, ignore=shutil.ignore_patterns(".*", "__pycache__", "engine", "engines", "build", "*.egg-info")
+    )
     engine = checkout / "model_repository" / "openvino" / "1" / "engine"
     engine.mkdir()
     for name in ("manifest.json", "openvino_model.bin", "config.pbtxt", "module.py"):

@@ -18,7 +18,7 @@ _CHANGES = (
 
 def write_tiny_repository(repository: Path, checkpoint: Path) -> Path:
     """Build the engine of `checkpoint` into a new `repository`: a short context, float32 arithmetic."""
-    ignored = shutil.ignore_patterns("engine", ".engine.*", "__pycache__")
+    ignored = shutil.ignore_patterns("engine", "engines", ".engine.*", "__pycache__")
     shutil.copytree(_SHIPPED, repository / "openvino", ignore=ignored)
     config = repository / "openvino" / "config.pbtxt"
     text = config.read_text()

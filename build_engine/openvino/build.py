@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from build_engine.chat_template import check_chat_template
 from build_engine.checkpoint import Checkpoint
+from build_engine.disk import check_room
 from build_engine.hashes import Hashes, remembered_hashes
+from build_engine.manifest import has_same_engine, kept_fields, make_manifest
 from build_engine.mixtral import PACKED, MixtralConfig, engine_bytes, expected_tensors
 from build_engine.model_config import Limits, check_context, read_serving_config
 from build_engine.progress import progress, working
 from build_engine.publish import (
     ENGINE,
     Outcome,
-    has_same_engine,
-    is_published,
+    find_published,
     link_or_copy,
-    make_manifest,
-    only_build,
+    only_engine_build,
     staged_engine,
 )
 
@@ -72,13 +72,16 @@ def run_build(build: CpuBuild) -> Outcome:
 
     Raises BuildError; then nothing was published.
     """
-    with only_build(build.engine_dir), remembered_hashes(build.engine_dir) as hashes:
+    with only_engine_build(build.engine_dir), remembered_hashes(build.engine_dir) as hashes:
         manifest = build.manifest(hashes)
-        if is_published(build.engine_dir, manifest, hashes):
-            return Outcome.UNCHANGED
+        if found := find_published(build.engine_dir, manifest, hashes):
+            return found
         check_chat_template(build.checkpoint.path, build.checkpoint.given_template)
         is_same = has_same_engine(build.engine_dir, manifest, _ENGINE_FILES, hashes)
-        with staged_engine(build.engine_dir, build.checkpoint, manifest, hashes) as stage:
+        if not is_same:
+            check_room(build.engine_dir, engine_bytes(build.checkpoint.config))
+        whole = {**manifest, **kept_fields(build.engine_dir)} if is_same else manifest
+        with staged_engine(build.engine_dir, build.checkpoint, whole, hashes) as stage:
             if is_same:
                 for name in _ENGINE_FILES:
                     link_or_copy(build.engine_dir / name, stage / name)

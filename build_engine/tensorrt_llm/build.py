@@ -9,18 +9,15 @@ from build_engine.chat_template import check_chat_template
 from build_engine.checkpoint import Checkpoint
 from build_engine.errors import ConversionError, RepositoryError
 from build_engine.hashes import Hashes, remembered_hashes
+from build_engine.manifest import MANIFEST, USAGE, has_same_engine, kept_fields
 from build_engine.model_config import read_serving_config
 from build_engine.progress import progress
 from build_engine.publish import (
     ENGINE,
-    MANIFEST,
-    USAGE,
     Outcome,
-    has_same_engine,
-    is_published,
+    find_published,
     link_or_copy,
-    only_build,
-    read_manifest,
+    only_engine_build,
     staged_engine,
 )
 
@@ -66,7 +63,7 @@ def run_build(build: GpuBuild) -> Outcome:
     Raises BuildError; then nothing was published, and the steps that were finished are not done again.
     """
     _make_version_dir(build.engine_dir.parent)
-    with only_build(build.engine_dir) as lock, remembered_hashes(build.engine_dir) as hashes:
+    with only_engine_build(build.engine_dir) as lock, remembered_hashes(build.engine_dir) as hashes:
         work = WorkDir(build.work_dir, show)
         if (build.engine_dir / MANIFEST).exists() and (outcome := _refresh(build, work, hashes, lock)):
             return outcome
@@ -89,8 +86,8 @@ def _refresh(build: GpuBuild, work: WorkDir, hashes: Hashes, lock: int) -> Outco
     """
     sm = architecture(build)
     manifest = build.manifest(sm, hashes)
-    if is_published(build.engine_dir, manifest, hashes):
-        return Outcome.UNCHANGED
+    if found := find_published(build.engine_dir, manifest, hashes):
+        return found
     if not has_same_engine(build.engine_dir, manifest, build.engine_files, hashes):
         return None
     check_chat_template(build.checkpoint.path, build.checkpoint.given_template)
@@ -154,7 +151,7 @@ class _Steps:
     def refresh(self, manifest: dict[str, Any], hashes: Hashes) -> None:
         """Publish the engine in place once more, with the tokenizer files and the template as they are now."""
         build = self._build
-        whole = {**manifest, USAGE: read_manifest(build.engine_dir).get(USAGE)}
+        whole = {**manifest, **kept_fields(build.engine_dir)}
         with staged_engine(build.engine_dir, build.checkpoint, whole, hashes) as stage:
             for name in build.engine_files:
                 link_or_copy(build.engine_dir / name, stage / name)

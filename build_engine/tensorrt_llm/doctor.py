@@ -54,6 +54,14 @@ class Need:
     tp_size: int
     disk_bytes: int
     host_bytes: Mapping[str, int]
+    kept_engine: Path | None = None
+    """The engine from before, which is kept for a rollback."""
+
+    @property
+    def disk_remedy(self) -> str:
+        """What to do where the disk is too small."""
+        kept = f", or remove {self.kept_engine}, which is kept for a rollback" if self.kept_engine else ""
+        return f"free space, or name another disk with --work-dir{kept}"
 
 
 def examine(facts: HostFacts, need: Need, tools: Toolchain) -> list[Finding]:
@@ -127,7 +135,7 @@ def _host_memory(facts: HostFacts, need: Need) -> Finding:
 def _disk(facts: HostFacts, need: Need) -> Finding:
     text = f"{facts.disk_free_bytes / GIB:.0f} GiB free; this build writes {need.disk_bytes / GIB:.0f} GiB"
     if facts.disk_free_bytes < need.disk_bytes:
-        return Finding("failure", "disk", text, "free space, or name another disk with --work-dir")
+        return Finding("failure", "disk", text, need.disk_remedy)
     return Finding("ok", "disk", text)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from build_engine.checkpoint import Checkpoint
 from build_engine.hashes import Hashes
+from build_engine.manifest import make_manifest
 from build_engine.model_config import Limits, ServingConfig
-from build_engine.publish import ENGINE, make_manifest
+from build_engine.publish import ENGINE
 
 from .commands import VERSION, Toolchain
 

@@ -1,8 +1,10 @@
 """Check the config, the checkpoint and the host for what would stop a GPU build, before any step costs time."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from build_engine.checkpoint import Checkpoint
+from build_engine.disk import check_room, kept_engine
 from build_engine.errors import CheckpointError, HostError, RepositoryError
 from build_engine.model_config import ServingConfig, check_context
 
@@ -45,7 +47,8 @@ def _architecture(facts: HostFacts) -> int:
 def check_host(build: GpuBuild, work: WorkDir, steps: Sequence[str] = (CONVERT, BUILD)) -> int:
     """Check the host for what is left to do of `steps`, and to load the engine; returns the architecture of its GPUs.
 
-    Raises HostError for the first finding that would stop one of them.
+    Raises HostError for the first finding that would stop one of them, RepositoryError where a copy from another disk
+    has no room.
     """
     facts = probe_host(build.tools, build.work_dir)
     sm = _architecture(facts)
@@ -58,7 +61,14 @@ def check_host(build: GpuBuild, work: WorkDir, steps: Sequence[str] = (CONVERT, 
     if failures := [finding for finding in findings if finding.level == "failure"]:
         first = failures[0]
         raise HostError(f"{first.subject}: {first.text}; {first.remedy}")
+    if steps and _device(build.work_dir) != _device(build.engine_dir):
+        check_room(build.engine_dir, build.tp_size * weight_bytes(build.checkpoint.config, build.tp_size))
     return sm
+
+
+def _device(path: Path) -> int:
+    """The file system that a path is on, or will be."""
+    return path.stat().st_dev if path.exists() else _device(path.parent)
 
 
 def _need(build: GpuBuild, steps: Sequence[str]) -> Need:
@@ -77,6 +87,7 @@ def _need(build: GpuBuild, steps: Sequence[str]) -> Need:
         # Converting and building each write the weights of every rank.
         disk_bytes=len(steps) * tp_size * weight_bytes(config, tp_size),
         host_bytes=host_bytes,
+        kept_engine=kept_engine(build.engine_dir),
     )
 
 

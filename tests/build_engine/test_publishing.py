@@ -49,13 +49,14 @@ def stop_in_the_middle(arguments: list[str], signum: signal.Signals) -> tuple[in
 
 
 def is_whole(repository: Repository) -> bool:
-    """Whether the version directory holds the engine that the manifest describes, and nothing left of a build."""
+    """Whether the engine is the one of the manifest, one more is kept at most, and nothing is left of a build."""
     engine = repository.engine
     files = {str(file.relative_to(engine)): file for file in engine.rglob("*") if file.is_file()}
     hashes = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
     hashes.pop("manifest.json")
     left = {path.name for path in repository.version.iterdir()}
-    return hashes == repository.manifest["files"] and left == {"engine", "model.py"}
+    is_clear = left == {"engine", "engines", "model.py"} and len(list((repository.version / "engines").iterdir())) <= 2
+    return hashes == repository.manifest["files"] and is_clear
 
 
 def test_a_published_engine_has_everything_that_serving_needs(

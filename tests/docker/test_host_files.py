@@ -123,7 +123,21 @@ def make(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize(
-    "target", ["engine", "check-engine", "doctor", "plan", "limits", "images", "up", "down", "logs", "perf", "aiperf"]
+    "target",
+    [
+        "engine",
+        "check-engine",
+        "rollback",
+        "doctor",
+        "plan",
+        "limits",
+        "images",
+        "up",
+        "down",
+        "logs",
+        "perf",
+        "aiperf",
+    ],
 )
 def test_make_knows_and_lists_its_targets(target: str) -> None:
     assert make(target).returncode == 0
@@ -169,7 +183,7 @@ def test_make_starts_the_profiles_of_the_env_file_as_the_unit_does(checkout: Pat
     assert " ".join(f"--profile {name}" for name in (profiles or "gpu").split(",")) + " up" in printed
 
 
-NEED_COMPOSE = ["images", "doctor", "engine", "check-engine", "up", "down", "logs"]
+NEED_COMPOSE = ["images", "doctor", "engine", "check-engine", "rollback", "up", "down", "logs"]
 
 
 @pytest.mark.parametrize("target", NEED_COMPOSE)
@@ -205,6 +219,11 @@ def test_make_runs_the_build_in_the_image_with_the_checkpoint(target: str, comma
     user = '--user "$(stat -c %u:%g model_repository)"'
     compose = f"docker/with-checkpoint.sh docker compose -f docker/compose.yaml run --rm {user}"
     assert output.endswith(f"{compose} -- engine {command}\n")
+
+
+def test_make_rollback_runs_where_the_engine_of_the_profile_was_built() -> None:
+    assert "engine rollback --target tensorrt_llm; fi" in make("rollback").stdout
+    assert ".venv/bin/python -m build_engine rollback --target openvino" in make("rollback", "PROFILE=cpu").stdout
 
 
 def test_make_perf_names_the_gpu_of_a_gpu_engine_only() -> None:

@@ -86,6 +86,16 @@ def test_an_engine_of_this_release_and_of_the_one_before_is_read(directory: Path
     assert read_engine_dir(directory).checkpoint_path == "chatml"
 
 
+def test_equal_engines_have_one_fingerprint_whenever_they_were_built(directory: Path) -> None:
+    before = read_engine_dir(directory).fingerprint
+    manifest(usage={"build": {"seconds": 9}}, built={"at": "2026-11-30T06:00:00Z", "by": "mixtral-triton 0.1.0"})(
+        directory
+    )
+    assert read_engine_dir(directory).fingerprint == before
+    manifest(versions={"tensorrt_llm": "1.2.2"})(directory)
+    assert read_engine_dir(directory).fingerprint != before
+
+
 # --- default sampling ---------------------------------------------------------------------------------------------
 
 

@@ -40,7 +40,8 @@ def read_settings(args: dict[str, str]) -> EngineSettings:
     """
     config = json.loads(args["model_config"])
     parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
-    engine_dir = Path(args["model_repository"], args["model_version"], "engine")
+    # What the link leads to: the scorer, which may start after another engine was published, is to open the same.
+    engine_dir = Path(args["model_repository"], args["model_version"], "engine").resolve()
     model = _read_manifest(engine_dir)["model"]
     kv_room = KvRoom(
         num_blocks=_num_kv_blocks(int(parameters["kv_cache_bytes"]), model["kv_bytes_per_token"]),

@@ -107,7 +107,7 @@ def _repository(engine: Path, directory: Path, kv_cache_bytes: int | None) -> Pa
     shipped = Path(__file__).parents[3] / "model_repository" / "openvino"
     repository = directory / "model_repository"
     shutil.rmtree(repository, ignore_errors=True)
-    ignored = shutil.ignore_patterns("engine", ".engine.*", "__pycache__")
+    ignored = shutil.ignore_patterns("engine", "engines", ".engine.*", "__pycache__")
     shutil.copytree(shipped, repository / "openvino", ignore=ignored)
     (repository / "openvino" / "1" / "engine").symlink_to(engine.resolve())
     if kv_cache_bytes is not None:

@@ -117,7 +117,7 @@ def test_what_a_build_took_is_not_compared(host: GpuHost, capsys: pytest.Capture
     capsys.readouterr()
     assert host.build() == 0
     assert "nothing changed" in capsys.readouterr().out
-    del manifest["usage"]  # as an earlier version of the build left it
+    del manifest["usage"], manifest["built"]  # as an earlier version of the build left it
     manifest_file.write_text(json.dumps(manifest))
     assert host.build() == 0
     assert "nothing changed" in capsys.readouterr().out
@@ -310,14 +310,14 @@ def end_tools(version_dir: Path) -> None:
 
 
 def engine_of(host: GpuHost) -> dict[str, bytes]:
-    """The published files, without what differs between equal engines: the path of the timing cache, and the usage.
+    """The published files, without what differs between equal engines: the path of the timing cache, usage and time.
 
     The path is in config.json, so that file's hash differs too.
     """
     here = str(host.directory).encode()
     files = {name: content.replace(here, b"HOST") for name, content in contents(host.engine_dir).items()}
     manifest = json.loads(files["manifest.json"])
-    del manifest["usage"], manifest["files"]["config.json"]
+    del manifest["usage"], manifest["built"], manifest["files"]["config.json"]
     return {**files, "manifest.json": json.dumps(manifest).encode()}
 
 
@@ -342,7 +342,7 @@ def test_a_build_killed_at_any_step_goes_on_and_publishes_the_same_bytes(
     assert build.returncode == 0, said
     assert [step for step in STEPS if f"{step}: done already" in said] == list(STEPS)
     assert engine_of(host) == engine_of(uninterrupted)
-    assert {path.name for path in host.engine_dir.parent.iterdir()} == {"engine", ".engine.work"}
+    assert {path.name for path in host.engine_dir.parent.iterdir()} == {"engine", "engines", ".engine.work"}
 
 
 @pytest.mark.parametrize("step", ["convert", "build", "smoke"])
