@@ -115,7 +115,9 @@ OVERRIDE := $(firstword $(wildcard $(addprefix docker/,\
 PROJECT := $(strip docker compose -f docker/compose.yaml $(addprefix -f ,$(OVERRIDE)))
 COMPOSE := $(PROJECT) $(addprefix --profile ,$(subst $(comma), ,$(PROFILE)))
 # Runs as the owner of the checkout, so that the engine is theirs too.
-IN_IMAGE = $(PROJECT) run --rm --user "$$(stat -c %u:%g model_repository)"
+IN_IMAGE = $(PROJECT) run --rm$(ON_GPUS) --user "$$(stat -c %u:%g model_repository)"
+# CUDA_VISIBLE_DEVICES of the caller, with nvidia-smi's numbers.
+ON_GPUS = $(if $(CUDA_VISIBLE_DEVICES), --env CUDA_VISIBLE_DEVICES --env CUDA_DEVICE_ORDER=PCI_BUS_ID)
 IMAGE_ID = docker image inspect --format '{{.Id}}' \
 	"$$($(PROJECT) --profile engine config --images engine)"
 # A recipe that names MAKE itself would be run by make --dry-run.

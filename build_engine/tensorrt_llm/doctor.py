@@ -101,7 +101,10 @@ def _gpu_memory(gpu: InstalledGpu, need: Need) -> Finding:
     weights = weight_bytes(need.config, need.tp_size)
     text = f"{gpu.free_mib / 1024:.1f} of {gpu.total_mib / 1024:.1f} GiB free; weights take {weights / GIB:.1f} GiB"
     if gpu.free_mib * _MIB < weights + RUNTIME_BYTES:
-        remedy = "stop what else uses the GPU, or raise tensor_parallel_size"
+        remedy = (
+            "stop what else uses the GPU, as a server does (make down), or take another GPU"
+            " (CUDA_VISIBLE_DEVICES=1 make engine), or raise tensor_parallel_size"
+        )
         return Finding("failure", subject, f"{text} and the runtime {RUNTIME_BYTES / GIB:.0f} GiB", remedy)
     tokens = kv_tokens(need.config, gpu.free_mib / 1024, need.tp_size)
     if tokens < need.limits.max_seq_len:

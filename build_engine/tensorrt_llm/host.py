@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .commands import Toolchain
 
-_QUERY = "index,name,compute_cap,memory.total,memory.free"
+_QUERY = "index,uuid,name,compute_cap,memory.total,memory.free"
 """Fields of nvidia-smi, in the order of `parse_gpus`."""
 _MIB = 2**20
 _STATE, _SESSION, _RESIDENT_PAGES = 0, 3, 21
@@ -66,7 +66,7 @@ def probe_host(tools: Toolchain, work_dir: Path) -> HostFacts:
     overview = _output([tools.nvidia_smi])
     package = _package(tools)
     return HostFacts(
-        gpus=parse_gpus(_output([tools.nvidia_smi, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"])),
+        gpus=parse_gpus(_gpu_lines(tools, _QUERY)),
         driver=parse_driver(overview),
         cuda=parse_cuda(overview),
         host_free_bytes=_host_free_bytes(),
@@ -84,9 +84,37 @@ def probe_host(tools: Toolchain, work_dir: Path) -> HostFacts:
 
 
 def gpu_memory_mib(tools: Toolchain) -> int:
-    """Memory in use on the fullest GPU."""
-    query = [tools.nvidia_smi, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    return max((int(line) for line in _output(query).split() if line.isdecimal()), default=0)
+    """Memory in use on the fullest GPU that programs see."""
+    lines = _gpu_lines(tools, "index,uuid,memory.used").splitlines()
+    used = (line.rpartition(",")[2].strip() for line in lines)
+    return max((int(number) for number in used if number.isdecimal()), default=0)
+
+
+def _gpu_lines(tools: Toolchain, fields: str) -> str:
+    """nvidia-smi's lines of `fields`, the first of which are index and uuid, for the GPUs that programs see."""
+    lines = _output([tools.nvidia_smi, f"--query-gpu={fields}", "--format=csv,noheader,nounits"])
+    return visible_gpus(lines, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def visible_gpus(lines: str, devices: str | None) -> str:
+    """The lines of the GPUs in CUDA_VISIBLE_DEVICES, in its order, which nvidia-smi does not heed. None: all of them.
+
+    As CUDA reads it: by index, or by the beginning of a uuid; what comes after a name without a GPU is not seen.
+    """
+    if devices is None:
+        return lines
+    seen = []
+    for device in devices.split(","):
+        found = [line for line in lines.splitlines() if _is_gpu(line, device.strip())]
+        if len(found) != 1:
+            break
+        seen += found
+    return "\n".join(seen)
+
+
+def _is_gpu(line: str, device: str) -> bool:
+    index, uuid, *_ = (field.strip() for field in f"{line},".split(","))
+    return device == index or (device.startswith("GPU-") and uuid.startswith(device))
 
 
 def session_memory_mib(session: int) -> int:
@@ -110,11 +138,11 @@ def _session(session: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def parse_gpus(csv: str) -> tuple[InstalledGpu, ...]:
-    """From nvidia-smi's lines of index, name, compute capability, total and free memory; other lines are skipped."""
+    """From nvidia-smi's lines of index, uuid, name, compute capability, total and free memory; others are skipped."""
     rows = [[field.strip() for field in line.split(",")] for line in csv.splitlines()]
     return tuple(
         InstalledGpu(index=int(index), name=name, sm=_sm(capability), total_mib=int(total), free_mib=int(free))
-        for index, name, capability, total, free in (row for row in rows if len(row) == len(_QUERY.split(",")))
+        for index, _, name, capability, total, free in (row for row in rows if len(row) == len(_QUERY.split(",")))
         if index.isdecimal() and total.isdecimal() and free.isdecimal()
     )
 

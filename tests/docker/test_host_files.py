@@ -226,6 +226,12 @@ def test_make_rollback_runs_where_the_engine_of_the_profile_was_built() -> None:
     assert ".venv/bin/python -m build_engine rollback --target openvino" in make("rollback", "PROFILE=cpu").stdout
 
 
+def test_make_engine_builds_on_the_gpus_that_the_caller_names() -> None:
+    """With the numbers of nvidia-smi, by which the preflight looks for them."""
+    named = make("engine", "CHECKPOINT=/opt/models/mixtral", "CUDA_VISIBLE_DEVICES=1").stdout
+    assert "run --rm --env CUDA_VISIBLE_DEVICES --env CUDA_DEVICE_ORDER=PCI_BUS_ID --user" in named
+
+
 def test_make_perf_names_the_gpu_of_a_gpu_engine_only() -> None:
     assert "--gpu l40s -- docker compose" in " ".join(make("perf", "GPU=l40s").stdout.replace("\\\n", " ").split())
     assert "--gpu" not in make("perf", "PROFILE=cpu", "GPU=l40s").stdout

@@ -25,7 +25,7 @@ def main() -> int:
         return 0
     for index, (name, capability, total, free) in enumerate(gpus):
         used = str(int(total) - int(free))
-        fields = {"index": str(index), "name": name, "compute_cap": capability}
+        fields = {"index": str(index), "uuid": f"GPU-{index}", "name": name, "compute_cap": capability}
         fields |= {"memory.total": total, "memory.free": free, "memory.used": used}
         say(", ".join(fields[field] for field in arguments.query_gpu))
     return 0

@@ -11,7 +11,15 @@ from build_engine.mixtral import to_mixtral_config
 from build_engine.model_config import Limits
 from build_engine.tensorrt_llm.commands import Toolchain
 from build_engine.tensorrt_llm.doctor import Finding, Need, examine
-from build_engine.tensorrt_llm.host import HostFacts, InstalledGpu, parse_cuda, parse_driver, parse_gpus, parse_memory
+from build_engine.tensorrt_llm.host import (
+    HostFacts,
+    InstalledGpu,
+    parse_cuda,
+    parse_driver,
+    parse_gpus,
+    parse_memory,
+    visible_gpus,
+)
 from tests.build_engine.tensorrt_llm.conftest import H100, GpuHost
 from tests.build_engine.tensorrt_llm.test_plan import MIXTRAL_8X7B
 
@@ -188,13 +196,34 @@ def test_a_finding_is_one_line() -> None:
 
 
 def test_gpus_of_nvidia_smi() -> None:
-    csv = "0, NVIDIA H100 80GB HBM3, 9.0, 81559, 80994\n1, NVIDIA L40S, 8.9, 46068, 45000\n"
+    csv = "0, GPU-4a, NVIDIA H100 80GB HBM3, 9.0, 81559, 80994\n1, GPU-4b, NVIDIA L40S, 8.9, 46068, 45000\n"
     assert parse_gpus(csv) == (
         InstalledGpu(index=0, name="NVIDIA H100 80GB HBM3", sm=90, total_mib=81559, free_mib=80994),
         InstalledGpu(index=1, name="NVIDIA L40S", sm=89, total_mib=46068, free_mib=45000),
     )
     assert parse_gpus("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.") == ()
-    assert parse_gpus("0, NVIDIA B200, 10.0, 183359, 182000")[0].sm == 100
+    assert parse_gpus("0, GPU-5c, NVIDIA B200, 10.0, 183359, 182000")[0].sm == 100
+
+
+@pytest.mark.parametrize(
+    ("devices", "seen"),
+    [
+        (None, "abc"),
+        ("1", "b"),
+        ("2,0", "ca"),
+        (" 2 , GPU-4b ", "cb"),
+        ("GPU-5", "c"),
+        ("GPU-4", ""),  # two of them
+        ("1,9,0", "b"),
+        ("-1", ""),
+        ("", ""),
+        ("MIG-4a", ""),
+    ],
+)
+def test_gpus_that_programs_see(devices: str | None, seen: str) -> None:
+    """As CUDA reads CUDA_VISIBLE_DEVICES: what comes after a name without a GPU is not seen."""
+    lines = "0, GPU-4a, a\n1, GPU-4b, b\n2, GPU-5c, c"
+    assert "".join(line[-1] for line in visible_gpus(lines, devices).splitlines()) == seen
 
 
 @pytest.mark.parametrize(

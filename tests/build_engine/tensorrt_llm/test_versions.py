@@ -1,4 +1,4 @@
-"""Versions of a GPU engine: kept, and served again."""
+"""Versions of a GPU engine: built while another one serves, kept, and served again."""
 
 import json
 import shutil
@@ -9,7 +9,8 @@ import pytest
 
 from build_engine.__main__ import main
 from build_engine.tensorrt_llm import preflight
-from tests.build_engine.tensorrt_llm.conftest import GpuHost, contents
+from tests.build_engine.tensorrt_llm.conftest import H100, GpuHost, contents
+from tests.build_engine.tensorrt_llm.test_build import FULL_H100
 
 
 class Disk(NamedTuple):
@@ -63,6 +64,21 @@ def test_a_build_for_the_limits_of_the_kept_engine_takes_it(
     printed = capsys.readouterr()
     assert printed.out == f"published {two_versions.engine_dir} again: the engine from before is this checkpoint's\n"
     assert printed.err == ""
+
+
+def test_a_build_on_another_gpu_while_the_engine_serves(
+    host: GpuHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOUBLE_GPUS", f"{FULL_H100},{H100}")
+    assert host.build() == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("build_engine: GPU 0 memory: 0.9 of 79.6 GiB free; ")
+    assert "stop what else uses the GPU, as a server does (make down), or take another GPU" in said
+    assert "CUDA_VISIBLE_DEVICES=1 make engine" in said
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert host.build() == 0
+    usage = json.loads(host.published()["manifest.json"])["usage"]
+    assert usage["build"]["gpu_mib"] == 81559 - 80994  # of that GPU alone
 
 
 def test_a_disk_without_room_names_what_could_go(
