@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import psutil
@@ -32,6 +32,11 @@ class Memory:
     workers: float
     triton: float
     engine: float
+
+    def __str__(self) -> str:
+        """For example `frontend 190 MiB, workers 60 MiB`."""
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        return ", ".join(f"{name} {mib:.0f} MiB" for name, mib in parts.items() if mib)
 
 
 @dataclass(frozen=True)

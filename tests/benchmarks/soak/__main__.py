@@ -18,7 +18,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -27,14 +27,12 @@ from tests.benchmarks import fake_stack
 from tests.benchmarks.hostile import stack
 from tests.benchmarks.hostile.attack import NEIGHBOUR_KEY
 from tests.benchmarks.hostile.stack import Memory
+from tests.benchmarks.tiny_engine import KV_CACHE_BYTES, write_tiny_engine
 
 from .requests import KINDS, Clients, engine_steps
-from .tiny_engine import write_tiny_engine
 
 MAX_BATCH_SIZE, MAX_QUEUE_LENGTH = 32, 64
 OPTIONS = ("--max-queue-length", str(MAX_QUEUE_LENGTH), "--max-body-bytes", "200000")
-KV_CACHE_BYTES = 64 << 20
-"""Full of what was answered before a tenth of the requests has been sent: what grows after that is something else."""
 MAX_GROWTH = {"frontend": 1.10, "workers": 1.50, "triton": 1.10, "engine": 1.15}
 """Memory of each process at the end, as a multiple of that after a tenth of the requests."""
 
@@ -92,7 +90,7 @@ def run(server: Server, clients: Clients, num_requests: int) -> list[str]:
     """Send all requests. Returns the failures."""
     asyncio.run(clients.send(0, len(clients.kinds)))
     idle_sockets = settled(server, 1)
-    print(f"at the start: {described(server.memory())}; {idle_sockets} sockets", flush=True)
+    print(f"at the start: {server.memory()}; {idle_sockets} sockets", flush=True)
     unexpected, begin, sent, readings = asyncio.run(clients.send(0, 0)), time.monotonic(), 0, list[Memory]()
     for part in (0.1, 0.5, 1.0):
         unexpected += asyncio.run(clients.send(sent, int(part * num_requests)))
@@ -100,17 +98,11 @@ def run(server: Server, clients: Clients, num_requests: int) -> list[str]:
         sockets = settled(server, idle_sockets)
         readings.append(server.memory())
         rate = sent / (time.monotonic() - begin)
-        print(f"after {sent} requests: {described(readings[-1])}; {sockets} sockets, {rate:.0f} requests/s", flush=True)
+        print(f"after {sent} requests: {readings[-1]}; {sockets} sockets, {rate:.0f} requests/s", flush=True)
     wrong = [f"{count} times {status}" for status, count in unexpected.items()] + grown(readings[0], readings[-1])
     if sockets > idle_sockets:
         wrong.append(f"{sockets - idle_sockets} sockets were left open")
     return wrong + held(server, clients.headers)
-
-
-def described(memory: Memory) -> str:
-    """For example `frontend 190 MiB, workers 60 MiB`."""
-    parts = {field.name: getattr(memory, field.name) for field in fields(memory)}
-    return ", ".join(f"{name} {mib:.0f} MiB" for name, mib in parts.items() if mib)
 
 
 def grown(before: Memory, after: Memory) -> list[str]:

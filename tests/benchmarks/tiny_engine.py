@@ -1,4 +1,4 @@
-"""An engine that is as fast as Triton allows, so that a soak is over in minutes."""
+"""An engine that is as fast as Triton allows, so that thousands of requests take minutes."""
 
 import shutil
 from pathlib import Path
@@ -7,6 +7,9 @@ from build_engine.__main__ import main as build_engine
 from build_engine.model_repository import MODEL_REPOSITORY
 from tests.mixtral_tokenizer import write_mixtral_tokenizer
 from tests.tiny_mixtral import TINY, tiny_tensors, write_checkpoint
+
+KV_CACHE_BYTES = 64 << 20
+"""Soon full of what was answered: what grows after that is something else."""
 
 
 def write_tiny_engine(directory: Path) -> Path:
