@@ -56,6 +56,7 @@ class Refusal:
     message: str
 
 
+@dataclass(frozen=True)
 class Death:
     """The connection is closed."""
 
