@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gguf import GGUFReader, ReaderTensor
+from gguf.quants import dequantize as dequantize_gguf
 
 from build_engine.awq import Float32
 from build_engine.errors import CheckpointError
 
-from .gguf_file import GgufTensor, read_gguf
 from .mixtral import Attention, Config, Decoder, Expert, Layer
 
 SOURCE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -54,17 +55,19 @@ def find_source() -> Path:
 
 def read_source(path: Path) -> Source:
     """All weights as float32, in Hugging Face's layout but inputs first: y = x @ w."""
-    gguf = read_gguf(path)
-    config, tensors = _config(gguf.fields), gguf.tensors
-    embed_tokens = tensors["token_embd.weight"].values()
+    reader = GGUFReader(path)
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    config = _config(fields)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    embed_tokens = _dequantize(tensors["token_embd.weight"])
     decoder = Decoder(
         config=config,
         embed_tokens=embed_tokens,
         layers=tuple(_layer(tensors, index, config) for index in range(config.num_layers)),
-        norm=tensors["output_norm.weight"].values(),
+        norm=_dequantize(tensors["output_norm.weight"]),
         lm_head=embed_tokens.T,  # SmolLM2 ties the two
     )
-    return Source(decoder, _vocabulary(gguf.fields), gguf.fields["llama.context_length"])
+    return Source(decoder, _vocabulary(fields), fields["llama.context_length"])
 
 
 def half_rotation(weight: Float32, num_heads: int) -> Float32:
@@ -76,9 +79,13 @@ def half_rotation(weight: Float32, num_heads: int) -> Float32:
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(weight.shape)
 
 
-def _layer(tensors: Mapping[str, GgufTensor], index: int, config: Config) -> Layer:
+def _dequantize(tensor: ReaderTensor) -> Float32:
+    return np.asarray(dequantize_gguf(tensor.data, tensor.tensor_type), np.float32)
+
+
+def _layer(tensors: Mapping[str, ReaderTensor], index: int, config: Config) -> Layer:
     def read(name: str) -> Float32:
-        return tensors[f"blk.{index}.{name}.weight"].values()
+        return _dequantize(tensors[f"blk.{index}.{name}.weight"])
 
     def linear(name: str) -> Float32:
         return np.ascontiguousarray(read(name).T)
