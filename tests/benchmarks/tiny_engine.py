@@ -18,7 +18,7 @@ def write_tiny_engine(directory: Path) -> Path:
     tokenizer.mkdir(parents=True)
     write_mixtral_tokenizer(tokenizer)
     checkpoint = write_checkpoint(directory / "mixtral", TINY, tiny_tensors(TINY), tokenizer)
-    ignored = shutil.ignore_patterns("engine", ".engine.*", "__pycache__")
+    ignored = shutil.ignore_patterns("engine", "engines", ".engine.*", "__pycache__")
     shutil.copytree(MODEL_REPOSITORY / "openvino", repository / "openvino", ignore=ignored)
     assert build_engine(["build", "--model-repository", str(repository), str(checkpoint)]) == 0
     return repository / "openvino" / "1" / "engine"
