@@ -68,7 +68,7 @@ chat: $(INSTALLED)  ## chat in the terminal with the server at URL (OPTIONS="--s
 	@$(BIN)/python -m frontend.terminal_chat --url "$(URL)" $(OPTIONS)
 
 test: demo $(TESTS_INSTALLED)  ## run all tests, against a real Triton, and report their coverage (TESTS=PATH runs a part)
-	$(BIN)/python -m pytest $(or $(TESTS),--cov --numprocesses 2 --dist loadfile)
+	$(BIN)/python -m pytest $(or $(TESTS),--cov)
 
 check: $(TESTS_INSTALLED)  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
