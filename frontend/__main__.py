@@ -13,6 +13,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -181,7 +182,8 @@ def main() -> int:
     """The exit code: 0 after SIGTERM or SIGINT, 1 with one line on stderr if the start failed."""
     settings = Settings.from_args(sys.argv[1:], os.environ)
     # Until the server has handlers of its own. The first process of a container would ignore SIGTERM without one.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, _end_at_once)
     give_memory_back()
     set_up_logging(settings.log_level, settings.log_format)
     try:
@@ -189,9 +191,12 @@ def main() -> int:
     except StartupError as exc:
         print(f"frontend: {exc}", file=sys.stderr)  # noqa: T201
         return 1
-    except KeyboardInterrupt:
-        pass
     return 0
+
+
+def _end_at_once(_: int, __: FrameType | None) -> None:
+    """Nothing runs that must end in order. An exception would meet the event loop half started."""
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def built(installed: Installed, tiny_checkpoint: Path) -> Installed:
 
 def test_a_build_creates_the_model_repository(built: Installed) -> None:
     repository = built.cwd / "model_repository"
-    files = {name: content for name, content in contents(repository).items() if "/engine/" not in name}
+    files = {name: content for name, content in contents(repository).items() if "/engines/" not in name}
     assert files == {str(path.relative_to(MODEL_REPOSITORY)): path.read_bytes() for path in SOURCES}
     assert (repository / "openvino" / "1" / "engine" / "manifest.json").exists()
     assert list(built.cwd.iterdir()) == [repository]

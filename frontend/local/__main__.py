@@ -5,11 +5,9 @@ What is printed; options.py has the command line, supervisor.py the processes.
 
 import json
 import os
-import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
-from types import FrameType
 
 from build_engine.errors import RepositoryError
 from build_engine.model_repository import create_default
@@ -18,7 +16,8 @@ from frontend.errors import StartupError
 from frontend.settings import Settings
 
 from .options import parse
-from .supervisor import SIGNALS, START_TIMEOUT_S, Ended, Stop, Supervisor, engine_dir_of
+from .stop_signals import Stop, StopSignals
+from .supervisor import START_TIMEOUT_S, Ended, Supervisor, engine_dir_of
 
 
 def _frontend_options(arguments: Namespace) -> list[str]:
@@ -72,23 +71,17 @@ Stop with Ctrl-C.
 """
 
 
-def _raise_stop(signum: int, _: FrameType | None) -> None:
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)  # until the supervisor handles them
-    raise Stop(signum)
-
-
 def main() -> int:
     """Exit status: 0 after one of SIGNALS, 1 when a process could not start or ended by itself."""
     arguments, more_options = parse(sys.argv[1:])
     frontend_options = [*_frontend_options(arguments), *more_options]
     settings = Settings.from_args(frontend_options, os.environ)  # exits on a wrong option
     url = _url(arguments.host, arguments.port, settings)
-    for signum in SIGNALS:
-        signal.signal(signum, _raise_stop)
+    stop_signals = StopSignals()
+    stop_signals.install()
     try:
         stops_within_s = settings.drain_seconds + settings.shutdown_timeout_s
-        with Supervisor(arguments, frontend_options, url, stops_within_s) as supervisor:
+        with Supervisor(arguments, frontend_options, url, stops_within_s, stop_signals) as supervisor:
             if create_default(arguments.model_repository):
                 _say(f"created {arguments.model_repository}; each config.pbtxt there is yours to edit")
             supervisor.start(_say)

@@ -27,10 +27,10 @@ from .ports import ReservedPort, check_free
 from .restarts import MAX_RESTARTS, Restarts
 from .runtime_dir import RuntimeDir, open_private
 from .starting import Starting
+from .stop_signals import SIGNALS, Stop, StopSignals
 from .triton_files import TritonFiles
 from .tritonserver import TritonSettings, TritonUnavailable, start_triton
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 START_TIMEOUT_S = 300.0
 
 _ONE_SIGNAL_S = 0.2
@@ -55,24 +55,22 @@ class Ended(Exception):
         self.name = name
 
 
-class Stop(Exception):
-    """One of SIGNALS has arrived."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.signum = signum
-
-
 class Supervisor:
     """The two processes, as a context manager: leaving it stops those that run, the frontend first.
 
-    `frontend_stops_within_s` is how long the frontend takes to end in order at most.
+    `frontend_stops_within_s` is how long the frontend takes to end in order at most. `stop_signals` end all waiting.
     """
 
     def __init__(
-        self, arguments: Namespace, frontend_options: Sequence[str], url: str, frontend_stops_within_s: float
+        self,
+        arguments: Namespace,
+        frontend_options: Sequence[str],
+        url: str,
+        frontend_stops_within_s: float,
+        stop_signals: StopSignals,
     ) -> None:
         self._arguments = arguments
+        self._stop_signals = stop_signals
         self._frontend_options = frontend_options
         self._manifest = engine_dir_of(arguments) / "manifest.json"
         self._health_url = f"{url}/health"
@@ -164,6 +162,7 @@ class Supervisor:
         starting = Starting(self._runtime_dir.triton_log, say)
         give_up = time.monotonic() + START_TIMEOUT_S
         while health_status(self._health_url) != 200:
+            self._stop_signals.check()
             for name, process in self._processes.items():
                 if process.poll() is not None:
                     status = f"{name} ended with status {process.returncode} while starting"
@@ -188,6 +187,7 @@ class Supervisor:
                 stack.callback(os.close, backend)
             while True:
                 backend_ended, _, _ = select.select(backends, [], [], _POLL_INTERVAL_S)
+                self._stop_signals.check()
                 for name, process in self._processes.items():
                     if process.poll() is not None:
                         raise Ended(name, f"{name} ended with status {process.returncode}{self._last_lines(name)}")

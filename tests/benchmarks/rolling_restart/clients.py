@@ -95,8 +95,7 @@ class Load:
                     await response.aread()
                     return End.FAILED, f"{response.status_code} {response.text[:200]}"
                 has_begun = True
-                end = await _end_of_stream(response) if stream else _end_of_json(await response.aread())
-                return end, "200 and an answer that is not complete"
+                return await _end_of_stream(response) if stream else _end_of_json(await response.aread())
         except httpx.TransportError as exc:
             return (End.CUT if has_begun else End.FAILED), repr(exc)
 
@@ -111,19 +110,26 @@ async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
                 yield event.removeprefix(b"data: ")
 
 
-async def _end_of_stream(response: httpx.Response) -> End:
+async def _end_of_stream(response: httpx.Response) -> tuple[End, str]:
     """A body that breaks off raises a TransportError. One that ends in order, without `[DONE]`, is wrong too."""
     num_events, reason = 0, None
     async for data in _events(response):
         if data == b"[DONE]":
-            return End.ANSWERED if num_events > 1 and reason == "length" else End.FAILED
+            is_whole = num_events > 1 and reason == "length"
+            return _whole_or_not(is_whole, f"a stream of {num_events} events that ended with {reason}")
         event = json.loads(data)
         if "error" in event:
-            return End.ERROR_EVENT
+            return End.ERROR_EVENT, ""
         num_events += 1
         reason = event["choices"][0]["finish_reason"] or reason
-    return End.FAILED
+    return End.FAILED, f"200 and a stream that ended in order without [DONE], after {num_events} events"
 
 
-def _end_of_json(body: bytes) -> End:
-    return End.ANSWERED if json.loads(body)["usage"]["completion_tokens"] == MAX_TOKENS else End.FAILED
+def _end_of_json(body: bytes) -> tuple[End, str]:
+    answer = json.loads(body)
+    num_tokens, reason = answer["usage"]["completion_tokens"], answer["choices"][0]["finish_reason"]
+    return _whole_or_not(num_tokens == MAX_TOKENS, f"an answer of {num_tokens} tokens that ended with {reason}")
+
+
+def _whole_or_not(is_whole: bool, answer: str) -> tuple[End, str]:
+    return (End.ANSWERED, "") if is_whole else (End.FAILED, f"200 and {answer}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from frontend.local.stop_signals import StopSignals
 from frontend.local.supervisor import Ended, Supervisor, engine_dir_of, last_lines
 
 
@@ -14,7 +15,7 @@ class Rehearsal(Supervisor):
 
     def __init__(self, model_repository: Path, *, restart: bool = True, failures: int = 0) -> None:
         arguments = Namespace(model_repository=model_repository, model="openvino", restart=restart)
-        super().__init__(arguments, [], "http://127.0.0.1:1", frontend_stops_within_s=1)
+        super().__init__(arguments, [], "http://127.0.0.1:1", frontend_stops_within_s=1, stop_signals=StopSignals())
         self.manifest = engine_dir_of(arguments) / "manifest.json"
         self.manifest.parent.mkdir(parents=True)
         self.manifest.write_text("engine 1")

@@ -143,11 +143,15 @@ def test_a_second_signal_ends_it_now_and_running_answers_end_with_an_error(
     run(scenario())
 
 
-def test_a_frontend_that_waits_for_triton_ends_on_sigterm_at_once(engine_dir: Path) -> None:
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.3])
+def test_a_frontend_that_waits_for_triton_ends_on_sigterm_at_once(engine_dir: Path, after_s: float) -> None:
+    """Also while it still puts its parts together: the signal may come at any moment."""
+
     async def scenario() -> None:
         async with started(engine_dir, [Events([])], has_triton=False) as frontend:
             while not frontend.catches(signal.SIGTERM):
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(after_s)
             frontend.process.send_signal(signal.SIGTERM)
             assert await frontend.process.wait() == 0
 
