@@ -9,24 +9,32 @@ from typing import Any
 
 import pytest
 
+from frontend.guided_decoding.spec import JsonSchema
+from frontend.guided_decoding.to_ebnf import to_ebnf_text
 from tests.e2e.conftest import ROOT
 
 CODE = ROOT / "model_repository" / "openvino" / "1"
 MAX_GROWTH = 4.0
 """That of guides.py."""
+NUM_ANSWERS = 3
+"""Each is random, and inside a long string some tokens take ten times as long as others."""
 
 AMBIGUOUS = {
     "each text in many pairs": 'root ::= a\na ::= a a | "x"',
     "pairs and frames": 'root ::= a\na ::= "x" a "x" | a a | "x"',
     "stars of stars": 'root ::= (("a"*)*)*',
 }
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "any JSON": {},
+    "an object": {"type": "object", "properties": {"a": {"type": "string"}}},
+    "a long string": {"type": "string", "maxLength": 500},
+}
 STEADY: dict[str, dict[str, str]] = {
     "a list of words": {"grammar": 'root ::= word (" " word)*\nword ::= [a-z]+'},
     "balanced brackets": {"grammar": 'root ::= "(" root ")" | "x"'},
-    "any JSON": {"json_schema": "{}"},
-    "an object": {"json_schema": json.dumps({"type": "object", "properties": {"a": {"type": "string"}}})},
-    "a long string": {"json_schema": json.dumps({"type": "string", "maxLength": 500})},
     "a choice": {"regex": "yes|no"},
+    # As the frontend sends them: GenAI's own translation of `maxLength: 500` takes all the time that a trial has.
+    **{name: {"grammar": to_ebnf_text(JsonSchema(schema=schema, param="schema"))} for name, schema in SCHEMAS.items()},
 }
 
 
@@ -60,8 +68,8 @@ def test_a_grammar_that_reads_longer_answers_in_more_ways_grows(trial: Trial, gr
 
 
 @pytest.mark.parametrize("guide", STEADY.values(), ids=STEADY.keys())
-def test_other_guides_do_not_grow(trial: Trial, guide: dict[str, str]) -> None:
-    assert trial.cost(**guide)["growth"] == 1.0
+def test_other_guides_are_not_taken_for_such(trial: Trial, guide: dict[str, str]) -> None:
+    assert max(trial.cost(**guide)["growth"] for _ in range(NUM_ANSWERS)) < MAX_GROWTH
 
 
 def test_what_does_not_compile_says_why(trial: Trial) -> None:
