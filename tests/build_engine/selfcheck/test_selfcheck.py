@@ -16,6 +16,12 @@ NO_DIGESTS = 6
 STEPS = ("convert", "verify", "build", "publish", "serve", *SUBJECTS, "little KV cache")
 
 
+def only_the_tiny_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the checks of what is installed, which start some twenty programs and have tests of their own."""
+    for checks in ("installed_checks", "weight_order_checks"):
+        monkeypatch.setattr(f"build_engine.selfcheck.run.{checks}", lambda *_: ())
+
+
 def test_everything_passes_on_one_gpu_and_on_two(two_gpus: tuple[SelfCheckHost, Outcome]) -> None:
     _, outcome = two_gpus
     assert outcome.status == 0, outcome.report
@@ -59,8 +65,11 @@ def test_the_published_engine_is_not_touched(two_gpus: tuple[SelfCheckHost, Outc
     assert {path.name for path in host.work_dir.iterdir()} == {"report.txt", "passed.json"}
 
 
-def test_once_is_once_for_each_image_and_kind_of_gpu(two_gpus: tuple[SelfCheckHost, Outcome]) -> None:
+def test_once_is_once_for_each_image_and_kind_of_gpu(
+    two_gpus: tuple[SelfCheckHost, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
     host, _ = two_gpus
+    only_the_tiny_engine(monkeypatch)
     again = host.run("--once", "--image", "sha256:1")
     assert (again.status, again.report) == (0, "selfcheck: this image has passed on these GPUs before\n")
     one_gpu = {"DOUBLE_GPUS": H100, "DOUBLE_FAULT": "disk_full"}
@@ -95,6 +104,7 @@ def test_a_failure_shows_in_its_line(
     environment: Mapping[str, str],
     failed: Mapping[str, str],
 ) -> None:
+    only_the_tiny_engine(monkeypatch)
     for name, value in {"_CLOSE_TIMEOUT_S": 1.0, "NUM_STREAMS": BUSY + 4, "_LONG": 500}.items():
         monkeypatch.setattr(f"build_engine.selfcheck.load.{name}", value)
     outcome = selfcheck_host.run(**environment)
@@ -107,7 +117,8 @@ def test_a_failure_shows_in_its_line(
     assert outcome["2 GPUs: convert"] == ("not known", "nvidia-smi shows 1 GPU; this takes 2")
 
 
-def test_what_depends_on_a_failure_is_not_known(selfcheck_host: SelfCheckHost) -> None:
+def test_what_depends_on_a_failure_is_not_known(selfcheck_host: SelfCheckHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    only_the_tiny_engine(monkeypatch)
     outcome = selfcheck_host.run(DOUBLE_FAULT="unquantized")
     found = {step: outcome[f"1 GPU: {step}"] for step in STEPS}
     assert found["convert"][0] == "passed"
