@@ -36,6 +36,8 @@ def install(extras: str, alone: Sequence[str], *, add: bool) -> None:
     status, started = StatusLine(), time.monotonic()
     try:
         if not add:
+            if _VENV.is_symlink():  # what it leads to is somebody's: `venv --clear` would empty that
+                _VENV.unlink()
             command = [sys.executable, "-m", "venv", "--clear", str(_VENV)]
             _run(command, lambda _: None, lambda: status.show(f"making {_VENV}"))
         before = _num_installed()

@@ -127,3 +127,19 @@ def test_pip_is_killed_with_what_runs_it(tmp_path: Path, monkeypatch: pytest.Mon
     (line,) = (tmp_path / ".cache" / "install.log").read_text().splitlines()
     assert re.fullmatch(r"\d+", line)
     assert not Path("/proc", line).exists()
+
+
+def test_an_environment_that_is_linked_from_elsewhere_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (tmp_path / "constraints.txt").touch()
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    (tmp_path / ".venv").symlink_to("elsewhere")
+    with pytest.raises(InstallFailed):
+        install("chat", [], add=False)
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["kept"]
+    assert not (tmp_path / ".venv").is_symlink()
