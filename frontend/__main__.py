@@ -34,6 +34,7 @@ from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits
 from frontend.server.middleware.stack import with_middleware
 from frontend.server.request_log import RequestLog, log_answer
+from frontend.server.response_store import ResponseStore
 from frontend.server.service import Service
 from frontend.server.stats_log import StatsLog
 from frontend.server.uvicorn import Server, tls_context, uvicorn_config
@@ -102,6 +103,8 @@ async def serve(settings: Settings) -> None:
             if stats is not None:
                 stats.cancel()
             await service.guides.close()
+            if service.responses is not None:
+                await asyncio.to_thread(service.responses.close)
             if traces is not None:
                 await asyncio.to_thread(traces.close)
 
@@ -159,6 +162,7 @@ def _to_service(
         engine_versions=files.versions,
         tokenizer_config=files.tokenizer_config | {"chat_template": files.chat_template},
         triton_metrics_url=settings.triton_metrics_url,
+        responses=_response_store(settings),
         system_fingerprint=files.fingerprint if settings.system_fingerprint else None,
         request_log=RequestLog(
             is_enabled=not settings.disable_log_requests,
@@ -166,6 +170,12 @@ def _to_service(
             max_chars=settings.max_log_len,
         ),
     )
+
+
+def _response_store(settings: Settings) -> ResponseStore | None:
+    if settings.response_store is None:
+        return None
+    return ResponseStore(settings.response_store, settings.response_store_bytes, settings.response_store_days)
 
 
 def _build_info(files: EngineDir, model: str) -> dict[str, str]:

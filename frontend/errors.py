@@ -6,7 +6,8 @@
     │   ├── ContextLengthExceeded     400    code context_length_exceeded
     │   ├── InvalidApiKey             401    code invalid_api_key
     │   ├── NotFound                  404
-    │   │   └── ModelNotFound         404    code model_not_found
+    │   │   ├── ModelNotFound         404    code model_not_found
+    │   │   └── ResponseNotFound      404    code response_not_found
     │   ├── MethodNotAllowed          405
     │   ├── RequestTimeout            408
     │   ├── BodyTooLarge              413
@@ -19,6 +20,7 @@
     │   ├── QueueFull                 429, or 503 (--queue-full-status)
     │   └── TooManyBodies             429
     ├── EngineFailed                  500  server_error
+    ├── StoreFailed                   500  server_error, code store_failed
     ├── EngineUnavailable             503  server_error, code engine_unavailable
     │   └── EngineGone                503
     │       └── EngineHangs           503
@@ -96,6 +98,19 @@ class ModelNotFound(NotFound):
     def __init__(self, model: str, served_model_names: Sequence[str]) -> None:
         served = ", ".join(f"`{name}`" for name in served_model_names)
         super().__init__(f"The model `{model}` does not exist. Served here: {served}.")
+
+
+class ResponseNotFound(NotFound):
+    """No such response is stored, or it is another key's."""
+
+    code = "response_not_found"
+
+    def __init__(self, response_id: str, *, param: str) -> None:
+        super().__init__(
+            f"No response `{response_id:.100}` is stored here: it was not stored, is too old, or was deleted.",
+            param=param,
+            log_message="no such response",
+        )
 
 
 class MethodNotAllowed(InvalidRequest):
@@ -176,6 +191,12 @@ class TooManyBodies(RateLimitExceeded):
 
 class EngineFailed(FrontendError):
     """The engine refused or aborted a valid request."""
+
+
+class StoreFailed(FrontendError):
+    """The file of stored responses cannot be read or written; the operator's log says why."""
+
+    code = "store_failed"
 
 
 class EngineUnavailable(FrontendError):

@@ -200,6 +200,13 @@ class Settings:
         "default sampling of requests: auto for that of the checkpoint's generation_config.json, vllm for vLLM 0.4's",
         _defaults,
     ] = "auto"
+    response_store: Annotated[
+        Path | None, "SQLite file of the responses of /v1/responses, for `store` and `previous_response_id`", Path
+    ] = None
+    response_store_bytes: Annotated[
+        int, "with --response-store, bytes of responses; the oldest are dropped", _count
+    ] = 1024**3
+    response_store_days: Annotated[int, "with --response-store, how long a response is stored", _count] = 30
     startup_timeout_s: Annotated[float, "how long to wait for Triton and its model at start", float] = 120.0
     request_timeout_s: Annotated[float, "longest time for one answer, queueing included", float] = 1800.0
     drain_seconds: Annotated[

@@ -3,7 +3,7 @@
 A reply is what the client gets for a request. It has one answer, or `n` of them, each of one generation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -54,12 +54,26 @@ class ReplyWriter(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredReply:
+    """A complete reply that clients may ask for later; `created_at` is in seconds since 1970.
+
+    Both texts are JSON: `reply` as the client got it, and the array of the conversation's items until then, which the
+    items of a following request continue.
+    """
+
+    id: str
+    created_at: int
+    reply: bytes
+    conversation: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """The generations of one reply, checked and tokenized.
 
     `id` and `model` are those of the reply. `requests` has `num_choices` for each prompt, prompt by prompt.
     `constraint` must be compiled, and its grammar set by `with_guide`, before the job runs. `with_tokens`: the writer
-    needs the tokens too, not only the text.
+    needs the tokens too, not only the text. `to_stored` makes what is stored of a complete reply, if it is to be.
     """
 
     id: str
@@ -71,6 +85,7 @@ class Job:
     with_tokens: bool = False
     constraint: Constraint | None = None
     operation: Operation = "chat"
+    to_stored: Callable[[], StoredReply] | None = None
 
     @property
     def prompts(self) -> Sequence[Sequence[int]]:

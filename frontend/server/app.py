@@ -15,7 +15,7 @@ from frontend.openai.responses.types import ResponsesRequest
 from frontend.openai.tokenize.types import DetokenizeRequest, TokenizeRequest
 
 from .errors import add_error_handlers
-from .routes import generate, health, models, pages, tokenize
+from .routes import generate, health, models, pages, responses, tokenize
 from .service import Service
 
 _REF = "#/components/schemas/{model}"
@@ -27,7 +27,7 @@ _DOCUMENTED: Sequence[type[BaseModel]] = (
 """The types of bodies that routes read by themselves, so that FastAPI does not see them."""
 
 router = APIRouter()
-for module in (generate, models, health, tokenize):
+for module in (generate, responses, models, health, tokenize):
     router.include_router(module.router)
 
 
@@ -70,7 +70,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             if body := operation.get("requestBody"):
                 body["content"]["application/json"]["example"]["model"] = names[0]
             for parameter in operation.get("parameters", ()):
-                parameter["schema"]["enum"] = names
+                if parameter["name"] == "model":
+                    parameter["schema"]["enum"] = names
         description["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
         description["security"] = [{"api_key": []}, {}]
         app.openapi_schema = description

@@ -14,6 +14,7 @@ from .body_memory import BodyMemory
 from .metrics import Metrics
 from .off_loop import OffLoop
 from .request_log import RequestLog
+from .response_store import ResponseStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,8 @@ class Service:
 
     `tokenizer_config` is tokenizer_config.json with the chat template.
     `triton_metrics_url` is empty if Triton's metrics are not read. `system_fingerprint` is None unless replies have it.
-    `left` are generations whose client has left before the engine's first response, see run.py.
+    `responses` is None where no response is stored. `left` are generations whose client has left before the engine's
+    first response, see run.py.
     """
 
     model_names: tuple[str, ...]
@@ -41,5 +43,6 @@ class Service:
     triton_metrics_url: str = ""
     system_fingerprint: str | None = None
     off_loop: OffLoop = field(default_factory=OffLoop)
+    responses: ResponseStore | None = None
     request_log: RequestLog = field(default_factory=RequestLog)
     left: set[asyncio.Task[None]] = field(default_factory=set)

@@ -117,6 +117,11 @@ class JobResponse(Response):
     def _write(self, index: int, deltas: Sequence[Delta]) -> None:
         raise NotImplementedError
 
+    async def _store(self) -> None:
+        """Store the complete reply, if it is to be, before the client can know that it is complete."""
+        if self._job.to_stored is not None and self._service.responses is not None:
+            await self._service.responses.store(self._record.key or "", self._job.to_stored())
+
     @property
     def _outcomes(self) -> list[Outcome]:
         return [decoder.outcome for decoder in self._decoders]
@@ -153,6 +158,7 @@ class JsonResponse(JobResponse):
             body = await asyncio.to_thread(self._job.writer.complete, answers)
         else:
             body = self._job.writer.complete(answers)
+        await self._store()
         self._started = True
         headers = [*self.raw_headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -186,7 +192,9 @@ class EventStreamResponse(JobResponse):
         finally:
             self._silence.cancel()
         await self._sender.drain()
-        await self._shortest_send({"type": "http.response.body", "body": self._job.writer.end(self._outcomes)})
+        last = self._job.writer.end(self._outcomes)
+        await self._store()
+        await self._shortest_send({"type": "http.response.body", "body": last})
 
     def _write(self, index: int, deltas: Sequence[Delta]) -> None:
         write = self._job.writer.delta

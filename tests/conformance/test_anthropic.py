@@ -30,7 +30,7 @@ TWO_CALLS = (
 @pytest.fixture
 def claude(frontend: Running) -> Iterator[anthropic.Anthropic]:
     """Anthropic's client, whose address has no /v1."""
-    with anthropic.Anthropic(base_url=frontend.patient_url, api_key="none", max_retries=0, timeout=60) as client:
+    with anthropic.Anthropic(base_url=frontend.url, api_key="none", max_retries=0, timeout=60) as client:
         yield client
 
 

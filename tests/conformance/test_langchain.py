@@ -67,7 +67,7 @@ class TestChatOpenAI(ChatModelIntegrationTests):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         """The address of this server, and no retries."""
-        own = {"model": MODEL, "api_key": "none", "max_retries": 0, "timeout": 20, "stream_usage": True}
+        own = {"model": MODEL, "api_key": "none", "max_retries": 0, "timeout": 60, "stream_usage": True}
         return {**own, **self.params}
 
     @property

@@ -28,7 +28,7 @@ MESSAGES = [{"role": "user", "content": "Was ist ein Haus?"}]
 def options(frontend: Running, client: openai.OpenAI) -> dict[str, Any]:
     """The address of this server, and a client that is closed after the test: LiteLLM leaves its own open."""
     frontend.triton.script = [HAUS]
-    return {"api_base": f"{frontend.url}/v1", "api_key": "none", "max_retries": 0, "timeout": 10, "client": client}
+    return {"api_base": f"{frontend.url}/v1", "api_key": "none", "max_retries": 0, "timeout": 60, "client": client}
 
 
 def test_chat_completion(options: dict[str, Any]) -> None:

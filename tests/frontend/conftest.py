@@ -32,6 +32,7 @@ from frontend.server.middleware.api_keys import read_api_keys
 from frontend.server.middleware.auth import CallerLimits
 from frontend.server.middleware.stack import with_middleware
 from frontend.server.request_log import log_answer
+from frontend.server.response_store import ResponseStore
 from frontend.server.service import Service
 from frontend.text.chat_template import ChatTemplate
 from frontend.text.served_model import ServedModel
@@ -48,8 +49,9 @@ MAX_BODY_BYTES = 200_000
 MAX_QUEUE_LENGTH = 2
 """Generations of one caller that may wait. The queue has a place more, which is for others."""
 
-REQUEST_TIMEOUT_S = 2.0
+REQUEST_TIMEOUT_S = 60.0
 API_KEY = "the-only-key"
+OTHER_KEY = "the-other-key"
 KEY_NAME = f"sha256:{sha256(API_KEY.encode()).hexdigest()[:8]}"
 ORIGIN = "https://chat.example.org"
 
@@ -85,19 +87,22 @@ class Running:
     """A running frontend, and the engine behind it.
 
     At `guarded_url` requests need API_KEY, and pages of ORIGIN may call. At `details_url` usage has the details of the
-    prompt. At `patient_url` answers may take a minute, for browsers on a busy machine.
+    prompt. At `impatient_url` answers may take 2 s. At `storing_url` requests need
+    API_KEY or OTHER_KEY, and responses are stored in the file `store`.
     """
 
     url: str
     guarded_url: str
     details_url: str
-    patient_url: str
+    impatient_url: str
+    storing_url: str
+    store: Path
     triton: FakeTriton
     admission: Admission
     kill_triton: Callable[[], None]
     revive_triton: Callable[[], None]
 
-    def wait_until(self, condition: Callable[[], bool], within_s: float = 2.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], within_s: float = 30.0) -> None:
         """Fails if `condition` does not come true in time."""
         give_up = time.monotonic() + within_s
         while not condition():
@@ -142,11 +147,12 @@ def load_chat_model(directory: Path) -> ServedModel:
 
 
 @pytest.fixture(scope="session")
-def session_frontend(mixtral: ServedModel) -> Iterator[Running]:
+def session_frontend(mixtral: ServedModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Started once; tests change only the fake Triton's script."""
     started: list[Running] = []
     stop, ready = threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(mixtral, started, ready, stop)))
+    store = tmp_path_factory.mktemp("store") / "responses.sqlite"
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(mixtral, store, started, ready, stop)))
     thread.start()
     assert ready.wait(20), "the frontend did not start"
     yield started[0]
@@ -173,21 +179,21 @@ def triton(frontend: Running) -> FakeTriton:
 @pytest.fixture
 def http(frontend: Running) -> Iterator[httpx.Client]:
     """A plain client."""
-    with httpx.Client(base_url=frontend.url, timeout=10) as client:
+    with httpx.Client(base_url=frontend.url, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
 def guarded(frontend: Running) -> Iterator[httpx.Client]:
     """A plain client, without a key, of the frontend that needs one."""
-    with httpx.Client(base_url=frontend.guarded_url, timeout=10) as client:
+    with httpx.Client(base_url=frontend.guarded_url, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
 def client(frontend: Running) -> Iterator[openai.OpenAI]:
     """OpenAI's own client."""
-    with openai.OpenAI(base_url=f"{frontend.url}/v1", api_key="none", max_retries=0, timeout=10) as client:
+    with openai.OpenAI(base_url=f"{frontend.url}/v1", api_key="none", max_retries=0, timeout=60) as client:
         yield client
 
 
@@ -211,7 +217,9 @@ def make_service(model: ServedModel, client: TritonClient, triton_url: str) -> S
     )
 
 
-async def _serve(model: ServedModel, started: list[Running], ready: threading.Event, stop: threading.Event) -> None:
+async def _serve(
+    model: ServedModel, store: Path, started: list[Running], ready: threading.Event, stop: threading.Event
+) -> None:
     fake, loop = FakeTriton(), asyncio.get_running_loop()
     runner = web.AppRunner(fake.application(), shutdown_timeout=0.1)
     await runner.setup()
@@ -228,11 +236,18 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
         guarded = with_middleware(
             create_app(service), read_api_keys(None, [API_KEY]), CallerLimits(), [ORIGIN], reporters=reporters
         )
+        responses = ResponseStore(store, 2**20, 30)
+        storing = with_middleware(
+            create_app(replace(service, responses=responses)),
+            read_api_keys(None, [API_KEY, OTHER_KEY]),
+            reporters=reporters,
+        )
         async with (
             _uvicorn(open_app, service.metrics.count_error) as url,
             _uvicorn(guarded) as guarded_url,
             _uvicorn(with_details) as details_url,
-            _uvicorn(with_middleware(create_app(replace(service, request_timeout_s=60)))) as patient_url,
+            _uvicorn(with_middleware(create_app(replace(service, request_timeout_s=2)))) as impatient_url,
+            _uvicorn(storing) as storing_url,
         ):
 
             def in_loop(work: Callable[[], object]) -> None:
@@ -243,7 +258,9 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
                     url=url,
                     guarded_url=guarded_url,
                     details_url=details_url,
-                    patient_url=patient_url,
+                    impatient_url=impatient_url,
+                    storing_url=storing_url,
+                    store=store,
                     triton=fake,
                     admission=service.admission,
                     kill_triton=lambda: in_loop(lambda: _kill(runner)),
@@ -253,6 +270,7 @@ async def _serve(model: ServedModel, started: list[Running], ready: threading.Ev
             ready.set()
             await asyncio.to_thread(stop.wait)
         await service.guides.close()
+        responses.close()
     await runner.cleanup()
 
 

@@ -1,10 +1,8 @@
-"""A body of OpenAI's Responses API to a job of one generation: check, prompt, tokens, sampling parameters. Pure.
-
-Not here: what needs memory between requests (earlier responses, stored prompts, conversations).
-"""
+"""A body of OpenAI's Responses API to a job of one generation: check, prompt, tokens, sampling parameters. Pure."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 from frontend.errors import InvalidRequest, UnsupportedParameter
@@ -22,6 +20,7 @@ from frontend.text.messages import Message, join_texts
 from frontend.text.served_model import ServedModel
 from frontend.text.tools import ToolChoice, ToolUse
 
+from .conversation import Conversation, check_memory, to_stored
 from .response import ResponsesWriter
 from .tools import BuiltInTool, functions_of, namespaces_of
 from .types import (
@@ -46,16 +45,24 @@ _OWN_NAMES = {"messages": "input", "prompt": "input", "logprobs": "include"}
 """Chat's names of fields, and the fields of this API that have the same content."""
 
 
-def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *, seed: int) -> Job:
-    """The job of a checked body. `seed` is for a body without one. Raises InvalidRequest naming the field."""
-    check_supported(body)
+def to_responses_job(
+    given: ResponsesRequest, model: ServedModel, reply: Reply, *, seed: int, earlier: Conversation | None = None
+) -> Job:
+    """The job of a checked body. `seed` is for a body without one; `earlier` is None where nothing is stored.
+
+    Raises InvalidRequest naming the field.
+    """
+    check_supported(given)
+    check_memory(given, earlier)
+    body = given if earlier is None else earlier.before(given)
+    num_earlier = len(body.input) - len(given.input)
     tool_use = _tool_use_of(body)
     wanted = _wanted_logprobs(body, tool_use, model)
     constraint = to_constraint(body, _text_format_constraint(body), model, tool_use)
     with _own_names():
         check_chars(_texts(body), model, max_prompt_tokens(body, model))
         escaped = escape_tool_use(tool_use, model.tokenizer.escape_special_tokens)
-        prompt = model.template.render(_to_messages(body, model), escaped)
+        prompt = model.template.render(_to_messages(body, model, num_earlier), escaped)
         requests = to_requests(
             body,
             [to_token_ids(model.tokenizer.encode_in_pieces(prompt), model)],
@@ -67,18 +74,21 @@ def to_responses_job(body: ResponsesRequest, model: ServedModel, reply: Reply, *
             tool_use=tool_use,
         )
     parsers = to_parsers(tool_use, model, 1)
+    is_stored = earlier is not None and body.store is not False
+    writer = ResponsesWriter(
+        _to_response(with_defaults(body, model.sampling_defaults), reply, is_stored=is_stored),
+        parsers[0] if parsers else None,
+        namespaces_of(body.tools or ()),
+    )
     return Job(
         id=reply.id,
         model=reply.model,
         requests=requests,
-        writer=ResponsesWriter(
-            _to_response(with_defaults(body, model.sampling_defaults), reply),
-            parsers[0] if parsers else None,
-            namespaces_of(body.tools or ()),
-        ),
+        writer=writer,
         stream=bool(body.stream),
         with_tokens=wanted.logprobs,
         constraint=constraint,
+        to_stored=partial(to_stored, body.input, writer) if is_stored else None,
     )
 
 
@@ -131,12 +141,15 @@ def _texts(body: ResponsesRequest) -> Iterator[str]:
             yield from (part.text for part in (item.content if isinstance(item, MessageItem) else item.output))
 
 
-def _to_messages(body: ResponsesRequest, model: ServedModel) -> list[Message]:
-    """The conversation, escaped. Text and calls of the assistant that follow one another become one message."""
+def _to_messages(body: ResponsesRequest, model: ServedModel, num_earlier: int) -> list[Message]:
+    """The conversation, escaped. Text and calls of the assistant that follow one another become one message.
+
+    The first `num_earlier` items are not of the request, and were checked when they were.
+    """
     escape = model.tokenizer.escape_special_tokens
     messages: list[Message] = []
     input_indices: list[int] = []
-    for index, item in enumerate(body.input):
+    for index, item in enumerate(body.input, -num_earlier):
         if isinstance(item, ReasoningItem):
             continue
         message = _to_message(item, f"input[{index}]", escape)
@@ -178,7 +191,7 @@ def _joined(last: Message, message: Message) -> Message:
     return Message("assistant", join_texts([last.content, message.content]), (*last.tool_calls, *message.tool_calls))
 
 
-def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
+def _to_response(body: ResponsesRequest, reply: Reply, *, is_stored: bool) -> dict[str, Any]:
     """The ResponseObject before there is any output: the request's fields with their defaults filled in."""
     text_format = {"type": "text"}
     if body.text is not None and body.text.format is not None:
@@ -191,6 +204,8 @@ def _to_response(body: ResponsesRequest, reply: Reply) -> dict[str, Any]:
         max_tool_calls=body.max_tool_calls,
         model=reply.model,
         parallel_tool_calls=body.parallel_tool_calls is not False,
+        previous_response_id=body.previous_response_id,
+        store=is_stored,
         temperature=DEFAULT_TEMPERATURE if body.temperature is None else body.temperature,
         text={"format": text_format},
         tool_choice=_choice_on_the_wire(body.tool_choice),

@@ -36,6 +36,8 @@ class ResponsesWriter:
         self._events = Events()
         self._finished_items: list[dict[str, Any]] = []
         self._item: MessageEvents | FunctionCallEvents | None = None
+        self.finished: Mapping[str, Any] = {}
+        """The response when it is complete, empty before."""
 
     def complete(self, answers: Sequence[Answer]) -> bytes:
         """The reply as one JSON body."""
@@ -130,12 +132,14 @@ class ResponsesWriter:
 
     # ---- the response ----------------------------------------------------------------------------------------------
 
-    def _to_finished(self, outcome: Outcome) -> dict[str, Any]:
+    def _to_finished(self, outcome: Outcome) -> Mapping[str, Any]:
         usage = to_usage(outcome.usage).model_dump()
         if outcome.ending.finish_reason == "length":
             details = IncompleteDetails().model_dump()
-            return self._snapshot(status="incomplete", incomplete_details=details, usage=usage)
-        return self._snapshot(status="completed", usage=usage)
+            self.finished = self._snapshot(status="incomplete", incomplete_details=details, usage=usage)
+        else:
+            self.finished = self._snapshot(status="completed", usage=usage)
+        return self.finished
 
     def _snapshot(self, **changes: Any) -> dict[str, Any]:
         """The response with the items that are finished."""

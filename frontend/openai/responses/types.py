@@ -1,4 +1,4 @@
-"""POST /v1/responses, OpenAI's newer API, without the parts that need memory between requests."""
+"""/v1/responses, OpenAI's newer API: requests, responses, and what is said of stored ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -230,6 +230,12 @@ class ResponsesRequest(SamplingFields):
         None, description="0 to 20 alternatives to each token; needs `include`"
     )
     stream_options: NoOptions | None = Field(None, description="no supported fields")
+    store: bool | None = Field(
+        None, description="with `--response-store`, whether the response is stored; default: `true`; else `false` only"
+    )
+    previous_response_id: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None, description="with `--response-store`: the stored response whose conversation `input` continues"
+    )
     reasoning: ReasoningOptions | None = Field(None, description="the model does not reason")
 
 
@@ -326,9 +332,9 @@ class ResponseObject(BaseModel):
     model: str
     output: Sequence[OutputItem] = ()
     parallel_tool_calls: bool
-    previous_response_id: None = None
+    previous_response_id: str | None = None
     reasoning: Reasoning = Reasoning()
-    store: Literal[False] = False
+    store: bool = False
     temperature: float
     text: dict[str, dict[str, Any]]
     tool_choice: Literal["none", "auto", "required"] | ToolChoiceFunction | ToolChoiceAllowed
@@ -339,3 +345,11 @@ class ResponseObject(BaseModel):
     usage: ResponseUsage | None = None
     user: str | None
     metadata: dict[str, str]
+
+
+class DeletedResponse(BaseModel):
+    """A stored response that is gone."""
+
+    id: str
+    object: Literal["response"] = "response"
+    deleted: Literal[True] = True

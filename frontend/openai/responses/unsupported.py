@@ -1,15 +1,13 @@
-"""Known parameters that /v1/responses refuses: they need memory between requests, or have another name here."""
+"""Known parameters that /v1/responses refuses: they need what is not stored here, or have another name here."""
 
 from collections.abc import Mapping
 
 from frontend.openai.body import Unsupported
 
 UNSUPPORTED_BY_RESPONSES: Mapping[str, Unsupported] = {
-    "previous_response_id": Unsupported("nothing is kept here; send the whole conversation as `input`"),
-    "conversation": Unsupported("nothing is kept here; send the whole conversation as `input`"),
-    "store": Unsupported("nothing is kept here", (False,)),
-    "background": Unsupported("nothing is kept here that could be asked for later", (False,)),
-    "prompt": Unsupported("nothing is kept here; write it out in `instructions` and `input`"),
+    "conversation": Unsupported("conversations have no names here; use `previous_response_id`, or send all as `input`"),
+    "background": Unsupported("an answer is generated while its client waits", (False,)),
+    "prompt": Unsupported("prompts are not stored here; write it out in `instructions` and `input`"),
     "truncation": Unsupported("nothing of a conversation is left out", ("disabled",)),
     "context_management": Unsupported("nothing of a conversation is left out", ([],)),
     "moderation": Unsupported("there is no moderation"),

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages and /invocations.
+"""POST /v1/chat/completions, /v1/completions, /v1/messages and /invocations; /v1/responses is in responses.py.
 
 Every request goes through the same steps in the same order: check, prompt, tokens, sampling parameters, compile, run.
 """
@@ -6,7 +6,7 @@ Every request goes through the same steps in the same order: check, prompt, toke
 import secrets
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -19,8 +19,7 @@ from frontend.openai.completions.request import to_completion_job
 from frontend.openai.completions.types import Completion, CompletionRequest
 from frontend.openai.invocations.request import InvocationRequest, to_invocation_job
 from frontend.openai.job import Job
-from frontend.openai.responses.request import to_responses_job
-from frontend.openai.responses.types import ResponseObject, ResponsesRequest
+from frontend.openai.responses.types import ResponsesRequest
 from frontend.server.disconnect import cancel_on_disconnect
 from frontend.server.request_record import record_of
 from frontend.server.service import Service
@@ -35,6 +34,9 @@ router = APIRouter()
 AnyRequest = TypeVar(
     "AnyRequest", ChatCompletionRequest, CompletionRequest, ResponsesRequest, MessagesRequest, InvocationRequest
 )
+
+Translated: TypeAlias = tuple[dict[str, str], Job]
+"""Headers of the response, and the job."""
 
 
 @router.post(
@@ -57,17 +59,6 @@ async def create_chat_completion(http: Request, service: ServiceOf) -> Response:
 async def create_completion(http: Request, service: ServiceOf) -> Response:
     """Continue text or token ids: as one JSON body, or with `stream` as server-sent events."""
     return await _answer(http, service, CompletionRequest, to_completion_job)
-
-
-@router.post(
-    "/v1/responses",
-    response_model=ResponseObject,
-    responses=generates("event: response.completed\ndata: ..."),
-    openapi_extra=documented(ResponsesRequest, {"input": "Was ist ein Haus?"}),
-)
-async def create_response(http: Request, service: ServiceOf) -> Response:
-    """Answer a conversation in OpenAI's newer API: as one JSON body, or with `stream` as server-sent events."""
-    return await _answer(http, service, ResponsesRequest, to_responses_job, prefix="resp_")
 
 
 @router.post(
@@ -95,22 +86,29 @@ async def create_invocation(http: Request, service: ServiceOf) -> Response:
 
 
 async def _answer(
-    http: Request,
-    service: Service,
-    body_type: type[AnyRequest],
-    to_job: Callable[..., Job],
-    prefix: str = "cmpl-",
+    http: Request, service: Service, body_type: type[AnyRequest], to_job: Callable[..., Job], prefix: str = "cmpl-"
 ) -> Response:
     """The steps that these routes share. `to_job` translates the endpoint's body."""
     arrived_at = time.monotonic()
+    translated = await with_body(http, body_type, service, translation(service, to_job, prefix))
+    return await generate(http, service, translated, arrived_at)
+
+
+def translation(service: Service, to_job: Callable[..., Job], prefix: str) -> Callable[[Any], Translated]:
+    """The function from a checked body to what `generate` takes. The id of the reply begins with `prefix`."""
     seed = secrets.randbits(64)
 
-    def work(given: AnyRequest) -> tuple[dict[str, str], Job]:
+    def translate(given: AnyRequest) -> Translated:
         body = given.root if isinstance(given, InvocationRequest) else given
         reply = new_reply(body.model, service, prefix)
         return report_ignored(body, reply, service), to_job(body, service.served_model, reply, seed=seed)
 
-    headers, job = await with_body(http, body_type, service, work)
+    return translate
+
+
+async def generate(http: Request, service: Service, translated: Translated, arrived_at: float) -> Response:
+    """Compile the job's constraint, if it has one, and run the job. Its time counts from `arrived_at`."""
+    headers, job = translated
     record = record_of(http.scope)
     record.job = job
     service.request_log.received(record, job)

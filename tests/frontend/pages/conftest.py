@@ -70,7 +70,7 @@ def open_tab(browser: Browser, frontend: Running) -> Iterator[OpenTab]:
     contexts: list[BrowserContext] = []
     tabs: list[Tab] = []
 
-    def opened(path: str = "/", url: str = frontend.patient_url, **options: Any) -> Tab:
+    def opened(path: str = "/", url: str = frontend.url, **options: Any) -> Tab:
         contexts.append(browser.new_context(base_url=url, **{"viewport": WIDE, **options}))
         tab = Tab(contexts[-1].new_page())
         tabs.append(tab)
@@ -84,7 +84,7 @@ def open_tab(browser: Browser, frontend: Running) -> Iterator[OpenTab]:
     yield opened
     for context in contexts:
         context.close()
-    own = (frontend.patient_url, frontend.guarded_url, "blob:")
+    own = (frontend.url, frontend.guarded_url, "blob:")
     assert [url for tab in tabs for url in tab.requests if not url.startswith(own)] == []
     assert [problem for tab in tabs for problem in tab.problems] == []
 

@@ -105,9 +105,9 @@ def test_an_engine_error_after_the_client_has_left_is_no_traceback(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_answer_past_the_deadline_is_ended_and_cancelled(frontend: Running, http: httpx.Client, stream: bool) -> None:
+def test_answer_past_the_deadline_is_ended_and_cancelled(frontend: Running, stream: bool) -> None:
     frontend.triton.script = [Endless(6004, pause_s=0.02)]
-    response = http.post(CHAT, json=body(stream=stream))
+    response = httpx.post(frontend.impatient_url + CHAT, json=body(stream=stream), timeout=60)
     assert response.status_code == (200 if stream else 504)
     assert '"code":"timeout"' in response.text
     frontend.wait_until(lambda: frontend.triton.num_cancelled == 1)
@@ -130,9 +130,10 @@ def endless_compile(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_compiling_counts_towards_the_deadline(
-    http: httpx.Client, triton: FakeTriton, endless_compile: list[str]
+    frontend: Running, triton: FakeTriton, endless_compile: list[str]
 ) -> None:
-    assert error_of(http.post(CHAT, json=body(guided_regex="a")), 504)["code"] == "timeout"
+    response = httpx.post(frontend.impatient_url + CHAT, json=body(guided_regex="a"), timeout=60)
+    assert error_of(response, 504)["code"] == "timeout"
     assert (endless_compile, triton.requests) == (["cancelled"], [])
 
 

@@ -1,0 +1,185 @@
+"""Stored responses, by OpenAI's own client: asked for, continued and deleted, by the key that they were made with."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from frontend.text.served_model import ServedModel
+from tests.frontend.conftest import API_KEY, MODEL, OTHER_KEY, Running
+from tests.frontend.fake_triton import Events, FakeTriton
+from tests.frontend.openai.responses.test_client import HAUS, WEATHER, body, tokens_of, validated
+
+CALL = '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Bonn"}}]'
+TURM = Events([[320, 8399]])
+
+
+@pytest.fixture
+def client_of(frontend: Running) -> Iterator[Callable[[str], openai.OpenAI]]:
+    """Clients by their key."""
+    opened: list[openai.OpenAI] = []
+
+    def make(key: str) -> openai.OpenAI:
+        opened.append(openai.OpenAI(base_url=f"{frontend.storing_url}/v1", api_key=key, max_retries=0, timeout=60))
+        return opened[-1]
+
+    yield make
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def storing(client_of: Callable[[str], openai.OpenAI]) -> openai.OpenAI:
+    """A client of the frontend that stores responses."""
+    return client_of(API_KEY)
+
+
+def prompt_of(triton: FakeTriton) -> list[int]:
+    """Token ids of the last request to the engine."""
+    prompt: list[int] = triton.requests[-1]["input_ids"]
+    return prompt
+
+
+def test_a_response_is_stored_unless_the_request_says_no(storing: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    for fields in ({}, {"store": True}):
+        answer = storing.responses.create(**body(**fields))
+        assert answer.to_dict()["store"] is True
+        assert storing.responses.retrieve(answer.id).to_dict() == answer.to_dict()
+    unstored = storing.responses.create(**body(store=False))
+    assert unstored.to_dict()["store"] is False
+    with pytest.raises(openai.NotFoundError, match=f"No response `{unstored.id}` is stored here"):
+        storing.responses.retrieve(unstored.id)
+
+
+def test_a_stream_is_stored_before_its_last_event(storing: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    *_, last = storing.responses.create(**body(stream=True))
+    assert last.type == "response.completed"
+    stored = storing.responses.retrieve(last.response.id)
+    assert stored.to_dict() == last.response.to_dict()
+    assert stored.output_text == " Ein Haus"
+
+
+def test_a_response_is_continued_as_if_all_of_it_were_sent(storing: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    first = storing.responses.create(**body(instructions="Kurz."))
+    second = storing.responses.create(model=MODEL, input="Und ein Turm?", previous_response_id=first.id)
+    assert second.previous_response_id == first.id
+    third = storing.responses.create(model=MODEL, input="Danke.", previous_response_id=second.id, stream=True)
+    assert list(third)[-1].type == "response.completed"
+    continued = prompt_of(triton)
+    conversation: list[dict[str, Any]] = [
+        {"role": "user", "content": "Was ist ein Haus?"},
+        {"role": "assistant", "content": " Ein Haus"},
+        {"role": "user", "content": "Und ein Turm?"},
+        {"role": "assistant", "content": " Ein Haus"},
+        {"role": "user", "content": "Danke."},
+    ]  # without the instructions, which hold for one response
+    storing.responses.create(**body(input=conversation))
+    assert prompt_of(triton) == continued
+
+
+def test_the_result_of_a_call_is_all_that_a_client_sends(
+    storing: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel
+) -> None:
+    triton.script = tokens_of(mixtral, CALL)
+    asked = storing.responses.create(**body(tools=[WEATHER]))
+    [call] = asked.output
+    assert call.type == "function_call"
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "18 Grad"}
+    triton.script = [HAUS]
+    answer = storing.responses.create(model=MODEL, input=[result], tools=[WEATHER], previous_response_id=asked.id)
+    assert answer.output_text == " Ein Haus"
+    continued = prompt_of(triton)
+    call_item: Any = call.to_dict()
+    storing.responses.create(
+        **body(input=[{"role": "user", "content": "Was ist ein Haus?"}, call_item, result], tools=[WEATHER])
+    )
+    assert prompt_of(triton) == continued
+
+
+def test_an_error_in_the_new_items_names_their_own_index(storing: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    first = storing.responses.create(**body())
+    stray: Any = {"type": "function_call_output", "call_id": "none", "output": "18 Grad"}
+    with pytest.raises(openai.BadRequestError) as failure:
+        storing.responses.create(model=MODEL, input=[stray], previous_response_id=first.id)
+    assert failure.value.param == "input[0].call_id"
+
+
+def test_what_continues_a_deleted_response_stays_whole(storing: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    first = storing.responses.create(**body())
+    second = storing.responses.create(model=MODEL, input="Und ein Turm?", previous_response_id=first.id)
+    storing.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError):
+        storing.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError) as failure:
+        storing.responses.create(model=MODEL, input="Danke.", previous_response_id=first.id)
+    assert (failure.value.param, failure.value.code) == ("previous_response_id", "response_not_found")
+    storing.responses.create(model=MODEL, input="Danke.", previous_response_id=second.id)
+    assert len(prompt_of(triton)) > 20
+
+
+def test_another_key_finds_nothing(client_of: Callable[[str], openai.OpenAI], triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    owner, other = client_of(API_KEY), client_of(OTHER_KEY)
+    answer = owner.responses.create(**body())
+    for attempt in (
+        lambda: other.responses.retrieve(answer.id),
+        lambda: other.responses.delete(answer.id),
+        lambda: other.responses.create(model=MODEL, input="Danke.", previous_response_id=answer.id),
+    ):
+        with pytest.raises(openai.NotFoundError):
+            attempt()
+    assert owner.responses.retrieve(answer.id).id == answer.id
+
+
+def test_a_stored_response_is_valid_for_openais_type(storing: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    raw = storing.responses.with_raw_response.retrieve(storing.responses.create(**body()).id)
+    assert raw.headers["content-type"] == "application/json"
+    answer: Any = raw.http_response.json()
+    validated(answer | {"store": False})
+
+
+def test_a_file_that_cannot_be_written_fails_the_response(
+    frontend: Running, storing: openai.OpenAI, triton: FakeTriton
+) -> None:
+    triton.script = [HAUS]
+    with sqlite3.connect(frontend.store) as database:
+        database.execute("ALTER TABLE responses RENAME TO away")
+    try:
+        with pytest.raises(openai.InternalServerError) as failure:
+            storing.responses.create(**body())
+        assert failure.value.code == "store_failed"
+        last = list(storing.responses.create(**body(stream=True)))[-1]
+        assert last.type == "response.failed"
+        assert storing.responses.create(**body(store=False)).output_text == " Ein Haus"
+    finally:
+        with sqlite3.connect(frontend.store) as database:
+            database.execute("ALTER TABLE away RENAME TO responses")
+        database.close()
+
+
+def test_without_a_store_nothing_is_kept(client: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    answer = client.responses.create(**body())
+    assert answer.to_dict()["store"] is False
+    for fields in ({"store": True}, {"previous_response_id": answer.id}):
+        with pytest.raises(openai.BadRequestError, match="runs without `--response-store`") as failure:
+            client.responses.create(**body(**fields))
+        assert failure.value.param == next(iter(fields))
+    with pytest.raises(openai.NotFoundError, match="runs without --response-store"):
+        client.responses.retrieve(answer.id)
+
+
+def test_a_stored_response_is_not_streamed_again(storing: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    answer = storing.responses.create(**body())
+    with pytest.raises(openai.BadRequestError) as failure:
+        storing.responses.retrieve(answer.id, stream=True)
+    assert failure.value.param == "stream"
