@@ -24,6 +24,9 @@ REHEARSAL ?= cpu gpu
 export CHECKPOINT CHAT_TEMPLATE
 TEMPLATE_OPTION = $(if $(CHAT_TEMPLATE),--chat-template "$$CHAT_TEMPLATE")
 
+# Where it is set, as in many container images, each start of Python would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # For tests and checks, beside what `make run` needs.
