@@ -54,14 +54,8 @@ class Need:
     tp_size: int
     disk_bytes: int
     host_bytes: Mapping[str, int]
-    kept_engine: Path | None = None
-    """The engine from before, which is kept for a rollback."""
-
-    @property
-    def disk_remedy(self) -> str:
-        """What to do where the disk is too small."""
-        kept = f", or remove {self.kept_engine}, which is kept for a rollback" if self.kept_engine else ""
-        return f"free space, or name another disk with --work-dir{kept}"
+    other_disk_remedy: str = ""
+    """See `disk.other_remedy`."""
 
 
 def examine(facts: HostFacts, need: Need, tools: Toolchain) -> list[Finding]:
@@ -138,7 +132,9 @@ def _host_memory(facts: HostFacts, need: Need) -> Finding:
 def _disk(facts: HostFacts, need: Need) -> Finding:
     text = f"{facts.disk_free_bytes / GIB:.0f} GiB free; this build writes {need.disk_bytes / GIB:.0f} GiB"
     if facts.disk_free_bytes < need.disk_bytes:
-        return Finding("failure", "disk", text, need.disk_remedy)
+        return Finding(
+            "failure", "disk", text, f"free space, or name another disk with --work-dir{need.other_disk_remedy}"
+        )
     return Finding("ok", "disk", text)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from build_engine.checkpoint import Checkpoint
-from build_engine.disk import check_room, kept_engine
+from build_engine.disk import check_room, other_remedy
 from build_engine.errors import CheckpointError, HostError, RepositoryError
 from build_engine.model_config import ServingConfig, check_context
 
@@ -87,7 +87,7 @@ def _need(build: GpuBuild, steps: Sequence[str]) -> Need:
         # Converting and building each write the weights of every rank.
         disk_bytes=len(steps) * tp_size * weight_bytes(config, tp_size),
         host_bytes=host_bytes,
-        kept_engine=kept_engine(build.engine_dir),
+        other_disk_remedy=other_remedy(build.engine_dir),
     )
 
 
