@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import json_text
-from .ebnf import EMPTY, NON_ASCII, Rules, ascii_class, literal, one_of, optional, repeat, sequence
+from .ebnf import EMPTY, Rules, literal, one_of, optional, repeat, sequence
 from .errors import InvalidConstraint, Unsatisfiable
 from .matching_time import bounded_matching
 
@@ -133,7 +133,7 @@ def _others(rules: Rules, schema: Mapping[str, Any], names: Sequence[str], membe
         if "propertyNames" in schema:
             key = member({"allOf": [{"type": "string"}, schema["propertyNames"]]}, "propertyNames")
         else:
-            key = f'"\\"" {_other_than(frozenset(names))} "\\""' if names else json_text.string(rules)
+            key = f'"\\"" {json_text.other_than(frozenset(names))} "\\""' if names else json_text.string(rules)
         return rules.add("other", f"{key} {json_text.COLON} {value}")
     except Unsatisfiable:
         return None
@@ -155,17 +155,3 @@ def _members(rules: Rules, properties: Sequence[_Property], others: str | None, 
     if others:
         firsts.append(sequence([others, tails[-1]]))
     return optional(one_of(firsts)) if may_be_empty else one_of(firsts)
-
-
-def _other_than(names: frozenset[str]) -> str:
-    """The rest of a string that is none of `names` (what is left of them at this place), without escapes."""
-    heads = {name[0] for name in names if name}
-    plain = json_text.UNESCAPED - {ord(head) for head in heads}
-    # xgrammar cannot exclude a single character outside ASCII; so all of them are excluded.
-    classes = [ascii_class(plain)] + ([] if any(head > "\x7f" for head in heads) else [NON_ASCII])
-    anything = f"({one_of([ascii_class(json_text.UNESCAPED), NON_ASCII])})*"
-    ways = [f"{one_of(classes)} {anything}"]
-    for head in sorted(heads):
-        if head > "\x7f" or ord(head) in json_text.UNESCAPED:
-            ways.append(f"{literal(head)} {_other_than(frozenset(name[1:] for name in names if name[:1] == head))}")
-    return one_of(ways) if "" in names else optional(one_of(ways))

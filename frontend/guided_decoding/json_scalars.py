@@ -1,6 +1,6 @@
 """Strings and numbers of a JSON Schema as grammar expressions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import ceil, floor
 from typing import Any
@@ -17,13 +17,15 @@ _MAX_MULTIPLES = 1000
 """Multiples of a number that a grammar may list."""
 
 
-def string_expression(rules: Rules, schema: Mapping[str, Any]) -> str:
-    """`pattern` or `format`, or any string within `minLength` and `maxLength`."""
+def string_expression(rules: Rules, schema: Mapping[str, Any], excluded: Sequence[str] = ()) -> str:
+    """`pattern` or `format`, or any string within `minLength` and `maxLength`; none of the `excluded` ones."""
     shortest, longest = schema.get("minLength", 0), schema.get("maxLength")
     shortest, longest = int(shortest), None if longest is None else int(longest)
     if longest is not None and shortest > longest:
         raise Unsatisfiable(f"`minLength` {shortest} is more than `maxLength` {longest}")
     pattern = _pattern(schema)
+    if excluded:
+        return _string_other_than(excluded, pattern, shortest, longest)
     if pattern is None:
         return json_text.string(rules, shortest, longest)
     try:
@@ -37,14 +39,19 @@ def string_expression(rules: Rules, schema: Mapping[str, Any]) -> str:
         raise InvalidConstraint(f"`pattern` {pattern!r} {error}") from error
 
 
+def _string_other_than(excluded: Sequence[str], pattern: str | None, shortest: int, longest: int | None) -> str:
+    if pattern is not None or shortest > 1 or longest is not None:
+        raise InvalidConstraint("`not` with strings beside `pattern`, `format` or a length is not supported")
+    return f'"\\"" {json_text.other_than(frozenset([*excluded, *[""] * shortest]))} "\\""'
+
+
 def _pattern(schema: Mapping[str, Any]) -> str | None:
-    if "format" not in schema:
+    enforced = FORMATS.get(schema.get("format", ""))
+    if enforced is None:
         return schema.get("pattern")
     if "pattern" in schema:
-        raise InvalidConstraint("`pattern` and `format` together are not supported")
-    if schema["format"] not in FORMATS:
-        raise InvalidConstraint(f"`format` is {schema['format']!r}; supported: {', '.join(FORMATS)}")
-    return FORMATS[schema["format"]]
+        raise InvalidConstraint(f"`pattern` and `format` {schema['format']!r} together are not supported")
+    return enforced
 
 
 def integer_expression(schema: Mapping[str, Any]) -> str:

@@ -1,21 +1,19 @@
-"""JSON Schema (draft 2020-12) as a grammar of answers that are valid by it.
+"""JSON Schema (draft 2020-12, and older ones as schema_dialects.py reads them) as a grammar of answers valid by it.
 
 Every keyword is translated, ignored as an annotation, or refused with its path. The grammar may allow less than the
 schema and never allows more: objects have their properties in the schema's order and no others (unless
-`additionalProperties` says so), patterns match the complete string, and each `format` is enforced.
+`additionalProperties` says so), patterns match the complete string, and each `format` that is known is enforced.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
-from itertools import combinations
 from typing import Any
 from urllib.parse import unquote
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
@@ -25,9 +23,13 @@ from .errors import InvalidConstraint, Unsatisfiable
 from .json_containers import array_expression, object_expression
 from .json_scalars import integer_expression, number_expression, string_expression
 from .matching_time import bounded_matching
-from .schema_disjoint import disjoint
-from .schema_keywords import ANNOTATIONS, FAMILIES, REFUSED
+from .schema_check import check_schema
+from .schema_dialects import is_schema_at, modern
+from .schema_disjoint import told_apart
+from .schema_keywords import FAMILIES, KNOWN, REFUSED, TYPES
 from .schema_merge import NoConjunction, common_values, conjoin, types_of
+from .schema_negation import CONDITIONAL, take_conditions
+from .schema_values import excluded_values, listed_together
 
 Schema = Mapping[str, Any]
 
@@ -42,24 +44,12 @@ def json_schema(rules: Rules, schema: Any) -> str:
 
     Raises InvalidConstraint, with the path in the schema as a JSON pointer.
     """
-    check_schema(schema)
-    root = {key: value for key, value in schema.items() if key != "$id"} if isinstance(schema, dict) else schema
+    root = modern(schema)
+    check_schema(root)
     translator = _Translator(rules, root)
     name = translator.expression(root, "#", 0)
     translator.check_progress()
     return name
-
-
-def check_schema(schema: Any) -> None:
-    """Raises InvalidConstraint if `schema` is not a valid JSON Schema."""
-    if isinstance(schema, bool | dict):
-        error = best_match(Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(schema))
-        if error is None:
-            return
-        found = InvalidConstraint(f"is not valid JSON Schema (draft 2020-12): {error.message[:200]}")
-        found.path = "#" + "".join(f"/{part}" for part in error.absolute_path)
-        raise found
-    raise InvalidConstraint(f"a JSON Schema is an object or a boolean; found {json.dumps(schema)[:100]}")
 
 
 class _Translator:
@@ -70,6 +60,8 @@ class _Translator:
         self._root = root
         self._names: dict[str, str] = {}
         self._unfolded = 0
+        self._checked = set[str]()
+        """References to places where no keyword says that there is a schema."""
         self._rule: str | None = None
         """The rule being written, whose subschemas apply to the same value; None within a property or an array item."""
         self._same_value: dict[str, set[str]] = {}
@@ -132,7 +124,7 @@ class _Translator:
     def _any_type(self, schema: Schema, path: str, depth: int) -> str:
         """One alternative for each type in `type`, else for each that a keyword applies to; without both, any value."""
         implied = [kind for kind, keywords in FAMILIES.items() if schema.keys() & keywords]
-        types = types_of(schema) if "type" in schema else implied
+        types = types_of(schema) if "type" in schema else implied or (sorted(TYPES) if "not" in schema else [])
         if not types and "type" not in schema:
             return json_text.value(self._rules)
         if "number" in types and "integer" in types:
@@ -147,30 +139,35 @@ class _Translator:
             finally:
                 self._rule = outer
 
+        excluded = excluded_values(kind, schema)
+        if excluded and kind not in ("string", "boolean"):
+            raise Unsatisfiable("`not` excludes values of the type that is left")
         match kind:
             case "object":
                 return object_expression(self._rules, schema, member)
             case "array":
                 return array_expression(schema, member)
             case "string":
-                return string_expression(self._rules, schema)
+                return string_expression(self._rules, schema, excluded)
             case "integer":
                 return integer_expression(schema)
             case "number":
                 return number_expression(schema)
             case "boolean":
-                return '("true" | "false")'
+                return one_of(f'"{text}"' for text in ("true", "false") if json.loads(text) not in excluded)
         return '"null"'
 
     def _combined(self, schema: Schema, depth: int) -> Schema:
         """`schema` without annotations, with `const`, `allOf` and a `$ref` beside other keywords merged into it."""
         if depth > MAX_DEPTH:
             raise InvalidConstraint("`$ref` and `allOf` nest too deeply, or go round in circles")
-        folded: Any = _evaluated({key: value for key, value in schema.items() if key not in ANNOTATIONS})
+        folded: Any = _evaluated({key: value for key, value in schema.items() if key in KNOWN})
         if "const" in folded:
             folded |= self._both_values(folded)
             del folded["const"]
         parts = folded.pop("allOf", [])
+        if "enum" not in folded:
+            parts = [*parts, *take_conditions(folded, lambda part: self._plain(part, depth + 1))]
         if "$ref" in folded and (folded.keys() != {"$ref"} or parts):
             parts = [{"$ref": folded.pop("$ref")}, *parts]
         for part in parts:
@@ -220,6 +217,9 @@ class _Translator:
                 raise InvalidConstraint(f"`$ref` {ref!r} points at nothing") from None
         if not isinstance(target, dict | bool):
             raise InvalidConstraint(f"`$ref` {ref!r} points at what is no schema")
+        if ref not in self._checked and not is_schema_at(fragment.split("/")[1:]):
+            check_schema(target)
+            self._checked.add(ref)
         return target
 
     def _alternatives(self, schema: Schema, keyword: str, path: str, depth: int) -> str:
@@ -227,21 +227,12 @@ class _Translator:
         beside = {key: value for key, value in schema.items() if key != keyword}
         branches = [self._conjoin(beside, branch, depth) if beside else branch for branch in schema[keyword]]
         if keyword == "oneOf":
-            self._check_disjoint(branches, depth)
-        branches = _listed_together(branches)
+            branches = told_apart(branches, lambda part: self._plain(part, depth), self._is_valid)
+        branches = listed_together(branches)
         places = [f"{path}/{keyword}/{index}" for index in range(len(branches))]
         return self._any_of(
             [partial(self.expression, to, at, depth + 1) for at, to in zip(places, branches, strict=True)]
         )
-
-    def _check_disjoint(self, branches: Sequence[Any], depth: int) -> None:
-        plain = [self._plain(branch, depth) for branch in branches]
-        for (first, one), (second, other) in combinations(enumerate(plain), 2):
-            if not disjoint(one, other, lambda schema: self._plain(schema, depth)):
-                raise InvalidConstraint(
-                    f"`oneOf` is supported for alternatives told apart by type, or by a required property with `const` "
-                    f"or `enum`; {first} and {second} are not. `anyOf` is supported"
-                )
 
     def _plain(self, schema: Any, depth: int) -> Any:
         """`schema` without `$ref` and `allOf`."""
@@ -260,15 +251,19 @@ class _Translator:
             return one_of(dict.fromkeys(found)) if len(found) > 1 else found[0]
         raise reasons[0] if reasons else Unsatisfiable("no type is left that a value could have")
 
+    def _is_valid(self, value: Any, schema: Any) -> bool:
+        """Whether a value that the schema lists is valid by another part of it."""
+        validator = Draft202012Validator(self._root, registry=Registry()).evolve(schema=schema)
+        try:
+            with bounded_matching():
+                return validator.is_valid(value)
+        except (Unresolvable, re.error) as error:
+            raise InvalidConstraint(f"`enum` cannot be checked against the keywords beside it: {error}") from error
+
     def _values(self, schema: Schema) -> str:
         """The values of `enum` that are valid by all keywords beside it."""
         beside = {keyword: value for keyword, value in schema.items() if keyword != "enum"}
-        validator = Draft202012Validator(self._root, registry=Registry()).evolve(schema=beside)
-        try:
-            with bounded_matching():
-                valid = [value for value in schema["enum"] if validator.is_valid(value)]
-        except (Unresolvable, re.error) as error:
-            raise InvalidConstraint(f"`enum` cannot be checked against the keywords beside it: {error}") from error
+        valid = [value for value in schema["enum"] if self._is_valid(value, beside)]
         if not valid:
             raise Unsatisfiable("none of the values of `enum` or `const` is valid")
         texts = [json_text.dumps(value) for value in valid]
@@ -276,23 +271,10 @@ class _Translator:
         return factored(map(elements, dict.fromkeys(texts)))
 
 
-def _listed_together(branches: Sequence[Any]) -> list[Any]:
-    """The alternatives, with those that only list values merged into one, so that `factored` sees all values."""
-    values: list[Any] = []
-    others = []
-    for branch in branches:
-        rest = {key: branch[key] for key in branch if key not in ANNOTATIONS} if isinstance(branch, dict) else {}
-        if len(rest) == 1 and rest.keys() <= {"const", "enum"}:
-            values += rest.get("enum", [rest.get("const")])
-        else:
-            others.append(branch)
-    return [*others, {"enum": values}] if values else others
-
-
 def _evaluated(schema: dict[str, Any]) -> dict[str, Any]:
     """Writes `unevaluatedProperties` as `additionalProperties`, `unevaluatedItems` as `items`, where they are equal."""
     for unevaluated, plain in (("unevaluatedProperties", "additionalProperties"), ("unevaluatedItems", "items")):
-        if unevaluated in schema and schema.keys().isdisjoint(_COMBINING | REFUSED - {unevaluated}):
+        if unevaluated in schema and schema.keys().isdisjoint(_COMBINING | CONDITIONAL | REFUSED - {unevaluated}):
             schema.setdefault(plain, schema.pop(unevaluated))
     return schema
 

@@ -75,6 +75,20 @@ def _up_to(rules: Rules, count: int) -> str:
     return name
 
 
+def other_than(names: frozenset[str]) -> str:
+    """The rest of a string that is none of `names` (what is left of them at this place), without escapes."""
+    heads = {name[0] for name in names if name}
+    plain = UNESCAPED - {ord(head) for head in heads}
+    # xgrammar cannot exclude a single character outside ASCII; so all of them are excluded.
+    classes = [ascii_class(plain)] + ([] if any(head > "\x7f" for head in heads) else [NON_ASCII])
+    anything = f"({one_of([ascii_class(UNESCAPED), NON_ASCII])})*"
+    ways = [f"{one_of(classes)} {anything}"]
+    for head in sorted(heads):
+        if head > "\x7f" or ord(head) in UNESCAPED:
+            ways.append(f"{literal(head)} {other_than(frozenset(name[1:] for name in names if name[:1] == head))}")
+    return one_of(ways) if "" in names else optional(one_of(ways))
+
+
 def value(rules: Rules) -> str:
     """Any JSON value."""
     member = f"{string(rules)} {COLON} json_value"

@@ -1,35 +1,134 @@
-"""Whether two JSON Schemas have no value in common. In doubt the answer is that they have one."""
+"""Whether two JSON Schemas have no value in common, and how the alternatives of `oneOf` come to have none."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from itertools import product
 from typing import Any
 
+from .errors import InvalidConstraint
 from .schema_merge import types_of
 
 Plain = Callable[[Any], Any]
 """Resolves `$ref` and `allOf` of a subschema."""
+IsValid = Callable[[Any, Any], bool]
+"""Whether a value is valid by a subschema."""
 
 
-def disjoint(one: Any, other: Any, plain: Plain) -> bool:
-    """Whether types, listed values or a required property exclude a common value. Both are without `$ref`, `allOf`."""
+def told_apart(branches: Sequence[Any], plain: Plain, is_valid: IsValid) -> list[Any]:
+    """The alternatives of a `oneOf`, so that no value is valid by two of them.
+
+    Where they are not so by themselves, a property that tells them apart is required of each; or each may not have what
+    another requires. Raises InvalidConstraint.
+    """
+    plains = [plain(branch) for branch in branches]
+    common = _overlap(plains, plains, plain, is_valid)
+    if common is None:
+        return list(branches)
+    for more in (*_with_tag(plains), _without_others(plains)):
+        narrowed = [plain({"allOf": list(pair)}) for pair in zip(plains, more, strict=True)]
+        if _overlap(narrowed, plains, plain, is_valid) is None:
+            return [{"allOf": list(pair)} for pair in zip(branches, more, strict=True)]
+    first, second = common
+    raise InvalidConstraint(
+        f"`oneOf` is supported for alternatives told apart by type, values, limits or properties; "
+        f"{first} and {second} are not. `anyOf` is supported"
+    )
+
+
+def _overlap(
+    narrowed: Sequence[Any], branches: Sequence[Any], plain: Plain, is_valid: IsValid
+) -> tuple[int, int] | None:
+    """The first alternative, narrowed, and the other one that may have a value of it; None if there are none."""
+    for (first, one), (second, other) in product(enumerate(narrowed), enumerate(branches)):
+        if first != second and not disjoint(one, other, plain, is_valid):
+            return first, second
+    return None
+
+
+def _with_tag(branches: Sequence[Any]) -> list[list[Any]]:
+    """For each property that all alternatives list, what requires it: its `default` may have made it optional."""
+    listed = [branch.get("properties", {}) if isinstance(branch, dict) else {} for branch in branches]
+    tags = [name for name in listed[0] if all(name in properties for properties in listed)]
+    return [[{"type": "object", "required": [tag]}] * len(branches) for tag in tags]
+
+
+def _without_others(branches: Sequence[Any]) -> list[Any]:
+    """For each alternative, what forbids a property that another one requires and it does not."""
+    required = [branch.get("required", []) if isinstance(branch, dict) else [] for branch in branches]
+    return [
+        {"type": "object", "properties": _forbidden(own, [other for other in required if other is not own])}
+        if own or (isinstance(branch, dict) and _types(branch) == {"object"})
+        else {}
+        for branch, own in zip(branches, required, strict=True)
+    ]
+
+
+def _forbidden(own: Sequence[str], others: Sequence[Sequence[str]]) -> dict[str, Any]:
+    foreign = [[name for name in other if name not in own] for other in others]
+    return {names[0]: False for names in foreign if names}
+
+
+def disjoint(one: Any, other: Any, plain: Plain, is_valid: IsValid) -> bool:
+    """Whether types, values, limits or a property exclude a common value. In doubt they do not.
+
+    Both are without `$ref` and `allOf`.
+    """
     if one is False or other is False:
         return True
     ours, theirs = _types(one), _types(other)
     if "enum" in one and "enum" in other:
         return _texts(one).isdisjoint(_texts(other)) or ours.isdisjoint(theirs)
+    for listing, ruled in ((one, other), (other, one)):
+        if "enum" in listing:
+            return not any(is_valid(value, ruled) for value in listing["enum"])
     common = ours & theirs
-    return not common or (common == {"object"} and _members_differ(one, other, plain))
+    if len(common) != 1:
+        return not common
+    [kind] = common
+    if kind in _LIMITS and _limits_differ(one, other, *_LIMITS[kind]):
+        return True
+    return kind == "object" and _members_differ(one, other, plain, is_valid)
 
 
-def _members_differ(one: Mapping[str, Any], other: Mapping[str, Any], plain: Plain) -> bool:
-    """Whether a property that both require has disjoint schemas, or one requires a property that the other forbids."""
-    if "enum" in one or "enum" in other:
-        return False
-    ours, theirs = set(one.get("required", ())), set(other.get("required", ()))
+_LIMITS = {
+    "object": ("minProperties", "maxProperties"),
+    "array": ("minItems", "maxItems"),
+    "string": ("minLength", "maxLength"),
+    "number": ("minimum", "maximum"),
+}
+"""The limits of values of a type."""
+
+
+def _limits_differ(one: Mapping[str, Any], other: Mapping[str, Any], low: str, high: str) -> bool:
+    """Whether the least of one is above the most of the other."""
+    return _above(one, other, low, high) or _above(other, one, low, high)
+
+
+def _above(one: Mapping[str, Any], other: Mapping[str, Any], low: str, high: str) -> bool:
     return any(
-        name in ours & theirs and disjoint(plain(_member(one, name)), plain(_member(other, name)), plain)
-        for name in ours & theirs
-    ) or any(_member(ruled, name) is False for required, ruled in ((ours, other), (theirs, one)) for name in required)
+        least > most or (least == most and (excluded or also_excluded))
+        for least, excluded in _limits_of(one, low)
+        for most, also_excluded in _limits_of(other, high)
+    )
+
+
+_EXCLUSIVE = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}
+
+
+def _limits_of(schema: Mapping[str, Any], keyword: str) -> list[tuple[Decimal, bool]]:
+    """The limits in a schema, and whether they are excluded themselves."""
+    exclusive = _EXCLUSIVE.get(keyword, "")
+    found = [(Decimal(str(schema[keyword])), False)] if keyword in schema else []
+    return [*found, (Decimal(str(schema[exclusive])), True)] if exclusive in schema else found
+
+
+def _members_differ(one: Mapping[str, Any], other: Mapping[str, Any], plain: Plain, is_valid: IsValid) -> bool:
+    """Whether a property that one of them requires has disjoint schemas, or is forbidden by the other."""
+    return any(
+        disjoint(plain(_member(one, name)), plain(_member(other, name)), plain, is_valid)
+        for name in dict.fromkeys([*one.get("required", ()), *other.get("required", ())])
+    )
 
 
 def _member(schema: Mapping[str, Any], name: str) -> Any:

@@ -1,10 +1,7 @@
 """The keywords of JSON Schema 2020-12, by what json_schema.py does with them."""
 
-ANNOTATIONS = frozenset(
-    {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$schema"}
-    | {"$defs", "definitions", "$vocabulary", "contentEncoding", "contentMediaType", "contentSchema"}
-)
-"""Keywords that do not affect which values are valid."""
+TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
+"""What `type` names."""
 
 FAMILIES = {
     "object": frozenset(
@@ -18,8 +15,13 @@ FAMILIES = {
 """Supported keywords, by the type of value that they apply to."""
 
 REFUSED = frozenset(
-    {"not", "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies"}
-    | {"contains", "minContains", "maxContains", "unevaluatedItems", "unevaluatedProperties", "additionalItems"}
-    | {"$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "id"}
+    {"contains", "minContains", "maxContains", "unevaluatedItems", "unevaluatedProperties"}
+    | {"$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor"}
 )
-"""Unsupported keywords. Keywords that no draft defines are ignored, as the specification demands."""
+"""Unsupported keywords."""
+
+KNOWN = frozenset(
+    {"type", "const", "enum", "$ref", "allOf", "anyOf", "oneOf"}
+    | {"not", "if", "then", "else", "dependentRequired", "dependentSchemas"}
+).union(REFUSED, *FAMILIES.values())
+"""Keywords that affect which values are valid. All others are ignored, as the specification demands."""

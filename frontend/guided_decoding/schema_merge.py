@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .schema_keywords import ANNOTATIONS
+from .schema_keywords import KNOWN
 
 Schema = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ def types_of(schema: Schema) -> list[str]:
 
 
 def _both(keyword: str, one: Any, other: Any) -> Any:
-    if keyword in ANNOTATIONS or json.dumps(one) == json.dumps(other):
+    if keyword not in KNOWN or json.dumps(one) == json.dumps(other):
         return one
     if keyword not in _MEANING_OF_BOTH:
         raise NoConjunction(keyword)
@@ -47,8 +47,9 @@ def _both(keyword: str, one: Any, other: Any) -> Any:
 def _common_types(one: Any, other: Any) -> list[str]:
     ours, theirs = types_of({"type": one}), types_of({"type": other})
     common = [kind for kind in ours if kind in theirs]
-    if "integer" in [*ours, *theirs] and "number" in [*ours, *theirs] and not {"integer", "number"} & set(common):
-        common.append("integer")
+    for one_side, other_side in ((ours, theirs), (theirs, ours)):
+        if "integer" in one_side and "number" in other_side and not {"integer", "number"} & set(common):
+            common.append("integer")
     return common
 
 
@@ -58,10 +59,18 @@ def common_values(one: list[Any], other: list[Any]) -> list[Any]:
     return [value for value in one if json.dumps(value, sort_keys=True) in theirs]
 
 
+def _neither(one: Any, other: Any) -> dict[str, Any]:
+    """What `not` excludes where it excludes both."""
+    if all(isinstance(each, dict) and each.keys() == {"enum"} for each in (one, other)):
+        return {"enum": [*one["enum"], *other["enum"]]}
+    return {"anyOf": [one, other]}
+
+
 _MEANING_OF_BOTH: dict[str, Callable[[Any, Any], Any]] = {
     "type": _common_types,
     "enum": common_values,
     "required": lambda one, other: list(dict.fromkeys([*one, *other])),
+    "not": _neither,
     "allOf": lambda one, other: [*one, *other],
     "items": lambda one, other: {"allOf": [one, other]},
     "propertyNames": lambda one, other: {"allOf": [one, other]},

@@ -4,6 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from frontend.guided_decoding.json_formats import FORMATS as KNOWN_FORMATS
+
 Schemas = st.SearchStrategy[Any]
 
 NAMES = st.sampled_from(["a", "b", "ab", "name", "x y", 'q"t', "ü", "type"])
@@ -39,9 +41,7 @@ PATTERNS = st.sampled_from(
         r"[\]\[]",
     ]
 )
-FORMATS = st.sampled_from(
-    ["date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "regex"]
-)
+FORMATS = st.sampled_from([*KNOWN_FORMATS, "password", "", "binary"])
 COUNTS = st.integers(0, 4)
 LIMITS = st.one_of(
     st.integers(-200, 200),
@@ -104,12 +104,15 @@ def _containers(inner: Schemas) -> Schemas:
         uniqueItems=st.booleans(),
     )
     combined = _of({"anyOf": some}) | _of({"oneOf": some}) | _of({"allOf": some}) | REFERENCES
-    unsupported = st.one_of(
+    conditional = st.one_of(
         _of({"not": inner}),
-        _of({"if": inner, "then": inner}),
-        _of({"contains": inner}),
-        st.sampled_from([{"dependentRequired": {"a": ["b"]}}, {"unevaluatedProperties": False}, {"$anchor": "z"}]),
+        _of({"if": inner}, **{"then": inner, "else": inner}),
+        _of({"dependentRequired": st.dictionaries(NAMES, required, max_size=2)}),
+        _of({"dependentSchemas": st.dictionaries(NAMES, inner, max_size=2)}),
     )
+    unsupported = _of({"contains": inner}) | st.sampled_from([{"unevaluatedProperties": False}, {"$anchor": "z"}])
+    tagged = st.lists(_of({"properties": properties, "type": st.just("object")}, required=required), max_size=3)
+    combined |= _of({"oneOf": tagged.filter(bool)}) | conditional
     merged = st.builds(_merge, usual | closed | array | inner, combined)
     return st.one_of(usual, closed, unusual, array, combined, merged, st.builds(_merge, inner, unsupported))
 
