@@ -150,7 +150,7 @@ def test_malformed_http_is_4xx_and_the_server_keeps_serving(
     frontend: Running, http: httpx.Client, bugs: Bugs, head: bytes
 ) -> None:
     url = urlsplit(frontend.url)
-    with socket.create_connection((url.hostname or "", url.port or 0), timeout=5) as connection:
+    with socket.create_connection((url.hostname or "", url.port or 0), timeout=60) as connection:
         connection.sendall(head + b"Host: x\r\nConnection: close\r\n\r\n")
         answer = connection.recv(100)
     assert answer.startswith(b"HTTP/1.1 4"), answer

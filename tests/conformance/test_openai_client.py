@@ -26,7 +26,7 @@ HAUS = Events([[EIN], [HAUS_ID]], pause_s=0.02)
 async def async_client(frontend: Running) -> AsyncIterator[openai.AsyncOpenAI]:
     """OpenAI's own asynchronous client."""
     url = f"{frontend.url}/v1"
-    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=10) as client:
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
         yield client
 
 
@@ -34,7 +34,7 @@ async def async_client(frontend: Running) -> AsyncIterator[openai.AsyncOpenAI]:
 def guarded_client(frontend: Running) -> Iterator[openai.OpenAI]:
     """OpenAI's own client of the frontend that requires an API key, with a wrong one."""
     url = f"{frontend.guarded_url}/v1"
-    with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=10) as client:
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
         yield client
 
 

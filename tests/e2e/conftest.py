@@ -100,7 +100,7 @@ def _healthy(server: Server) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
     """Poll until `condition` holds. After `timeout_s` the test fails and names `what`."""
     give_up = time.monotonic() + timeout_s
     while not condition():

@@ -66,7 +66,7 @@ def test_a_client_that_leaves_before_the_answer_frees_its_slot(replicas: Farm) -
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(replicas.balancer.url + CHAT, json=body(max_tokens=480, n=MAX_BATCH_SIZE), timeout=0.3)
     wait_for(lambda: "499 client left" in "".join(map(log_of, replicas.replicas)), "the replica to notice")
-    wait_for(lambda: active() == 0, "the engines to be idle", 2)
+    wait_for(lambda: active() == 0, "the engines to be idle")
 
 
 def test_a_full_queue_is_another_replicas_request_and_429_when_all_are_full(replicas: Farm) -> None:

@@ -41,7 +41,7 @@ class Launcher:
     def refusal(self, *options: str) -> str:
         """The output of a start that fails at once with status 1."""
         server = start_local(self.model_repository, self.runtime_dir, *options, ports=self.ports)
-        assert server.process.wait(10) == 1
+        assert server.process.wait(60) == 1
         return server.output()
 
 
@@ -171,7 +171,7 @@ def test_an_invalid_port_is_reported_in_one_line(launcher: Launcher) -> None:
 
 def test_an_invalid_frontend_option_is_refused_before_the_model_is_loaded(launcher: Launcher, tmp_path: Path) -> None:
     server = start_local(launcher.model_repository, tmp_path, "--max-body-bytes", "many", ports=launcher.ports)
-    assert server.process.wait(10) == 2
+    assert server.process.wait(60) == 2
     assert server.output().endswith("error: argument --max-body-bytes: invalid int value: 'many'\n")
     assert not (tmp_path / "triton.log").exists()
 
@@ -184,8 +184,8 @@ def test_a_second_ctrl_c_cuts_off_running_answers(launcher: Launcher) -> None:
             wait_for(lambda: health(server) in (503, 0), "the frontend to take no more requests")
             time.sleep(2 * ONE_SIGNAL_S)  # sooner it would be the same Ctrl-C
             server.process.send_signal(signal.SIGINT)
-            assert server.process.wait(2) == 0
-        processes.expect_all_ended(within_s=20)
+            assert server.process.wait(60) == 0
+        processes.expect_all_ended(within_s=60)
     cut_off = [listener for listener in clients if "[DONE]" not in listener.received]
     assert cut_off
     assert all(listener.noticed() for listener in cut_off)
@@ -206,8 +206,8 @@ def test_killing_one_process_ends_all_and_every_client_notices_within_2_s(
                 wait_for(lambda: health(server) == 503, "/health to answer 503", NOTICED_WITHIN_S)
         assert all(listener.noticed() for listener in clients)
         assert max(listener.ended for listener in clients) - killed < NOTICED_WITHIN_S
-        assert server.process.wait(10) == status
-        processes.expect_all_ended(within_s=20)
+        assert server.process.wait(60) == status
+        processes.expect_all_ended(within_s=60)
     if victim in ("frontend", "triton"):
         assert f"local: {victim} ended with status -9" in server.output()
     if victim == "backend":
@@ -245,8 +245,8 @@ def test_a_frozen_engine_is_503_and_a_second_ctrl_c_ends_it(launcher: Launcher) 
         server.process.send_signal(signal.SIGINT)
         wait_for(lambda: health(server) == 0, "the frontend to take no more requests")
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(10) == 0
-        processes.expect_all_ended(within_s=5)
+        assert server.process.wait(60) == 0
+        processes.expect_all_ended(within_s=60)
 
 
 def test_secrets_stay_with_the_frontend_and_what_triton_shares_is_private(
@@ -279,7 +279,7 @@ def test_ctrl_c_lets_answers_finish_and_ends_all_processes_with_status_0(launche
         processes = ProcessTree(server)
         with listeners(server, 1, max_tokens=300) as (listener,):
             server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(10) == 0
+        assert server.process.wait(60) == 0
         assert processes.alive() == []
     assert listener.received.endswith("data: [DONE]\n\n")
     assert "Traceback" not in server.output()
@@ -295,7 +295,7 @@ def test_after_sigterm_requests_are_served_until_the_drain_is_over_and_answers_f
         assert ask(server).status_code == 200
         with listeners(server, 1, max_tokens=300) as (listener,):
             pass
-        assert server.process.wait(20) == 0
+        assert server.process.wait(60) == 0
         assert time.monotonic() - sent > 6
         assert processes.alive() == []
     assert listener.received.endswith("data: [DONE]\n\n")

@@ -154,10 +154,10 @@ def session_frontend(mixtral: ServedModel, tmp_path_factory: pytest.TempPathFact
     store = tmp_path_factory.mktemp("store") / "responses.sqlite"
     thread = threading.Thread(target=lambda: asyncio.run(_serve(mixtral, store, started, ready, stop)))
     thread.start()
-    assert ready.wait(20), "the frontend did not start"
+    assert ready.wait(60), "the frontend did not start"
     yield started[0]
     stop.set()
-    thread.join(20)
+    thread.join(60)
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ async def _serve(
         ):
 
             def in_loop(work: Callable[[], object]) -> None:
-                asyncio.run_coroutine_threadsafe(_call(work), loop).result(5)
+                asyncio.run_coroutine_threadsafe(_call(work), loop).result(60)
 
             started.append(
                 Running(

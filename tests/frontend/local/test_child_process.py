@@ -33,19 +33,19 @@ def test_killing_a_child_kills_what_it_has_started(tmp_path: Path) -> None:
     assert children_of(process.pid) == [grandchild.pid]
     kill_session(process)
     process.wait()
-    psutil.wait_procs([grandchild], timeout=10)
+    psutil.wait_procs([grandchild], timeout=60)
     assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
 
 
 def test_what_a_child_has_started_is_killed_also_after_the_child_has_ended(tmp_path: Path) -> None:
     process, grandchild = start_parent(tmp_path / "log", "ends")
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     kill_session(process)
-    psutil.wait_procs([grandchild], timeout=10)
+    psutil.wait_procs([grandchild], timeout=60)
     assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
 
 
 def test_files_of_a_child_with_a_umask_are_its_own_users(tmp_path: Path) -> None:
     command = [sys.executable, "-c", f"open({str(tmp_path / 'made')!r}, 'w')"]
-    assert start_child(command, environment={}, umask=0o077).wait(30) == 0
+    assert start_child(command, environment={}, umask=0o077).wait(60) == 0
     assert (tmp_path / "made").stat().st_mode & 0o777 == 0o600

@@ -78,12 +78,12 @@ class Client:
 
     async def read_until(self, mark: bytes) -> bytes:
         """Everything up to and with `mark`."""
-        return await asyncio.wait_for(self._reader.readuntil(mark), 10)
+        return await asyncio.wait_for(self._reader.readuntil(mark), 60)
 
     async def read_to_end(self) -> bytes:
         """Everything until the server closes the connection."""
         try:
-            return await asyncio.wait_for(self._reader.read(), 10)
+            return await asyncio.wait_for(self._reader.read(), 60)
         except ConnectionError:
             return b""
         finally:

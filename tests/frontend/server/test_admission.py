@@ -15,7 +15,7 @@ from frontend.server.admission import Admission, FairQueue, Reservation
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 5))
+    asyncio.run(asyncio.wait_for(work, 60))
 
 
 async def hold(admission: Admission, name: str, served: list[str], release: asyncio.Event, caller: str = "") -> None:

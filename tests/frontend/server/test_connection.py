@@ -79,7 +79,7 @@ def _nothing_handed_on() -> None:
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 30))
+    asyncio.run(asyncio.wait_for(work, 120))
 
 
 @pytest.mark.parametrize(

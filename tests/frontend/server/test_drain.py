@@ -28,7 +28,7 @@ DRAIN_S = 40
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 30))
+    asyncio.run(asyncio.wait_for(work, 120))
 
 
 @asynccontextmanager

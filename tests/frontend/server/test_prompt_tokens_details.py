@@ -21,7 +21,7 @@ def with_details(frontend: Running) -> Iterator[httpx.Client]:
     """A client of the frontend that reports cached tokens; the engine has two cached blocks of 32."""
     frontend.triton.script = [Events([[6004], []])]
     frontend.triton.num_reused_blocks = 2
-    with httpx.Client(base_url=frontend.details_url, timeout=10) as client:
+    with httpx.Client(base_url=frontend.details_url, timeout=60) as client:
         yield client
 
 

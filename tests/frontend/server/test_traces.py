@@ -135,7 +135,7 @@ async def traced(model: ServedModel, receiver: Receiver, script: Script) -> Asyn
         )  # fmt: skip
         async with serving(app) as server:
             host, port = server.servers[0].sockets[0].getsockname()
-            async with httpx.AsyncClient(base_url=f"http://{host}:{port}", headers=KEY, timeout=10) as client:
+            async with httpx.AsyncClient(base_url=f"http://{host}:{port}", headers=KEY, timeout=60) as client:
                 yield client, fake
         await service.guides.close()
     await runner.cleanup()
@@ -143,7 +143,7 @@ async def traced(model: ServedModel, receiver: Receiver, script: Script) -> Asyn
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 30))
+    asyncio.run(asyncio.wait_for(work, 120))
 
 
 def ask(

@@ -122,7 +122,7 @@ def test_ctrl_c_ends_the_program_where_there_is_no_terminal(chat: Chat, frontend
     main_thread = threading.main_thread().ident or 0
 
     def press() -> None:
-        frontend.wait_until(lambda: triton.num_running == 1, within_s=10)
+        frontend.wait_until(lambda: triton.num_running == 1)
         signal.pthread_kill(main_thread, signal.SIGINT)
 
     thread = threading.Thread(target=press)

@@ -157,7 +157,7 @@ def client(app: ASGIApp, key: str | None = None, address: str = "10.0.0.1") -> h
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 5))
+    asyncio.run(asyncio.wait_for(work, 60))
 
 
 def stop_the_clock(monkeypatch: pytest.MonkeyPatch, now: float) -> None:

@@ -86,7 +86,7 @@ def test_busy_engine_is_healthy_if_other_requests_get_tokens(
     num_running = frontend.triton.max_batch_size
 
     async def listen() -> None:
-        async with httpx.AsyncClient(base_url=frontend.url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=frontend.url, timeout=60) as client:
             streams = [
                 asyncio.create_task(client.post(CHAT, json=body(stream=True))) for _ in range(num_running + num_waiting)
             ]

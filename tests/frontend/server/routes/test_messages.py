@@ -123,7 +123,7 @@ def test_metrics_count_the_tokens_and_the_log_names_the_route(
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 30))
+    asyncio.run(asyncio.wait_for(work, 120))
 
 
 async def unreachable(scope: Any, receive: Any, send: Any) -> None:
