@@ -39,7 +39,7 @@ def with_middleware(
         guarded = CORSMiddleware(
             guarded,
             allow_origins=cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("*",),
             expose_headers=_EXPOSED_HEADERS,
         )

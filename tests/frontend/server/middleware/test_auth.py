@@ -119,8 +119,9 @@ def test_page_may_read_a_stream_that_has_not_ended(guarded: httpx.Client, triton
         assert '"role":"assistant"' in next(response.iter_lines())
 
 
-def test_preflight_request_needs_no_key(guarded: httpx.Client) -> None:
-    preflight = {"origin": ORIGIN, "access-control-request-method": "POST"}
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_preflight_request_needs_no_key(guarded: httpx.Client, method: str) -> None:
+    preflight = {"origin": ORIGIN, "access-control-request-method": method}
     preflight["access-control-request-headers"] = "authorization, content-type, x-stainless-lang"
     response = guarded.options(CHAT, headers=preflight)
     assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, ORIGIN)
