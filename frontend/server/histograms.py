@@ -1,11 +1,13 @@
-"""Histograms of the metrics: vLLM's buckets, and a histogram that counts one value many times in one call.
+"""Histograms of the metrics: vLLM's buckets, a histogram that counts one value many times in one call, and its text.
 
 The buckets are those of today's vLLM, which contain all of vLLM 0.4's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
-from prometheus_client import Histogram
+from prometheus_client import Histogram, generate_latest
+from prometheus_client.utils import floatToGoString
 
 FIRST_TOKEN_S = (
     .001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
@@ -36,3 +38,27 @@ class RepeatHistogram(Histogram):
             if amount <= bound:
                 bucket.inc(count)
                 break
+
+    def totals(self) -> list[float]:
+        """The values of its lines in Prometheus' text: of each bucket with those below it, their number, their sum."""
+        buckets = list(accumulate(bucket.get() for bucket in self._buckets))
+        return [*buckets, buckets[-1], self._sum.get()]
+
+
+class HistogramText:
+    """Prometheus' text of a histogram. Only the values change: the rest is the library's, written once.
+
+    Nine in ten lines of /metrics are of histograms, and the library takes about 12 us of CPU time to write each.
+    """
+
+    def __init__(self, family: RepeatHistogram, labels: Mapping[str, str]) -> None:
+        self._histogram = family.labels(**labels)
+        lines = generate_latest(family).decode().splitlines()
+        self._comments, samples = lines[:2], lines[2:]
+        self._series = [line.rpartition(" ")[0] for line in samples]
+
+    def write(self) -> str:
+        """The lines of now."""
+        values = map(floatToGoString, self._histogram.totals())
+        lines = [f"{series} {value}" for series, value in zip(self._series, values, strict=True)]
+        return "\n".join([*self._comments, *lines, ""])

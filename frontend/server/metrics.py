@@ -9,7 +9,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from frontend.errors import FrontendError
 from frontend.openai.job import Job
@@ -23,6 +31,7 @@ from .histograms import (
     NEXT_TOKEN_S,
     REQUEST_S,
     STEP_TOKENS,
+    HistogramText,
     RepeatHistogram,
     token_buckets,
 )
@@ -64,9 +73,10 @@ class Metrics:
         build: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.labels = {"model_name": model_name, "engine": "0"}
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        Info("frontend_build", "What runs here.", registry=self.registry).info(dict(build))
+        self._histograms: list[HistogramText] = []
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        Info("frontend_build", "What runs here.", registry=self._registry).info(dict(build))
         self.prompt_throughput, self.generation_throughput = Rate(), Rate()
         self._running: set[GenerationClock] = set()
         self._num_prompt_tokens = self._num_generation_tokens = 0
@@ -99,11 +109,11 @@ class Metrics:
         self.params_best_of = add("request_params_best_of", "The same, as there is no best_of.", CHOICES)
         self.steps = EngineSteps(add("iteration_tokens_total", "Of an engine step, estimated.", STEP_TOKENS))
         self.request_success = Counter(
-            "vllm:request_success", "Complete answers.", ("finished_reason", *self.labels), registry=self.registry
+            "vllm:request_success", "Complete answers.", ("finished_reason", *self.labels), registry=self._registry
         )
 
     def _add_own(self) -> None:
-        registry = self.registry
+        registry = self._registry
         self.errors = Counter("frontend_errors", "Refusals and failures.", ("status", "code"), registry=registry)
         self.cancelled = Counter("frontend_requests_cancelled", "By their clients.", registry=registry)
         self.guide_compile = Histogram(
@@ -120,8 +130,14 @@ class Metrics:
         )
 
     def _histogram(self, name: str, help_text: str, buckets: Sequence[float]) -> RepeatHistogram:
-        family = RepeatHistogram(f"vllm:{name}", help_text, tuple(self.labels), buckets=buckets, registry=self.registry)
+        family = RepeatHistogram(f"vllm:{name}", help_text, tuple(self.labels), buckets=buckets, registry=None)
+        self._histograms.append(HistogramText(family, self.labels))
         return family.labels(**self.labels)
+
+    def to_text(self) -> bytes:
+        """All that was counted, in Prometheus' text format."""
+        histograms = "".join([histogram.write() for histogram in self._histograms])
+        return histograms.encode() + generate_latest(self._registry)
 
     @property
     def num_prompt_tokens(self) -> int:

@@ -15,7 +15,7 @@ from .metrics import Metrics
 def to_text(metrics: Metrics, admission: Admission, kv_cache: KvCache | None) -> bytes:
     """Prometheus' text format, version 0.0.4. Without a `kv_cache` its metrics are left out."""
     metrics.steps.observe(metrics.num_prompt_tokens, metrics.num_generation_tokens)
-    return generate_latest(_CurrentValues(metrics, admission, kv_cache)) + generate_latest(metrics.registry)
+    return generate_latest(_CurrentValues(metrics, admission, kv_cache)) + metrics.to_text()
 
 
 class _CurrentValues(Collector):

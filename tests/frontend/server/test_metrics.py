@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from frontend.generation import EndTokens, GenerationRequest, SamplingParams, TokenChunk
-from frontend.server.histograms import token_buckets
+from frontend.server.histograms import HistogramText, RepeatHistogram, token_buckets
 from frontend.server.metrics import Metrics, Rate
 from frontend.text.detokenizer import AnswerDecoder
 from frontend.triton.kv_cache import KvCache, read_kv_cache
@@ -47,7 +48,8 @@ def named(sample: Sample) -> str:
 
 def samples_of(metrics: Metrics) -> dict[str, float]:
     """Every sample of the counters and histograms, in the name that Prometheus gives it."""
-    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    families = text_string_to_metric_families(metrics.to_text().decode())
+    samples = [sample for family in families for sample in family.samples]
     return {named(sample): sample.value for sample in samples}
 
 
@@ -166,7 +168,7 @@ def test_keys_of_the_key_file_count_by_name_and_no_other_caller(
 
 def test_the_process_and_the_build_are_there() -> None:
     found = samples_of(Metrics(MODEL, 4096, build={"version": "0.1.0", "engine_versions": "openvino 2026.1"}))
-    assert found["frontend_build_info 0.1.0 openvino 2026.1"] == 1
+    assert found["frontend_build_info openvino 2026.1 0.1.0"] == 1
     assert found["process_resident_memory_bytes"] > 0
     assert found["process_open_fds"] > 0
 
@@ -251,6 +253,21 @@ def test_observe_times_equals_as_many_calls_of_observe() -> None:
     assert {key: found[key] for key in found if name in key} == {key: expected[key] for key in found if name in key}
     assert [found[f"{name}_bucket {bound}"] for bound in ("0.075", "0.1", "0.5", "2.5", "+Inf")] == [1, 3, 4, 4, 5]
     assert found[f"{name}_sum"] == pytest.approx(0.05 + 0.2 + 0.5 + 7)
+
+
+def test_the_text_of_a_histogram_is_the_librarys() -> None:
+    labels = {"model_name": 'a "name" \\ with\nall', "engine": "0"}
+    family = RepeatHistogram(
+        "vllm:h", 'Help with \\ and "quotes".', tuple(labels), buckets=(0.5, 1, 7680), registry=None
+    )
+    text = HistogramText(family, labels)
+    histogram = family.labels(**labels)
+    for values in ((), (0.1, 0.5, 3), (1e9, 1e-7)):
+        for value in values:
+            histogram.observe(value)
+        assert text.write().encode() == generate_latest(family)
+    histogram.observe_times(0.75, 12_345_678)
+    assert text.write().encode() == generate_latest(family)
 
 
 def test_a_rate_is_the_mean_since_the_last_update(monkeypatch: pytest.MonkeyPatch) -> None:
