@@ -60,6 +60,13 @@ def checkpoint(checkout: Checkout, mixtral_tokenizer_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def newer_checkpoint(checkpoint: Path, mixtral_tokenizer_dir: Path) -> Path:
+    """Another one of that size, beside it. Its engine can be told by its name."""
+    directory = checkpoint.with_name("mixtral-instruct-awq-newer")
+    return write_checkpoint(directory, MODEL, tiny_tensors(MODEL, seed=1), mixtral_tokenizer_dir)
+
+
+@pytest.fixture(scope="session")
 def containers(checkout: Checkout) -> Containers:
     return Containers(checkout)
 

@@ -5,11 +5,13 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from build_engine.manifest import read_manifest
 from tests.docker.monitoring import alerts
 from tests.docker.project import services, settings
 from tests.rehearsal.api import Api
@@ -19,6 +21,7 @@ from tests.rehearsal.containers import REACHED, Containers, wait_for
 pytestmark = pytest.mark.timeout(900)
 PROFILE = "PROFILE=cpu,metrics"
 TRITON, FRONTEND, PROMETHEUS, GRAFANA = "triton-cpu", "frontend-cpu", "prometheus", "grafana"
+ENGINE = "model_repository/openvino/1/engine"
 UNITS = {"g": 2**30, "m": 2**20}
 RECOVERY_S = 60
 GRACE_S = 45
@@ -163,6 +166,14 @@ def test_a_killed_frontend_is_restarted(containers: Containers, api: Api) -> Non
     assert containers.inspect(FRONTEND)["RestartCount"] == 1
 
 
+def test_a_newer_engine_is_published_while_the_older_one_serves(
+    checkout: Checkout, newer_checkpoint: Path, api: Api
+) -> None:
+    assert f"published {ENGINE}" in checkout.make("cpu-engine", f"CHECKPOINT={newer_checkpoint}")
+    assert read_manifest(checkout.directory / ENGINE)["checkpoint"]["path"] == str(newer_checkpoint)
+    assert api.chat(max_tokens=1).status_code == 200
+
+
 def test_make_down_lets_answers_end(checkout: Checkout, containers: Containers, api: Api) -> None:
     num_tokens = min(int(8 * api.tokens_per_s()), 6000)
     stream = api.stream(num_tokens)
@@ -176,7 +187,13 @@ def test_make_down_lets_answers_end(checkout: Checkout, containers: Containers, 
     assert containers.running() == set()
 
 
-def test_api_keys_and_https(checkout: Checkout, containers: Containers, api: Api) -> None:
+def test_make_rollback_goes_back_to_the_older_engine(checkout: Checkout, checkpoint: Path) -> None:
+    assert "start it again" in checkout.make("rollback", PROFILE)
+    assert read_manifest(checkout.directory / ENGINE)["checkpoint"]["path"] == str(checkpoint)
+
+
+def test_api_keys_and_https(checkout: Checkout, containers: Containers, api: Api, newer_checkpoint: Path) -> None:
+    """Of the older engine, after the rollback."""
     access = checkout.directory / "docker" / "access"
     key = "sk-rehearsal"
     (access / "keys").write_text(f"sha256:{hashlib.sha256(key.encode()).hexdigest()} rehearsal\n")
@@ -192,5 +209,6 @@ def test_api_keys_and_https(checkout: Checkout, containers: Containers, api: Api
     assert https.chat(max_tokens=1).status_code == 401
     assert https.status() == 200, "/health needs no key"
     with_key = Api(https.url, api.model, key=key, certificate=https.certificate)
-    assert with_key.chat(max_tokens=1).status_code == 200
+    assert with_key.chat(max_tokens=1).status_code == 200, "the older engine answers under its name"
+    assert replace(with_key, model=str(newer_checkpoint)).chat(max_tokens=1).status_code == 404
     assert api.status() is None, "HTTP on the port of HTTPS"
