@@ -49,13 +49,9 @@ class RequestLog:
         params = _shown(job, with_text=self.decode is not None)
         written = self._prompt(prompts) if self.decode else {}
         _log.info(
-            "Received request %s: for %s, %d prompt tokens%s, sampling_params: SamplingParams(%s)%s",
+            "Received request %s: %s",
             job.id,
-            _who(record),
-            counts["prompt_tokens"],
-            f" in {len(prompts)} prompts" if len(prompts) > 1 else "",
-            ", ".join(f"{name}={value!r}" for name, value in {"n": job.num_choices, **params}.items()),
-            "".join(f", {name}: {value!r}" for name, value in written.items()),
+            _arrival(f"for {_who(record)}, {_counted(prompts)}", {"n": job.num_choices, **params}, written),
             extra={
                 "event": "received", "id": job.id, "address": record.address, **_given(key=record.key), **counts,
                 "stream": job.stream, "sampling_params": params, **written,
@@ -157,6 +153,20 @@ def _shown(job: Job, *, with_text: bool) -> dict[str, Any]:
     if job.constraint is not None:
         shown["guided_by"] = param_of(job.constraint)
     return shown
+
+
+def _arrival(origin: str, params: Mapping[str, Any], written: Mapping[str, Any]) -> str:
+    """In vLLM's order where the prompt is written."""
+    values = ", ".join(f"{name}={value!r}" for name, value in params.items())
+    sampling = f"sampling_params: SamplingParams({values})"
+    if not written:
+        return f"{origin}, {sampling}"
+    return f"prompt: {written['prompt']!r}, {sampling}, prompt_token_ids: {written['prompt_token_ids']}, {origin}"
+
+
+def _counted(prompts: Sequence[Sequence[int]]) -> str:
+    several = f" in {len(prompts)} prompts" if len(prompts) > 1 else ""
+    return f"{sum(map(len, prompts))} prompt tokens{several}"
 
 
 def _who(record: RequestRecord) -> str:

@@ -220,11 +220,11 @@ def test_prompts_are_logged_where_the_operator_asks_for_them(caplog: pytest.LogC
     RequestLog(decode=decode, max_chars=3).received(record(), job("Was ist ein Haus?"))
     RequestLog(is_enabled=False, decode=decode).received(record(), job("Was ist ein Haus?"))
     assert caplog.messages == [
-        "Received request cmpl-1: for ::1, 16 prompt tokens in 2 prompts, sampling_params: SamplingParams(n=2, "
-        "max_tokens=3, temperature=0, top_p=1, seed=0, stop=('Ende',)), prompt: 'Was ist ein Haus', "
-        f"prompt_token_ids: {list(map(ord, 'Was ist ein Haus'))}",
-        "Received request cmpl-1: for ::1, 17 prompt tokens, sampling_params: SamplingParams(n=1, max_tokens=3, "
-        "temperature=0, top_p=1, seed=0, stop=('Ende',)), prompt: 'Was', prompt_token_ids: [87, 97, 115]",
+        "Received request cmpl-1: prompt: 'Was ist ein Haus', sampling_params: SamplingParams(n=2, max_tokens=3, "
+        "temperature=0, top_p=1, seed=0, stop=('Ende',)), "
+        f"prompt_token_ids: {list(map(ord, 'Was ist ein Haus'))}, for ::1, 16 prompt tokens in 2 prompts",
+        "Received request cmpl-1: prompt: 'Was', sampling_params: SamplingParams(n=1, max_tokens=3, temperature=0, "
+        "top_p=1, seed=0, stop=('Ende',)), prompt_token_ids: [87, 97, 115], for ::1, 17 prompt tokens",
     ]
 
 
