@@ -1,10 +1,10 @@
 """Structured output: a constraint on the answer, translated to a grammar and compiled before the engine gets it.
 
     constraint = JsonSchema(schema={"type": "object"}, param="response_format.json_schema.schema")
-    ebnf = await compiler.compile(constraint)  # guided_decoding_guide; its type is "ebnf_grammar"
+    guide = await compiler.compile(constraint)  # guide.ebnf is guided_decoding_guide; its type is "ebnf_grammar"
 
 Constraints are values. JsonObject, JsonSchema, Regex, Choice and Grammar come from the client and carry the request
-field they came in. Text, Sequence, OneOf and Repeated compose them:
+field they came in. Arguments are those of a tool that is not strict. Text, Sequence, OneOf and Repeated compose them:
 
     call = Sequence((Text('{"name": "f", "arguments": '), JsonSchema(schema=..., param=...), Text("}")))
     calls = Sequence((Text("["), Repeated(part=OneOf((call, ...)), separator=", ", minimum=1), Text("]")))
@@ -16,15 +16,31 @@ supported or too slow; its message names the field, and in a schema the path. `t
 """
 
 from .compiler import GuideCompiler
-from .spec import Choice, Constraint, Grammar, JsonObject, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text
+from .spec import (
+    Arguments,
+    Choice,
+    Constraint,
+    Grammar,
+    Guide,
+    JsonObject,
+    JsonSchema,
+    OneOf,
+    Part,
+    Regex,
+    Repeated,
+    Sequence,
+    Text,
+)
 from .to_ebnf import to_ebnf_text
 from .vocabulary import Vocabulary
 from .worker_messages import GuideLimits
 
 __all__ = [
+    "Arguments",
     "Choice",
     "Constraint",
     "Grammar",
+    "Guide",
     "GuideCompiler",
     "GuideLimits",
     "JsonObject",

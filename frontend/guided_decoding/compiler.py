@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from frontend.errors import CompilerBusy, InvalidRequest, QueueFull
 
-from .spec import Constraint, param_of
+from .spec import Constraint, Guide, param_of
 from .vocabulary import Vocabulary
 from .worker_messages import GuideLimits
 from .worker_process import WorkerProcess
@@ -36,7 +36,7 @@ MAX_WORKERS = 8
 class _Compilation:
     """A constraint that is being compiled or waits for it, and how many requests await it."""
 
-    task: "asyncio.Task[str]"
+    task: "asyncio.Task[Guide]"
     num_awaiting: int = 0
 
 
@@ -57,11 +57,11 @@ class GuideCompiler:
         self._turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(max(1, num_workers - 1)))
         self._num_of_caller = Counter[str]()
         self._running: dict[str, _Compilation] = {}
-        self._tasks: set[asyncio.Task[str]] = set()  # those of _running, and those that are being cancelled
-        self._finished: OrderedDict[str, str] = OrderedDict()
+        self._tasks: set[asyncio.Task[Guide]] = set()  # those of _running, and those that are being cancelled
+        self._finished: OrderedDict[str, Guide] = OrderedDict()
 
-    async def compile(self, constraint: Constraint, caller: str = "") -> str:
-        """The grammar for `constraint`, as EBNF. Requests with equal constraints await the same compilation.
+    async def compile(self, constraint: Constraint, caller: str = "") -> Guide:
+        """The guide for `constraint`. Requests with equal constraints await the same compilation.
 
         A compilation ends when the last request that awaits it is cancelled. Raises InvalidRequest that names the field
         if the constraint is wrong or takes too long or too much memory, QueueFull and CompilerBusy.
@@ -111,7 +111,7 @@ class GuideCompiler:
         compilation.task.add_done_callback(lambda task: self._finish(key, caller, task))
         return compilation
 
-    def _finish(self, key: str, caller: str, task: "asyncio.Task[str]") -> None:
+    def _finish(self, key: str, caller: str, task: "asyncio.Task[Guide]") -> None:
         self._tasks.discard(task)
         self._num_of_caller[caller] -= 1
         if not self._num_of_caller[caller]:
@@ -124,7 +124,7 @@ class GuideCompiler:
             if len(self._finished) > MAX_CACHED:
                 self._finished.popitem(last=False)
 
-    async def _compile(self, constraint: Constraint, caller: str) -> str:
+    async def _compile(self, constraint: Constraint, caller: str) -> Guide:
         # A caller waits for a worker with few constraints at a time, so workers come to all callers in turn.
         async with self._turns[caller], self._worker() as worker:
             return await worker.compile(constraint)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 
@@ -20,6 +20,18 @@ class JsonSchema:
     """A JSON value that is valid by a schema."""
 
     schema: Mapping[str, Any] | bool
+    param: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments:
+    """Arguments of the tool `tool`, which is not strict: any JSON object, if its schema cannot be guaranteed.
+
+    `schema` is None where that is known already.
+    """
+
+    tool: str
+    schema: JsonSchema | None
     param: str
 
 
@@ -78,8 +90,30 @@ class Repeated:
     maximum: int | None = None
 
 
-Part: TypeAlias = JsonObject | JsonSchema | Regex | Choice | Text | Sequence | OneOf | Repeated
+Part: TypeAlias = JsonObject | JsonSchema | Arguments | Regex | Choice | Text | Sequence | OneOf | Repeated
 Constraint: TypeAlias = Part | Grammar
+
+
+def with_any_arguments(part: "Part") -> "Part":
+    """The constraint with any JSON object as the arguments of tools that are not strict."""
+    match part:
+        case Sequence(parts):
+            return Sequence(tuple(map(with_any_arguments, parts)))
+        case OneOf(parts):
+            return OneOf(tuple(map(with_any_arguments, parts)))
+        case Repeated():
+            return replace(part, part=with_any_arguments(part.part))
+        case Arguments():
+            return replace(part, schema=None)
+    return part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guide:
+    """A grammar for the engine, in EBNF, and the tools whose arguments it allows to be any JSON object."""
+
+    ebnf: str
+    unguided_tools: tuple[str, ...] = ()
 
 
 def param_of(constraint: Constraint) -> str:

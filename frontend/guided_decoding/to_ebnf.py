@@ -10,19 +10,38 @@ from .ebnf import EMPTY, Rules, elements, factored, literal, one_of, optional, r
 from .errors import InvalidConstraint
 from .json_schema import json_schema
 from .regex import UnsupportedRegex, regex_expression
-from .spec import Choice, Constraint, Grammar, JsonObject, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text
+from .spec import (
+    Arguments,
+    Choice,
+    Constraint,
+    Grammar,
+    Guide,
+    JsonObject,
+    JsonSchema,
+    OneOf,
+    Part,
+    Regex,
+    Repeated,
+    Sequence,
+    Text,
+)
 
 
 def to_ebnf_text(constraint: Constraint) -> str:
+    """The text of `to_guide`."""
+    return to_guide(constraint).ebnf
+
+
+def to_guide(constraint: Constraint) -> Guide:
     """The grammar of all answers that the constraint allows. A Grammar is returned as the client wrote it, unchecked.
 
     Raises InvalidRequest that names the field and, within a schema, the path.
     """
     if isinstance(constraint, Grammar):
-        return constraint.ebnf
-    rules = Rules()
-    root = _expression(rules, constraint)
-    return rules.text(root)
+        return Guide(ebnf=constraint.ebnf)
+    writer = _Writer()
+    root = writer.expression(constraint)
+    return Guide(ebnf=writer.rules.text(root), unguided_tools=tuple(writer.unguided_tools))
 
 
 @contextmanager
@@ -41,28 +60,46 @@ def naming_field(param: str) -> Iterator[None]:
         raise InvalidRequest(f"`{param}` takes too much memory to compile", param=param) from error
 
 
-def _expression(rules: Rules, part: Part) -> str:
-    match part:
-        case Text(text):
-            return literal(text) if text else EMPTY
-        case Sequence(parts):
-            return sequence([_expression(rules, each) for each in parts])
-        case OneOf(parts):
-            return one_of([rules.add("alternative", _expression(rules, each)) for each in parts])
-        case Repeated():
-            return _repeated(rules, part)
-    with naming_field(part.param):
-        return _simple(rules, part)
+class _Writer:
+    """Translates the parts of one constraint to rules."""
 
+    def __init__(self) -> None:
+        self.rules = Rules()
+        self.unguided_tools = dict[str, None]()
 
-def _repeated(rules: Rules, repeated: Repeated) -> str:
-    part = rules.add("repeated", _expression(rules, repeated.part))
-    if repeated.maximum == 0:
-        return EMPTY
-    following = sequence([literal(repeated.separator) if repeated.separator else EMPTY, part])
-    maximum = None if repeated.maximum is None else repeated.maximum - 1
-    some = sequence([part, repeat(following, max(repeated.minimum - 1, 0), maximum)])
-    return some if repeated.minimum else optional(some)
+    def expression(self, part: Part) -> str:
+        match part:
+            case Text(text):
+                return literal(text) if text else EMPTY
+            case Sequence(parts):
+                return sequence([self.expression(each) for each in parts])
+            case OneOf(parts):
+                return one_of([self.rules.add("alternative", self.expression(each)) for each in parts])
+            case Repeated():
+                return self._repeated(part)
+            case Arguments():
+                return self._arguments(part)
+        with naming_field(part.param):
+            return _simple(self.rules, part)
+
+    def _arguments(self, arguments: Arguments) -> str:
+        mark = self.rules.mark()
+        if arguments.schema is not None:
+            try:
+                return self.expression(arguments.schema)
+            except InvalidRequest:
+                self.rules.forget_since(mark)
+        self.unguided_tools[arguments.tool] = None
+        return json_text.any_object(self.rules)
+
+    def _repeated(self, repeated: Repeated) -> str:
+        part = self.rules.add("repeated", self.expression(repeated.part))
+        if repeated.maximum == 0:
+            return EMPTY
+        following = sequence([literal(repeated.separator) if repeated.separator else EMPTY, part])
+        maximum = None if repeated.maximum is None else repeated.maximum - 1
+        some = sequence([part, repeat(following, max(repeated.minimum - 1, 0), maximum)])
+        return some if repeated.minimum else optional(some)
 
 
 def _simple(rules: Rules, constraint: JsonObject | JsonSchema | Regex | Choice) -> str:

@@ -1,5 +1,7 @@
 """Tools to a constraint on the answer: every call in it has arguments that are valid by the tool's schema.
 
+Those of a tool that is not `strict`, and whose schema cannot be guaranteed, are any JSON object.
+
 What the model writes, by `tool_choice`:
 
     auto      text without the marker [TOOL_CALLS], then nothing, or the marker and an array of calls
@@ -19,7 +21,7 @@ from collections.abc import Sequence as Series
 from frontend.errors import InvalidRequest
 from frontend.text.tools import TOOL_CALLS, Tool, ToolUse
 
-from .spec import Constraint, Grammar, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text, param_of
+from .spec import Arguments, Constraint, Grammar, JsonSchema, OneOf, Part, Regex, Repeated, Sequence, Text, param_of
 
 
 def tool_use_constraint(
@@ -76,9 +78,11 @@ def _calls(tool_use: ToolUse) -> Part:
 
 def _arguments(tool: Tool) -> Part:
     param = tool.schema_param
-    if tool.parameters.get("type", "object") != "object":
+    types = tool.parameters.get("type", "object")
+    if types != "object" and not (isinstance(types, list) and "object" in types):
         raise InvalidRequest(f"`{param}` must be the schema of an object: arguments are one.", param=param)
-    return JsonSchema(schema={"type": "object", **tool.parameters}, param=param)
+    schema = JsonSchema(schema={**tool.parameters, "type": "object"}, param=param)
+    return schema if tool.strict else Arguments(tool=tool.name, schema=schema, param=param)
 
 
 def _optional(part: Part) -> Part:

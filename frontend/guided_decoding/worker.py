@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from frontend.errors import InvalidRequest
@@ -22,8 +23,8 @@ from frontend.errors import InvalidRequest
 from .errors import InvalidConstraint
 from .grammar_check import compile_grammar
 from .latency_probe import probe_latency
-from .spec import Constraint, param_of
-from .to_ebnf import naming_field, to_ebnf_text
+from .spec import Constraint, Grammar, Guide, param_of, with_any_arguments
+from .to_ebnf import naming_field, to_guide
 from .vocabulary import Vocabulary
 from .worker_messages import LENGTH, GuideLimits
 from .xgrammar import RAW_VOCABULARY, Core, load_core
@@ -67,15 +68,27 @@ class _Compiler:
         threading.stack_size(STACK_BYTES)  # of threads that start from now on
         self._thread = ThreadPoolExecutor(1)
 
-    def answer(self, constraint: Constraint) -> dict[str, str]:
-        """The grammar as `ebnf`, or `message` and `param` of an error."""
+    def answer(self, constraint: Constraint) -> dict[str, Any]:
+        """The fields of a Guide, or `message` and `param` of an error."""
         try:
-            text = to_ebnf_text(constraint)
-            with naming_field(param_of(constraint)):
-                self._thread.submit(self._check, text).result()
+            return asdict(self._guide(constraint))
         except InvalidRequest as error:
             return {"message": error.message, "param": error.param or ""}
-        return {"ebnf": text}
+
+    def _guide(self, constraint: Constraint) -> Guide:
+        """The guide, without the schemas of tools that are not strict if they make it too large or too slow."""
+        try:
+            return self._checked(constraint)
+        except InvalidRequest:
+            if isinstance(constraint, Grammar) or (rest := with_any_arguments(constraint)) == constraint:
+                raise
+        return self._checked(rest)
+
+    def _checked(self, constraint: Constraint) -> Guide:
+        guide = to_guide(constraint)
+        with naming_field(param_of(constraint)):
+            self._thread.submit(self._check, guide.ebnf).result()
+        return guide
 
     def _check(self, text: str) -> None:
         if len(text.encode()) > self._limits.ebnf_bytes:

@@ -7,10 +7,11 @@ import pickle
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from typing import Any
 
 from frontend.errors import InvalidRequest
 
-from .spec import Constraint, param_of
+from .spec import Constraint, Guide, param_of
 from .vocabulary import Vocabulary
 from .worker_messages import LENGTH, GuideLimits
 
@@ -23,11 +24,11 @@ class WorkerProcess:
         self._limits = limits
         self._process: Process | None = None
 
-    async def compile(self, constraint: Constraint) -> str:
-        """The grammar as EBNF. Cancelling this ends the process. Raises InvalidRequest that names the field."""
+    async def compile(self, constraint: Constraint) -> Guide:
+        """The compiled guide. Cancelling this ends the process. Raises InvalidRequest that names the field."""
         answer = await self._ask(constraint)
         if "ebnf" in answer:
-            return answer["ebnf"]
+            return Guide(ebnf=answer["ebnf"], unguided_tools=tuple(answer["unguided_tools"]))
         # The message may quote the constraint, which may be as private as the prompt.
         raise InvalidRequest(
             answer["message"], param=answer["param"], log_message=f"`{answer['param']}` is not accepted."
@@ -41,7 +42,7 @@ class WorkerProcess:
                 process.kill()
             await process.wait()
 
-    async def _ask(self, constraint: Constraint) -> dict[str, str]:
+    async def _ask(self, constraint: Constraint) -> dict[str, Any]:
         request = pickle.dumps(constraint)
         if self._process is None:
             self._process = await _start(self._first_request)
@@ -52,7 +53,7 @@ class WorkerProcess:
             process.stdin.write(LENGTH.pack(len(request)) + request)
             head = await process.stdout.readexactly(LENGTH.size)
             body = await process.stdout.readexactly(*LENGTH.unpack(head))
-            answer: dict[str, str] = json.loads(body)
+            answer: dict[str, Any] = json.loads(body)
             return answer
         except (asyncio.IncompleteReadError, ConnectionError):
             # The worker has ended. No kill() here: it polls, which would take the exit status away from asyncio.

@@ -44,7 +44,7 @@ class Guided:
         self._loop.close()
 
     def compile(self, constraint: Constraint) -> str:
-        return self._loop.run_until_complete(self._compiler.compile(constraint))
+        return self._loop.run_until_complete(self._compiler.compile(constraint)).ebnf
 
     def answer(self, seed: int, **inputs: str) -> tuple[bytes, bool]:
         """The bytes that the engine generates, and whether they were cut off at MAX_TOKENS."""

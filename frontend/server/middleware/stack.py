@@ -15,7 +15,7 @@ from .drain import RefuseInDrain
 from .request_ids import RequestIds
 from .request_records import OnArrival, Reporter, RequestRecords
 
-_EXPOSED_HEADERS = ("x-request-id", "request-id", "x-ignored-params", "retry-after")
+_EXPOSED_HEADERS = ("x-request-id", "request-id", "x-ignored-params", "x-unguided-tools", "retry-after")
 """Response headers that a script in a browser may read."""
 
 

@@ -3,7 +3,7 @@
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -29,7 +29,7 @@ from frontend.server.service import Service
 _log = logging.getLogger(__name__)
 
 _MAX_NAMES_IN_HEADER = 32
-"""Ignored fields that the response header lists at most."""
+"""Names that a response header lists at most."""
 
 AnyBody = TypeVar("AnyBody", bound=BaseModel)
 Result = TypeVar("Result")
@@ -117,6 +117,12 @@ def check_model(model: str | None, service: Service) -> None:
     """Raises ModelNotFound for a name that is not served. None is the model that is served."""
     if model is not None and model not in service.model_names:
         raise ModelNotFound(model, service.model_names)
+
+
+def report_unguided(tools: Sequence[str]) -> dict[str, str]:
+    """The header that lists the tools whose arguments may be any JSON object, as their schemas cannot be guaranteed."""
+    names = tools[:_MAX_NAMES_IN_HEADER]
+    return {"x-unguided-tools": ", ".join(map(quote, names))} if names else {}
 
 
 def report_ignored(body: Body, reply: Reply, service: Service) -> dict[str, str]:

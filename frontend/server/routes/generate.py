@@ -25,7 +25,7 @@ from frontend.server.request_record import record_of
 from frontend.server.service import Service
 from frontend.server.streaming import respond
 
-from .bodies import new_reply, report_ignored, with_body
+from .bodies import new_reply, report_ignored, report_unguided, with_body
 from .dependencies import ServiceOf
 from .openapi import documented, generates, with_anthropics_errors
 
@@ -118,5 +118,6 @@ async def generate(http: Request, service: Service, translated: Translated, arri
         compiling = service.guides.compile(job.constraint, http.scope["state"]["caller"])
         with service.metrics.compiling():
             guide = await cancel_on_disconnect(compiling, http.receive, arrived_at + service.request_timeout_s)
-        job = job.with_guide(guide)
+        job = job.with_guide(guide.ebnf)
+        headers |= report_unguided(guide.unguided_tools)
     return respond(service, job, headers, arrived_at)

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,14 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frontend.errors import InvalidRequest
-from frontend.guided_decoding import Text, to_ebnf_text
+from frontend.guided_decoding import GuideLimits, Text, Vocabulary, to_ebnf_text
+from frontend.guided_decoding.to_ebnf import to_guide
 from frontend.guided_decoding.tool_calls import tool_use_constraint
+from frontend.guided_decoding.worker import _Compiler
 from frontend.guided_decoding.xgrammar import RAW_VOCABULARY, CompiledGrammar, GrammarMatcher, load_core
 from frontend.text.tool_parser import ToolCallParser
 from frontend.text.tools import NO_TOOLS, TextDelta, Tool, ToolChoice, ToolUse, collect
+from tests.frontend.guided_decoding.random_model import matching
 
 END = 256
 """The vocabulary is the 256 bytes, and the end token."""
+
+BYTES = Vocabulary(token_bytes={code: bytes([code]) for code in range(1, END)}, stop_token_ids=(END,))
 
 SCHEMAS: Mapping[str, Any] = {
     "clock": {"type": "object", "properties": {}},
@@ -174,14 +180,51 @@ def test_strict_is_refused_where_it_cannot_be_enforced() -> None:
     assert caught.value.param == "tools[3].function.strict"
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [{"type": "string"}, {"type": ["object", "null"]}, {"properties": {"a": {"not": {}}}}, {"required": 1}],
-)
+UNGUARANTEED = [{"properties": {"a": {"contains": {}}}}, {"required": 1}, {"properties": {"a": {"pattern": "a(?=b)"}}}]
+
+
+def use_of(schema: dict[str, Any], mode: Any, *, strict: bool | None = None) -> ToolUse:
+    """The known tools, and `f` with that schema."""
+    f = Tool(name="f", description=None, parameters=schema, strict=strict, schema_param="tools[3].function.parameters")
+    return ToolUse(tools=(*TOOLS, f), choice=ToolChoice(mode=mode, name="f"))
+
+
+@pytest.mark.parametrize("schema", UNGUARANTEED)
 @pytest.mark.parametrize("mode", ["auto", "required", "named"])
-def test_unsupported_schema_of_a_tool_is_refused_with_its_field(mode: Any, schema: dict[str, Any]) -> None:
-    tools = (*TOOLS, Tool(name="f", description=None, parameters=schema, schema_param="tools[3].function.parameters"))
-    use = ToolUse(tools=tools, choice=ToolChoice(mode=mode, name="f"))
+def test_schema_of_a_strict_tool_that_cannot_be_guaranteed_is_refused_by_name(
+    mode: Any, schema: dict[str, Any]
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        to_ebnf_text(tool_use_constraint(use, can_guide_marker=True) or Text(""))
+        to_guide(tool_use_constraint(use_of(schema, mode, strict=True), can_guide_marker=True) or Text(""))
     assert caught.value.param == "tools[3].function.parameters"
+
+
+@pytest.mark.parametrize("strict", [True, None])
+def test_arguments_are_an_object(strict: bool | None) -> None:
+    with pytest.raises(InvalidRequest, match="must be the schema of an object") as caught:
+        tool_use_constraint(use_of({"type": "string"}, "required", strict=strict), can_guide_marker=True)
+    assert caught.value.param == "tools[3].function.parameters"
+    constraint = tool_use_constraint(use_of({"type": ["null", "object"]}, "named"), can_guide_marker=True)
+    assert matching(to_ebnf_text(constraint or Text("")), ["{}", "null"]) == ["{}"]
+
+
+@pytest.mark.parametrize("schema", UNGUARANTEED)
+@pytest.mark.parametrize("strict", [None, False])
+def test_arguments_of_a_tool_that_is_not_strict_may_be_any_object(strict: bool | None, schema: dict[str, Any]) -> None:
+    constraint = tool_use_constraint(use_of(schema, "required", strict=strict), can_guide_marker=True)
+    guide = to_guide(constraint or Text(""))
+    assert guide.unguided_tools == ("f",)
+    calls = [f'[{{"name": "f", "arguments": {arguments}}}]' for arguments in ('{"x": [1]}', "{}", "null", '{"x"}')]
+    others = [f"[{WEATHER}]", '[{"name": "get_weather", "arguments": {}}]']
+    assert matching(guide.ebnf, [*calls, *others]) == [*calls[:2], others[0]]
+
+
+def test_a_schema_that_becomes_too_large_a_grammar_is_left_out_too() -> None:
+    words = [f"{number:08}" * 4 for number in range(10_000)]
+    tool = Tool(name="f", description=None, parameters={"properties": {"a": {"enum": words}}}, schema_param="x")
+    worker = _Compiler(load_core(), BYTES, GuideLimits())
+    for strict, answer in ((None, ("f",)), (True, None)):
+        use = ToolUse(tools=(replace(tool, strict=strict),), choice=REQUIRED)
+        constraint = tool_use_constraint(use, can_guide_marker=True)
+        assert constraint is not None
+        assert worker.answer(constraint).get("unguided_tools") == answer

@@ -133,7 +133,7 @@ def test_the_engine_gets_the_grammar_that_was_compiled(http: httpx.Client, trito
     [
         ({"guided_regex": "("}, "guided_regex"),
         ({"guided_json": {"type": 3}}, "guided_json"),
-        ({"tools": [{**TOOL, "function": {"name": "f", "parameters": {"type": "object", "not": {}}}}]}, "tools[0]"),
+        ({"tools": [{**TOOL, "function": {"name": "f", "parameters": {"not": {}}, "strict": True}}]}, "tools[0]"),
     ],
 )
 def test_constraint_that_cannot_be_compiled_never_reaches_the_engine(

@@ -238,7 +238,7 @@ def test_deepest_schema_that_a_request_can_have_is_returned(http: httpx.Client, 
         ({"input": [{"type": "function_call", "call_id": "a", "name": 3}]}, "input[0].name"),
         ({"input": 3}, "input"),
         ({"text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "no"}}}}, "text.format.schema"),
-        ({"tools": [{**WEATHER, "parameters": {"type": "object", "properties": 3}}]}, "tools[0].parameters"),
+        ({"tools": [{**WEATHER, "parameters": {"properties": 3}, "strict": True}]}, "tools[0].parameters"),
     ],
 )
 def test_refusals_name_the_field_by_its_path(client: openai.OpenAI, fields: dict[str, Any], param: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from frontend.guided_decoding import Constraint, GuideCompiler
+from frontend.guided_decoding import Constraint, Guide, GuideCompiler
 from tests.frontend.conftest import CHAT, MAX_QUEUE_LENGTH, MODEL, Running, body, error_of
 from tests.frontend.fake_triton import Events, FakeTriton
 
@@ -24,7 +24,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Constraint]:
     seen: list[Constraint] = []
     compile_ = GuideCompiler.compile
 
-    async def recording(guides: GuideCompiler, constraint: Constraint, caller: str) -> str:
+    async def recording(guides: GuideCompiler, constraint: Constraint, caller: str) -> Guide:
         seen.append(constraint)
         return await compile_(guides, constraint, caller)
 
