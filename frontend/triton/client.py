@@ -27,6 +27,8 @@ OnChunks = Callable[[Sequence[TokenChunk]], bool]
 """Takes the chunks that have arrived, without blocking. Returns True when it wants no more."""
 
 NO_HEADERS: Mapping[str, str] = {}
+_CLOSES: Mapping[str, str] = {"connection": "close"}
+"""Of a question. A Triton that ends waits for open connections until its time is up, and then ends with status 1."""
 _HEALTH_TIMEOUT_S = 2.0
 _HANGS_FOR_S = 60.0
 _POLL_INTERVAL_S = 0.25
@@ -134,7 +136,7 @@ async def _wait_until_ready(control: InferenceServerClient, url: str, model: str
 async def _read_config(control: InferenceServerClient, model: str, headers: Mapping[str, str]) -> Mapping[str, Any]:
     """Triton's JSON of the model's config.pbtxt."""
     try:
-        config: Mapping[str, Any] = await control.get_model_config(model, headers=dict(headers))
+        config: Mapping[str, Any] = await control.get_model_config(model, headers={**headers, **_CLOSES})
     except InferenceServerException as exc:
         raise StartupError(f"Triton does not give the configuration of `{model}`: {exc.message()}") from exc
     return config
@@ -142,6 +144,6 @@ async def _read_config(control: InferenceServerClient, model: str, headers: Mapp
 
 async def _is_ready(control: InferenceServerClient, model: str) -> bool:
     try:
-        return bool(await control.is_model_ready(model))
+        return bool(await control.is_model_ready(model, headers=_CLOSES))
     except (TimeoutError, aiohttp.ClientError, InferenceServerException):
         return False

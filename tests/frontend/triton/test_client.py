@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from frontend.errors import StartupError
 from frontend.generation import EndTokens, GenerationRequest, SamplingParams, TokenChunk
@@ -39,10 +40,10 @@ async def generate(client: TritonClient) -> list[int]:
     return token_ids
 
 
-async def ask(headers: dict[str, str]) -> list[int]:
+async def ask(headers: dict[str, str], middleware: Middleware = require_key) -> list[int]:
     fake = FakeTriton()
     application = fake.application()
-    application.middlewares.append(require_key)
+    application.middlewares.append(middleware)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -52,6 +53,23 @@ async def ask(headers: dict[str, str]) -> list[int]:
             return await generate(client)
     finally:
         await runner.cleanup()
+
+
+def test_a_question_leaves_no_connection_open() -> None:
+    """A Triton that ends waits for each of them until its time is up, and then ends with status 1."""
+    asked: list[tuple[str, str | None]] = []
+
+    @web.middleware
+    async def note(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        asked.append((request.path, request.headers.get("connection")))
+        return await handler(request)
+
+    asyncio.run(ask(KEY, note))
+    questions = [(path, connection) for path, connection in asked if "generate" not in path]
+    assert {path.rpartition("/")[2] for path, _ in questions} == {"ready", "config"}
+    assert {connection for _, connection in questions} == {"close"}
 
 
 def test_the_key_is_sent_with_every_request() -> None:
