@@ -25,7 +25,10 @@ _QUIET_PATHS = frozenset({
 })  # fmt: skip
 """Called every few seconds by machines, or a dozen at a time by a browser: their successes are lines of level DEBUG."""
 
-_NOT_SHOWN = frozenset({"guide", "shown_token_ids"})
+_SHOWN = {
+    field.name: field.default for field in fields(SamplingParams) if field.name not in ("guide", "shown_token_ids")
+}
+"""Sampling parameters, and their values where they were not set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +142,7 @@ def _fields(record: RequestRecord) -> dict[str, Any]:
 def _shown(job: Job, *, with_text: bool) -> dict[str, Any]:
     """The sampling parameters that were set, of the first generation. What has text or is long is only counted."""
     params = job.requests[0].sampling_params
-    shown = {
-        field.name: value
-        for field in fields(SamplingParams)
-        if (value := getattr(params, field.name)) != field.default and field.name not in _NOT_SHOWN
-    }
+    shown = {name: value for name, default in _SHOWN.items() if (value := getattr(params, name)) != default}
     if params.stop and not with_text:
         shown["stop"] = f"{len(params.stop)} strings"
     if params.logit_bias is not None:
