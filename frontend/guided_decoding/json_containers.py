@@ -29,12 +29,29 @@ def array_expression(schema: Mapping[str, Any], member: Member) -> str:
     if maximum is not None and minimum > maximum:
         raise Unsatisfiable(f"`minItems` is {minimum}, and there can be no more than {maximum}")
     if schema.get("uniqueItems") and (maximum is None or maximum > 1):
-        raise InvalidConstraint("`uniqueItems` is not supported")
+        raise InvalidConstraint("`uniqueItems` is supported for values that are listed")
     if not first:
         return json_text.array_of('"["', item or EMPTY, '"]"', minimum, maximum)
     listed = f" {json_text.COMMA} ".join(first)
     more = repeat(f"{json_text.COMMA} {item}", max(minimum - len(first), 0), maximum and maximum - len(first))
     return sequence(['"["', listed, more, '"]"'])
+
+
+def unique_array_expression(rules: Rules, schema: Mapping[str, Any], values: Sequence[Any]) -> str:
+    """An array with `uniqueItems` of strings, booleans or null from a list: some of them, in the order of the list."""
+    minimum, maximum = int(schema.get("minItems", 0)), schema.get("maxItems", len(values))
+    if "prefixItems" in schema or minimum > 1 or maximum < len(values) or not all(map(_is_delimited, values)):
+        raise InvalidConstraint(
+            "`uniqueItems` is supported for listed strings, booleans and null, all of which may be in the array"
+        )
+    texts = dict.fromkeys(literal(json_text.dumps(value)) for value in values)
+    items = [_Property(name="", text=text, required=False) for text in texts]
+    return f'"[" {_members(rules, items, None, may_be_empty=minimum == 0)} "]"'
+
+
+def _is_delimited(value: Any) -> bool:
+    """Whether no text of another value begins with that of this one, as 10 does with 1."""
+    return value is None or isinstance(value, bool | str)
 
 
 def _prefix(schema: Mapping[str, Any], member: Member, maximum: int | None) -> tuple[list[str], int | None]:

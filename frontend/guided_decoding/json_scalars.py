@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from math import ceil, floor
+from math import ceil, floor, inf, nextafter
 from typing import Any
 
 from . import json_text, numbers
@@ -11,8 +11,10 @@ from .errors import InvalidConstraint, Unsatisfiable
 from .json_formats import FORMATS
 from .regex import UnsupportedRegex, length, regex_expression
 
-MAX_LIMIT = 10**18
-"""Larger limits of numbers are refused: not every JSON parser reads all their digits."""
+MAX_LIMIT = 10**30
+"""Larger limits of numbers are refused."""
+_MAX_EXACT = 2**53
+"""From here on parsers may round a number to the nearest double, so a limit is the nearest double within it."""
 _MAX_MULTIPLES = 1000
 """Multiples of a number that a grammar may list."""
 
@@ -74,8 +76,8 @@ def number_expression(schema: Mapping[str, Any]) -> str:
     """Numbers within the limits, with up to six decimals if there are limits; multiples of an integer are integers."""
     if "multipleOf" in schema:
         return integer_expression(schema)
-    low, above = _stricter(schema.get("minimum"), schema.get("exclusiveMinimum"), max)
-    high, below = _stricter(schema.get("maximum"), schema.get("exclusiveMaximum"), min)
+    low, above = _within(*_stricter(schema.get("minimum"), schema.get("exclusiveMinimum"), max), inf)
+    high, below = _within(*_stricter(schema.get("maximum"), schema.get("exclusiveMaximum"), min), -inf)
     if low is None and high is None:
         return json_text.NUMBER
     try:
@@ -93,15 +95,26 @@ def _stricter(inclusive: Any, exclusive: Any, strictest: Any) -> tuple[Decimal |
     return limit, exclusive is not None and _limit(exclusive) == limit
 
 
+def _within(limit: Decimal | None, exclusive: bool, inside: float) -> tuple[Decimal | None, bool]:
+    """The limit, or the nearest double in the direction of `inside` if it is large; and whether it is excluded."""
+    if limit is None or abs(limit) <= _MAX_EXACT:
+        return limit, exclusive
+    nearest = float(limit)
+    is_outside = Decimal(nearest) < limit if inside > 0 else Decimal(nearest) > limit
+    if is_outside or (exclusive and Decimal(nearest) == limit):
+        nearest = nextafter(nearest, inside)
+    return Decimal(nearest), False
+
+
 def _limit(limit: Any) -> Decimal:
     if abs(limit) > MAX_LIMIT:
-        raise InvalidConstraint(f"limits of numbers are supported up to 10^18; found {limit}")
+        raise InvalidConstraint(f"limits of numbers are supported up to 10^30; found {limit}")
     return Decimal(str(limit))
 
 
 def _integer_limits(schema: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    low, above = _stricter(schema.get("minimum"), schema.get("exclusiveMinimum"), max)
-    high, below = _stricter(schema.get("maximum"), schema.get("exclusiveMaximum"), min)
+    low, above = _within(*_stricter(schema.get("minimum"), schema.get("exclusiveMinimum"), max), inf)
+    high, below = _within(*_stricter(schema.get("maximum"), schema.get("exclusiveMaximum"), min), -inf)
     least = None if low is None else floor(low) + 1 if above else ceil(low)
     most = None if high is None else ceil(high) - 1 if below else floor(high)
     return least, most

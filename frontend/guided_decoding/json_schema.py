@@ -20,7 +20,7 @@ from referencing.exceptions import Unresolvable
 from . import json_text
 from .ebnf import Rules, elements, factored, one_of
 from .errors import InvalidConstraint, Unsatisfiable
-from .json_containers import array_expression, object_expression
+from .json_containers import Member, array_expression, object_expression, unique_array_expression
 from .json_scalars import integer_expression, number_expression, string_expression
 from .matching_time import bounded_matching
 from .schema_check import check_schema
@@ -28,8 +28,8 @@ from .schema_dialects import is_schema_at, modern
 from .schema_disjoint import told_apart
 from .schema_keywords import FAMILIES, KNOWN, REFUSED, TYPES
 from .schema_merge import NoConjunction, common_values, conjoin, types_of
-from .schema_negation import CONDITIONAL, take_conditions
-from .schema_values import excluded_values, listed_together
+from .schema_negation import loosened, take_conditions
+from .schema_values import evaluated, excluded_values, listed_together
 
 Schema = Mapping[str, Any]
 
@@ -60,6 +60,7 @@ class _Translator:
         self._root = root
         self._names: dict[str, str] = {}
         self._unfolded = 0
+        self._loose: _Translator | None = None
         self._checked = set[str]()
         """References to places where no keyword says that there is a schema."""
         self._rule: str | None = None
@@ -139,14 +140,13 @@ class _Translator:
             finally:
                 self._rule = outer
 
-        excluded = excluded_values(kind, schema)
-        if excluded and kind not in ("string", "boolean"):
+        if (excluded := excluded_values(kind, schema)) and kind not in ("string", "boolean"):
             raise Unsatisfiable("`not` excludes values of the type that is left")
         match kind:
             case "object":
                 return object_expression(self._rules, schema, member)
             case "array":
-                return array_expression(schema, member)
+                return self._array(schema, member, depth)
             case "string":
                 return string_expression(self._rules, schema, excluded)
             case "integer":
@@ -157,11 +157,23 @@ class _Translator:
                 return one_of(f'"{text}"' for text in ("true", "false") if json.loads(text) not in excluded)
         return '"null"'
 
+    def _array(self, schema: Schema, member: Member, depth: int) -> str:
+        may_repeat = not schema.get("uniqueItems") or schema.get("maxItems", 2) <= 1
+        values = [] if may_repeat else self._listed(schema.get("items", True), depth)
+        return unique_array_expression(self._rules, schema, values) if values else array_expression(schema, member)
+
+    def _listed(self, schema: Any, depth: int) -> list[Any]:
+        """The values that are valid by a schema that lists them; none if it lists none."""
+        schema = self._conjoin({}, schema, depth)
+        if isinstance(schema, dict) and "enum" in schema:
+            return [value for value in schema["enum"] if self._is_valid(value, {**schema, "enum": [value]})]
+        return [False, True] if schema == {"type": "boolean"} else []
+
     def _combined(self, schema: Schema, depth: int) -> Schema:
         """`schema` without annotations, with `const`, `allOf` and a `$ref` beside other keywords merged into it."""
         if depth > MAX_DEPTH:
             raise InvalidConstraint("`$ref` and `allOf` nest too deeply, or go round in circles")
-        folded: Any = _evaluated({key: value for key, value in schema.items() if key in KNOWN})
+        folded: Any = evaluated({key: value for key, value in schema.items() if key in KNOWN})
         if "const" in folded:
             folded |= self._both_values(folded)
             del folded["const"]
@@ -235,8 +247,10 @@ class _Translator:
         )
 
     def _plain(self, schema: Any, depth: int) -> Any:
-        """`schema` without `$ref` and `allOf`."""
-        folded = self._conjoin({}, schema, depth)
+        """`schema`, or one by which more is valid, without `$ref`, `allOf` and conditions."""
+        if self._loose is None:
+            self._loose = _Translator(Rules(), loosened(self._root))
+        folded = self._loose._conjoin({}, loosened(schema), depth)
         return {} if folded is True else folded
 
     def _any_of(self, ways: Iterable[Callable[[], str]]) -> str:
@@ -269,18 +283,6 @@ class _Translator:
         texts = [json_text.dumps(value) for value in valid]
         "".join(texts).encode()  # raises UnicodeEncodeError for half of a surrogate pair
         return factored(map(elements, dict.fromkeys(texts)))
-
-
-def _evaluated(schema: dict[str, Any]) -> dict[str, Any]:
-    """Writes `unevaluatedProperties` as `additionalProperties`, `unevaluatedItems` as `items`, where they are equal."""
-    for unevaluated, plain in (("unevaluatedProperties", "additionalProperties"), ("unevaluatedItems", "items")):
-        if unevaluated in schema and schema.keys().isdisjoint(_COMBINING | CONDITIONAL | REFUSED - {unevaluated}):
-            schema.setdefault(plain, schema.pop(unevaluated))
-    return schema
-
-
-_COMBINING = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
-"""Keywords that apply other schemas to the same value, so that something else may be evaluated."""
 
 
 def _at(path: str, error: InvalidConstraint) -> InvalidConstraint:

@@ -54,10 +54,10 @@ def _modern(schema: Any, refs: _Refs, *, is_root: bool = False) -> Any:
         rewritten["$ref"] = refs.pointer(rewritten["$ref"])
     if isinstance(rewritten.get("dependencies"), dict):
         _split_dependencies(rewritten)
-    return {key: _below(key, value, lambda part: _modern(part, refs)) for key, value in rewritten.items()}
+    return {key: rewrite_below(key, value, lambda part: _modern(part, refs)) for key, value in rewritten.items()}
 
 
-def _below(keyword: str, value: Any, rewrite: Callable[[Any], Any]) -> Any:
+def rewrite_below(keyword: str, value: Any, rewrite: Callable[[Any], Any]) -> Any:
     """The value of a keyword, with `rewrite` applied to the schemas in it."""
     if keyword in _MAPS and isinstance(value, dict):
         return {name: rewrite(part) for name, part in value.items()}

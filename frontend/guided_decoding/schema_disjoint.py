@@ -10,7 +10,7 @@ from .errors import InvalidConstraint
 from .schema_merge import types_of
 
 Plain = Callable[[Any], Any]
-"""Resolves `$ref` and `allOf` of a subschema."""
+"""Resolves `$ref` and `allOf` of a subschema, and loosens it (schema_negation.py)."""
 IsValid = Callable[[Any, Any], bool]
 """Whether a value is valid by a subschema."""
 

@@ -22,6 +22,6 @@ REFUSED = frozenset(
 
 KNOWN = frozenset(
     {"type", "const", "enum", "$ref", "allOf", "anyOf", "oneOf"}
-    | {"not", "if", "then", "else", "dependentRequired", "dependentSchemas"}
+    | {"not", "if", "then", "else", "dependentRequired", "dependentSchemas", "$not"}
 ).union(REFUSED, *FAMILIES.values())
 """Keywords that affect which values are valid. All others are ignored, as the specification demands."""

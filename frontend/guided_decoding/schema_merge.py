@@ -70,7 +70,7 @@ _MEANING_OF_BOTH: dict[str, Callable[[Any, Any], Any]] = {
     "type": _common_types,
     "enum": common_values,
     "required": lambda one, other: list(dict.fromkeys([*one, *other])),
-    "not": _neither,
+    **dict.fromkeys(("not", "$not"), _neither),
     "allOf": lambda one, other: [*one, *other],
     "items": lambda one, other: {"allOf": [one, other]},
     "propertyNames": lambda one, other: {"allOf": [one, other]},

@@ -9,11 +9,12 @@ from itertools import pairwise
 from typing import Any
 
 from .errors import InvalidConstraint
+from .schema_dialects import rewrite_below
 from .schema_keywords import TYPES
 from .schema_merge import types_of
 
 Plain = Callable[[Any], Any]
-"""Resolves `$ref` and `allOf` of a subschema."""
+"""Resolves `$ref` and `allOf` of a subschema, and loosens it."""
 
 CONDITIONAL = frozenset({"not", "if", "then", "else", "dependentRequired", "dependentSchemas"})
 """Keywords that `take_conditions` takes out of a schema."""
@@ -59,6 +60,27 @@ def _expressible(schema: Any, plain: Plain) -> list[Any]:
     if alternatives := negated(schema, plain):
         return alternatives
     raise InvalidConstraint("`not` is not supported here: none of the keywords in it can be negated")
+
+
+_HIDDEN_NOT = "$not"
+"""Where `loosened` keeps what a `not` excludes."""
+_STRICT = CONDITIONAL | {_HIDDEN_NOT, "oneOf", "maxContains", "unevaluatedItems", "unevaluatedProperties"}
+"""Keywords that are left out, as fewer values would be valid by them where other schemas accept more."""
+
+
+def loosened(schema: Any) -> Any:
+    """The schema without conditions, and with `anyOf` in place of `oneOf`: more values are valid by it.
+
+    What the grammar makes of them may leave out values. If that were negated, or taken for all that an alternative
+    accepts, values would come in that the schema excludes.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    rest = {key: value for key, value in schema.items() if key not in _STRICT}
+    if "oneOf" in schema:
+        rest.setdefault("anyOf", schema["oneOf"])
+    loose = {key: rewrite_below(key, value, loosened) for key, value in rest.items()}
+    return {**loose, _HIDDEN_NOT: schema["not"]} if "not" in schema else loose
 
 
 def negated(schema: Any, plain: Plain, depth: int = 0) -> list[Any]:
@@ -117,7 +139,7 @@ _NEGATED: dict[str, Callable[[Any], list[Any]]] = {
     "type": _other_types,
     "const": lambda value: _other_values([value]),
     "enum": _other_values,
-    "not": lambda schema: [schema],
+    _HIDDEN_NOT: lambda schema: [schema],
     "required": lambda names: [{"type": "object", **_without(name)} for name in names],
     "minimum": lambda limit: [{"type": "number", "exclusiveMaximum": limit}],
     "maximum": lambda limit: [{"type": "number", "exclusiveMinimum": limit}],

@@ -1,11 +1,12 @@
-"""The values that a schema lists: those that `not` excludes, and those of several alternatives."""
+"""The values that a schema lists, and the parts of a value that no keyword has evaluated."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from .schema_keywords import KNOWN, TYPES
+from .schema_keywords import KNOWN, REFUSED, TYPES
+from .schema_negation import CONDITIONAL
 
 
 def excluded_values(kind: str, schema: Mapping[str, Any]) -> list[Any]:
@@ -30,3 +31,15 @@ def listed_together(branches: Sequence[Any]) -> list[Any]:
         else:
             others.append(branch)
     return [*others, {"enum": values}] if values else others
+
+
+def evaluated(schema: dict[str, Any]) -> dict[str, Any]:
+    """Writes `unevaluatedProperties` as `additionalProperties`, `unevaluatedItems` as `items`, where they are equal."""
+    for unevaluated, plain in (("unevaluatedProperties", "additionalProperties"), ("unevaluatedItems", "items")):
+        if unevaluated in schema and schema.keys().isdisjoint(_COMBINING | CONDITIONAL | REFUSED - {unevaluated}):
+            schema.setdefault(plain, schema.pop(unevaluated))
+    return schema
+
+
+_COMBINING = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
+"""Keywords that apply other schemas to the same value, so that something else may be evaluated."""

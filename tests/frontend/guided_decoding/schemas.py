@@ -46,7 +46,7 @@ COUNTS = st.integers(0, 4)
 LIMITS = st.one_of(
     st.integers(-200, 200),
     st.floats(-1e4, 1e4),
-    st.sampled_from([0, 0.5, 1.5, -0.25, 0.1, 99.999, 1e-7, 12345.678, -3.0, 1e19]),
+    st.sampled_from([0, 0.5, 1.5, -0.25, 0.1, 99.999, 1e-7, 12345.678, -3.0, 1e19, 2**63 - 1, 2**53 + 1]),
 )
 REFERENCES = st.sampled_from([{"$ref": ref} for ref in ("#", "#/$defs/one", "#/$defs/two", "#/$defs/none")])
 

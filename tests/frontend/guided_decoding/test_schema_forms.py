@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from jsonschema import Draft4Validator, Draft7Validator, Draft202012Validator
 
+from frontend.errors import InvalidRequest
 from frontend.guided_decoding.json_formats import FORMATS
 from tests.frontend.guided_decoding.random_model import answer, compiled
 from tests.frontend.guided_decoding.test_json_schema import accepted, grammar, refusal
@@ -165,6 +166,26 @@ def test_conditions(form: str) -> None:
     assert not any(Draft202012Validator(schema).is_valid(value) for value in invalid)
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"not": {"not": {"type": "string", "pattern": "^a+$"}}},
+        {"type": ["string", "null"], "not": {"if": {"pattern": "^a"}, "then": {"type": "null"}}},
+        {"oneOf": [{"type": "null"}, {"if": {"type": "string", "pattern": "^a"}, "else": {"type": "boolean"}}]},
+        {"oneOf": [{"enum": ["a", "b"]}, {"type": "string", "not": {"pattern": "^b"}}]},
+        {"not": {"oneOf": [{"type": "string"}, {"not": {"pattern": "^b"}}]}, "type": "string"},
+        {"oneOf": [{"enum": ["a", "b"]}, {"type": "string", "oneOf": [{"const": "b"}, {"not": {"minLength": 9}}]}]},
+        {"not": {"dependentRequired": {"a": ["b"]}, "type": "object"}},
+    ],
+)
+def test_what_may_leave_out_values_is_never_negated(schema: Any) -> None:
+    try:
+        given = answers(schema)
+    except InvalidRequest:
+        return
+    assert all(Draft202012Validator(schema).is_valid(value) for value in given)
+
+
 def _tagged(tag: str, **more: Any) -> dict[str, Any]:
     return {"type": "object", "properties": {"kind": {"const": tag, "default": tag}, **more}}
 
@@ -208,6 +229,40 @@ def test_exclusive_alternatives(form: str) -> None:
 def test_an_alternative_without_a_type_takes_every_other_value() -> None:
     schema = {"oneOf": [{"type": "string"}, {"required": ["a"], "properties": {"a": {"type": "null"}}}]}
     assert "0 and 1 are not" in refusal(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"),
+    [
+        ({"items": {"enum": ["a", "ab", None]}}, [[], ["a"], ["ab", None], ["a", "ab", None]], [["a", "a"], ["b"]]),
+        ({"items": {"$ref": "#/$defs/x"}, "minItems": 1, "$defs": {"x": {"const": "a"}}}, [["a"]], [[], ["a", "a"]]),
+        ({"items": {"type": "boolean"}}, [[], [False], [False, True]], [[True, True]]),
+    ],
+)
+def test_unique_items_that_are_listed(schema: Any, valid: list[Any], invalid: list[Any]) -> None:
+    schema = {"type": "array", "uniqueItems": True, **schema}
+    assert accepted(schema, *valid, *invalid) == valid
+    assert all(Draft202012Validator(schema).is_valid(value) for value in answers(schema))
+
+
+@pytest.mark.parametrize("schema", [{"items": {"enum": [1, 10]}}, {"items": {"enum": ["a", "b"]}, "minItems": 2}])
+def test_unique_items_that_cannot_be_told_apart_are_refused(schema: Any) -> None:
+    assert "`uniqueItems` is supported for" in refusal({"type": "array", "uniqueItems": True, **schema})
+
+
+LARGE = [2**53 - 1, 2**53, 2**53 + 2, 10**18, 2**63 - 1024, 2**63, 2**64 - 2048, 2**64, -(2**63), -(2**63) - 2048]
+
+
+@pytest.mark.parametrize("kind", ["integer", "number"])
+@pytest.mark.parametrize("limits", [(-(2**63), 2**63 - 1), (0, 2**64 - 1), (2**53 + 1, 1e19), (None, -(2**53) - 1)])
+@pytest.mark.parametrize("names", [("minimum", "maximum"), ("exclusiveMinimum", "exclusiveMaximum")])
+def test_large_limits_hold_for_parsers_that_read_doubles_too(kind: str, limits: Any, names: Any) -> None:
+    schema = {"type": kind, **{name: limit for name, limit in zip(names, limits, strict=True) if limit is not None}}
+    judge = Draft202012Validator(schema)
+    found = [*accepted(schema, *LARGE), *(value for value in answers(schema) if isinstance(value, int))]
+    assert all(judge.is_valid(value) and judge.is_valid(int(float(value))) for value in found)
+    inside = [value for value in LARGE if judge.is_valid(value)]
+    assert [value for value in inside if value not in found] == []
 
 
 def test_keywords_that_no_draft_has_do_not_conflict() -> None:
