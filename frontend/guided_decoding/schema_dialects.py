@@ -151,4 +151,6 @@ def _split_dependencies(schema: Schema) -> None:
         if isinstance(value, str):
             value = [value]  # draft 3
         keyword = "dependentRequired" if isinstance(value, list) else "dependentSchemas"
-        schema[keyword] = {**schema.get(keyword, {}), name: value}
+        newer = schema.setdefault(keyword, {})
+        if isinstance(newer, dict):  # else the schema is refused for it
+            schema[keyword] = {**newer, name: value}

@@ -179,6 +179,7 @@ def test_alternatives_of_one_of_must_exclude_each_other() -> None:
         ({"type": "array", "contains": {}}, "#: `contains` is not supported"),
         ({"properties": {"a": {"$id": "b", "$ref": "#"}}}, "`$id` 'b' below the root is not supported"),
         ({"$ref": "#/x", "x": {"items": [3]}}, "is not valid JSON Schema"),
+        ({"dependencies": {"a": {}}, "dependentSchemas": None}, "is not valid JSON Schema"),
         ({"oneOf": [{"type": "string"}, {"pattern": "a"}]}, "0 and 1 are not. `anyOf` is supported"),
         ({"type": "number", "multipleOf": 0.01}, "#: `multipleOf` is supported for integers within limits"),
         ({"type": "integer", "minimum": 3, "maximum": 2}, "#: no integer is within the limits"),
