@@ -106,7 +106,7 @@ async def serve(settings: Settings) -> None:
             if service.responses is not None:
                 await asyncio.to_thread(service.responses.close)
             if traces is not None:
-                await traces.close()
+                await asyncio.to_thread(traces.close)
 
 
 def _traces(endpoint: str) -> "Traces":

@@ -1,46 +1,39 @@
 """Traces for OpenTelemetry: a span for each POST request and one for each of its steps, sent to a collector.
 
-A client's `traceparent` is taken as the parent, and the engine gets that of the request's span. OpenTelemetry's SDK
-decides what is sampled and gives ids; the spans are made at the end, of the request's record. Imported only if traces
-are asked for.
+A client's `traceparent` is taken as the parent, and the engine gets that of the request's span. The spans of the steps
+are made at the end, of the times in the request's record. Imported only if traces are asked for.
 """
 
-import os
 import time
+from itertools import pairwise
 
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.trace import SpanKind, set_span_in_context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import Scope
 
 from .log import REQUEST_ID
 from .request_record import RequestRecord, Trace
-from .trace_attributes import PROVIDER
-from .trace_encoding import add_attributes, encode_trace, to_ns
-from .trace_sender import TraceSender
-from .trace_settings import ExportSettings
+from .trace_attributes import PROVIDER, attributes_of, span_name
 
 _CONTEXT_HEADERS = (b"traceparent", b"tracestate")
 _PROPAGATOR = TraceContextTextMapPropagator()
-_NAME = "frontend"
 
 
 class Traces:
-    """Sends traces to the collector at `endpoint`, a URL; `version` is this server's.
+    """Sends traces to the collector at `endpoint`, a URL, in a thread of its own; `version` is this server's.
 
-    What the collector does not take in time is dropped. The variables of OpenTelemetry's SDK are honoured: for sending
-    (`ExportSettings`, which may raise StartupError), sampling (OTEL_TRACES_SAMPLER), the service's name.
+    What the collector does not take in time is dropped. The variables of OpenTelemetry's SDK are honoured: for headers
+    of the collector (OTEL_EXPORTER_OTLP_HEADERS), for sampling (OTEL_TRACES_SAMPLER), for the service's name.
     """
 
     def __init__(self, endpoint: str, version: str) -> None:
-        settings, resource = ExportSettings.from_environ(os.environ), _resource(version)
-        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._tracer = provider.get_tracer(_NAME, version)
-        self._new_span_id = provider.id_generator.generate_span_id
-        self._sender = TraceSender(endpoint, _origin(resource, version), settings)
+        self._provider = TracerProvider(resource=_resource(version))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        self._tracer = self._provider.get_tracer("frontend", version)
 
     def begin(self, record: RequestRecord, scope: Scope) -> None:
         """A request has arrived. Health checks, metrics and pages, which are no POST, have no trace."""
@@ -50,7 +43,7 @@ class Traces:
         for name, value in scope["headers"]:
             if name in _CONTEXT_HEADERS:
                 given.setdefault(name.decode(), []).append(value.decode("latin-1"))
-        began_ns = time.time_ns() - to_ns(time.monotonic() - record.arrived_at)
+        began_ns = time.time_ns() - _to_ns(time.monotonic() - record.arrived_at)
         span = self._tracer.start_span("POST", _PROPAGATOR.extract(given), SpanKind.SERVER, start_time=began_ns)
         headers: dict[str, str] = {}
         _PROPAGATOR.inject(headers, set_span_in_context(span))
@@ -61,20 +54,30 @@ class Traces:
         if record.trace is None:
             return
         span = record.trace.span
-        if isinstance(span, ReadableSpan) and span.get_span_context().trace_flags.sampled:
-            self._sender.add(*encode_trace(record, span, record.trace.began_ns, REQUEST_ID.get(), self._new_span_id))
+        if span.is_recording():
+            span.update_name(span_name(record))
+            span.set_attributes(attributes_of(record, REQUEST_ID.get()))
+            self._add_steps(record, record.trace)
+            if record.status >= 500:
+                span.set_status(Status(StatusCode.ERROR))
+        span.end(record.trace.began_ns + _to_ns(record.took_s))
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Send what is left. May take as long as the exporter's time limit, 10 s by default."""
-        await self._sender.close()
+        self._provider.shutdown()
+
+    def _add_steps(self, record: RequestRecord, trace: Trace) -> None:
+        """Each step ends where the next one begins, the last one with the request."""
+        context = set_span_in_context(trace.span)
+        moments = [*record.steps.items(), ("end", record.arrived_at + record.took_s)]
+        for (step, began_at), (_, ended_at) in pairwise(moments):
+            began_ns = trace.began_ns + _to_ns(began_at - record.arrived_at)
+            child = self._tracer.start_span(step, context, start_time=began_ns)
+            child.end(trace.began_ns + _to_ns(ended_at - record.arrived_at))
 
 
-def _origin(resource: Resource, version: str) -> ResourceSpans:
-    """What all spans of this server have in common, in protobuf."""
-    scope = ScopeSpans(scope=InstrumentationScope(name=_NAME, version=version))
-    origin = ResourceSpans(scope_spans=[scope], schema_url=resource.schema_url)
-    add_attributes(origin.resource.attributes, resource.attributes)
-    return origin
+def _to_ns(seconds: float) -> int:
+    return int(seconds * 1e9)
 
 
 def _resource(version: str) -> Resource:

@@ -139,7 +139,7 @@ async def traced(model: ServedModel, receiver: Receiver, script: Script) -> Asyn
                 yield client, fake
         await service.guides.close()
     await runner.cleanup()
-    await traces.close()
+    await asyncio.to_thread(traces.close)
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
