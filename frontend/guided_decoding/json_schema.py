@@ -7,7 +7,7 @@ schema and never allows more: objects have their properties in the schema's orde
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -166,7 +166,7 @@ class _Translator:
         """The values that are valid by a schema that lists them; none if it lists none."""
         schema = self._conjoin({}, schema, depth)
         if isinstance(schema, dict) and "enum" in schema:
-            return [value for value in schema["enum"] if self._is_valid(value, {**schema, "enum": [value]})]
+            return self._valid_of_enum(schema)
         return [False, True] if schema == {"type": "boolean"} else []
 
     def _combined(self, schema: Schema, depth: int) -> Schema:
@@ -239,7 +239,7 @@ class _Translator:
         beside = {key: value for key, value in schema.items() if key != keyword}
         branches = [self._conjoin(beside, branch, depth) if beside else branch for branch in schema[keyword]]
         if keyword == "oneOf":
-            branches = told_apart(branches, lambda part: self._plain(part, depth), self._is_valid)
+            branches = told_apart(branches, lambda part: self._plain(part, depth), self._valid)
         branches = listed_together(branches)
         places = [f"{path}/{keyword}/{index}" for index in range(len(branches))]
         return self._any_of(
@@ -265,19 +265,23 @@ class _Translator:
             return one_of(dict.fromkeys(found)) if len(found) > 1 else found[0]
         raise reasons[0] if reasons else Unsatisfiable("no type is left that a value could have")
 
-    def _is_valid(self, value: Any, schema: Any) -> bool:
-        """Whether a value that the schema lists is valid by another part of it."""
+    def _valid(self, values: Sequence[Any], schema: Any) -> list[Any]:
+        """Those of the values that the schema lists that are valid by another part of it."""
         validator = Draft202012Validator(self._root, registry=Registry()).evolve(schema=schema)
         try:
             with bounded_matching():
-                return validator.is_valid(value)
+                return [value for value in values if validator.is_valid(value)]
         except (Unresolvable, re.error) as error:
             raise InvalidConstraint(f"`enum` cannot be checked against the keywords beside it: {error}") from error
 
-    def _values(self, schema: Schema) -> str:
+    def _valid_of_enum(self, schema: Schema) -> list[Any]:
         """The values of `enum` that are valid by all keywords beside it."""
         beside = {keyword: value for keyword, value in schema.items() if keyword != "enum"}
-        valid = [value for value in schema["enum"] if self._is_valid(value, beside)]
+        return self._valid(schema["enum"], beside)
+
+    def _values(self, schema: Schema) -> str:
+        """Grammar of the values of `enum`, without those that are not valid."""
+        valid = self._valid_of_enum(schema)
         if not valid:
             raise Unsatisfiable("none of the values of `enum` or `const` is valid")
         texts = [json_text.dumps(value) for value in valid]

@@ -11,23 +11,23 @@ from .schema_merge import types_of
 
 Plain = Callable[[Any], Any]
 """Resolves `$ref` and `allOf` of a subschema, and loosens it (schema_negation.py)."""
-IsValid = Callable[[Any, Any], bool]
-"""Whether a value is valid by a subschema."""
+Valid = Callable[[Sequence[Any], Any], list[Any]]
+"""Those of some values that are valid by a subschema."""
 
 
-def told_apart(branches: Sequence[Any], plain: Plain, is_valid: IsValid) -> list[Any]:
+def told_apart(branches: Sequence[Any], plain: Plain, valid: Valid) -> list[Any]:
     """The alternatives of a `oneOf`, so that no value is valid by two of them.
 
     Where they are not so by themselves, a property that tells them apart is required of each; or each may not have what
     another requires. Raises InvalidConstraint.
     """
     plains = [plain(branch) for branch in branches]
-    common = _overlap(plains, plains, plain, is_valid)
+    common = _overlap(plains, plains, plain, valid)
     if common is None:
         return list(branches)
     for more in (*_with_tag(plains), _without_others(plains)):
         narrowed = [plain({"allOf": list(pair)}) for pair in zip(plains, more, strict=True)]
-        if _overlap(narrowed, plains, plain, is_valid) is None:
+        if _overlap(narrowed, plains, plain, valid) is None:
             return [{"allOf": list(pair)} for pair in zip(branches, more, strict=True)]
     first, second = common
     raise InvalidConstraint(
@@ -36,12 +36,10 @@ def told_apart(branches: Sequence[Any], plain: Plain, is_valid: IsValid) -> list
     )
 
 
-def _overlap(
-    narrowed: Sequence[Any], branches: Sequence[Any], plain: Plain, is_valid: IsValid
-) -> tuple[int, int] | None:
+def _overlap(narrowed: Sequence[Any], branches: Sequence[Any], plain: Plain, valid: Valid) -> tuple[int, int] | None:
     """The first alternative, narrowed, and the other one that may have a value of it; None if there are none."""
     for (first, one), (second, other) in product(enumerate(narrowed), enumerate(branches)):
-        if first != second and not disjoint(one, other, plain, is_valid):
+        if first != second and not disjoint(one, other, plain, valid):
             return first, second
     return None
 
@@ -69,7 +67,7 @@ def _forbidden(own: Sequence[str], others: Sequence[Sequence[str]]) -> dict[str,
     return {names[0]: False for names in foreign if names}
 
 
-def disjoint(one: Any, other: Any, plain: Plain, is_valid: IsValid) -> bool:
+def disjoint(one: Any, other: Any, plain: Plain, valid: Valid) -> bool:
     """Whether types, values, limits or a property exclude a common value. In doubt they do not.
 
     Both are without `$ref` and `allOf`.
@@ -81,14 +79,14 @@ def disjoint(one: Any, other: Any, plain: Plain, is_valid: IsValid) -> bool:
         return _texts(one).isdisjoint(_texts(other)) or ours.isdisjoint(theirs)
     for listing, ruled in ((one, other), (other, one)):
         if "enum" in listing:
-            return not any(is_valid(value, ruled) for value in listing["enum"])
+            return not valid(listing["enum"], ruled)
     common = ours & theirs
     if len(common) != 1:
         return not common
     [kind] = common
     if kind in _LIMITS and _limits_differ(one, other, *_LIMITS[kind]):
         return True
-    return kind == "object" and _members_differ(one, other, plain, is_valid)
+    return kind == "object" and _members_differ(one, other, plain, valid)
 
 
 _LIMITS = {
@@ -123,10 +121,10 @@ def _limits_of(schema: Mapping[str, Any], keyword: str) -> list[tuple[Decimal, b
     return [*found, (Decimal(str(schema[exclusive])), True)] if exclusive in schema else found
 
 
-def _members_differ(one: Mapping[str, Any], other: Mapping[str, Any], plain: Plain, is_valid: IsValid) -> bool:
+def _members_differ(one: Mapping[str, Any], other: Mapping[str, Any], plain: Plain, valid: Valid) -> bool:
     """Whether a property that one of them requires has disjoint schemas, or is forbidden by the other."""
     return any(
-        disjoint(plain(_member(one, name)), plain(_member(other, name)), plain, is_valid)
+        disjoint(plain(_member(one, name)), plain(_member(other, name)), plain, valid)
         for name in dict.fromkeys([*one.get("required", ()), *other.get("required", ())])
     )
 
