@@ -1,4 +1,4 @@
-# `make` lists the targets. Everything runs in .venv; nothing outside this directory is written to.
+# `make` lists the targets. Everything runs in .venv; nothing outside this directory is written to but the caches of pip and uv.
 
 CHECKPOINT ?= .cache/demo-checkpoint
 OPTIONS ?=

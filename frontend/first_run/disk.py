@@ -3,12 +3,15 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _MB = 10**6
-_UNPACKED_BYTES = 300 * _MB
-"""What pip keeps in the directory for temporary files at once: the wheel that it downloads."""
+_UNPACKED_BYTES = 60 * _MB
+"""What pip keeps in the directory for temporary files at once: the wheels of uv and pip."""
+
+_CACHE_BYTES = 900 * _MB
+"""What uv keeps in its cache; where that is on the same file system, .venv has links to it."""
 
 _SHM_BYTES = 16 * _MB
 """What Triton's Python backend shares with the model, with room to spare."""
@@ -26,6 +29,19 @@ def problems(needed_bytes: int, *, packages: bool) -> Iterator[str]:
         remedy = "remove files there, or name another directory: TMPDIR=/path make ..."
         yield from _too_small(Path(tempfile.gettempdir()), _UNPACKED_BYTES, remedy)
     yield from _too_small(Path("/dev/shm"), _SHM_BYTES, "make it larger, in Docker with --shm-size")
+
+
+def uv_cache(environment: Mapping[str, str]) -> Path:
+    """The directory in which uv keeps what it downloads, for the next checkout too, if it can write there.
+
+    Otherwise, and where there is too little room, it is one of this checkout's.
+    """
+    home = Path(environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "/nonexistent"), ".cache"))
+    cache = Path(environment.get("UV_CACHE_DIR") or home / "uv")
+    existing = next(place for place in (cache, *cache.absolute().parents) if place.exists())
+    if os.access(existing, os.W_OK) and shutil.disk_usage(existing).free >= _CACHE_BYTES:
+        return cache
+    return Path(".cache", "uv")
 
 
 def _too_small(directory: Path, needed_bytes: int, remedy: str) -> Iterator[str]:

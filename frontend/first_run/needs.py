@@ -17,7 +17,7 @@ _ENGINE = Path("model_repository", "openvino", "1", "engine")
 
 _MB = 10**6
 ENVIRONMENT_BYTES = 1200 * _MB
-"""Disk: 800 MB of packages, and what pip keeps of them in its cache."""
+"""Disk: 800 MB of packages, and what uv keeps of them in its cache."""
 
 _DEMO_BYTES = 480 * _MB
 """Disk: the demo checkpoint. Its engine takes as much."""

@@ -1,17 +1,14 @@
-"""Whether the package index answers. pip itself says so only after minutes of retries."""
+"""Whether the package index answers. pip and uv say so only after many retries."""
 
-import configparser
-import os
 import ssl
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-_DEFAULT_INDEX = "https://pypi.org/simple"
+from .pip_settings import pip_options
+
 _TIMEOUT_S = 10.0
-_VARIABLES = {"index-url": "PIP_INDEX_URL", "no-index": "PIP_NO_INDEX", "proxy": "PIP_PROXY"}
 
 
 def problems(environment: Mapping[str, str]) -> Iterator[str]:
@@ -25,39 +22,6 @@ def problems(environment: Mapping[str, str]) -> Iterator[str]:
             f"network: the package index {url} does not answer ({reason}), and packages are still to be installed."
             " Connect this machine, or name an index or a proxy: PIP_INDEX_URL=https://... or PIP_PROXY=http://..."
         )
-
-
-def pip_options(environment: Mapping[str, str]) -> dict[str, str]:
-    """pip's settings for the network: from its files, the last of which counts, and from its variables."""
-    options = {"index-url": _DEFAULT_INDEX}
-    for file in _config_files(environment):
-        options |= _read(file)
-    return options | {option: environment[name] for option, name in _VARIABLES.items() if environment.get(name)}
-
-
-def _config_files(environment: Mapping[str, str]) -> Iterator[Path]:
-    """As pip's documentation lists them, in the order in which pip reads them."""
-    named = environment.get("PIP_CONFIG_FILE", "")
-    if named == os.devnull:
-        return
-    home = Path(environment.get("HOME", "/nonexistent"))
-    for folder in environment.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"):
-        yield Path(folder, "pip", "pip.conf")
-    yield Path("/etc/pip.conf")
-    yield home / ".pip" / "pip.conf"
-    yield Path(environment.get("XDG_CONFIG_HOME", home / ".config"), "pip", "pip.conf")
-    if named:
-        yield Path(named)
-
-
-def _read(file: Path) -> dict[str, str]:
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read(file)
-    except (configparser.Error, OSError, UnicodeDecodeError):
-        return {}  # pip will say what is wrong with it
-    sections = [parser[name] for name in ("global", "install") if name in parser]
-    return {name.replace("_", "-"): value for section in sections for name, value in section.items()}
 
 
 def unreachable(url: str, proxy: str | None = None, timeout_s: float = _TIMEOUT_S) -> str | None:

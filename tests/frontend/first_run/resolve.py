@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from frontend.first_run.install import requirements
+from frontend.first_run.install import FIRST, requirements
 from frontend.first_run.interpreter import ACCEPTED
 
 ROOT = Path(__file__).parents[3]
@@ -69,7 +69,7 @@ def main() -> int:
             continue
         version, started = f"{major}.{minor}", time.monotonic()
         try:
-            installed = resolve(version, *requirements(extras()))
+            installed = resolve(version, *FIRST, *requirements(extras()))
             installed += resolve(version, "--no-deps", *without_dependencies())
         except subprocess.CalledProcessError as error:
             return error.returncode

@@ -1,49 +1,49 @@
-"""What is shown while packages are installed, and what is said when pip fails."""
+"""What is shown while packages are installed, and what is said when pip or uv fails."""
 
 import io
 import re
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from frontend.first_run import install as installation
 from frontend.first_run.install import InstallFailed, install, requirements
-from frontend.first_run.pip_output import PipOutput
 from frontend.first_run.status_line import StatusLine
+from frontend.first_run.uv_output import UvOutput
 
-LINES = """Obtaining file:///work/checkout
-  Installing build dependencies: started
-Collecting numpy<2 (from mixtral-triton==0.1.0)
-  Obtaining dependency information for numpy<2 from https://files.pythonhosted.org/packages/ab/numpy.whl.metadata
-  Using cached numpy-1.26.4-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl.metadata (61 kB)
-Collecting openvino (from mixtral-triton==0.1.0)
-  Downloading openvino-2026.4.1-20261-cp311-cp311-manylinux_2_28_x86_64.whl (50.1 MB)
-Collecting numpy<2 (from openvino)
-Using cached numpy-1.26.4-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl (18.3 MB)
-Installing collected packages: numpy, openvino, mixtral-triton
-Successfully installed mixtral-triton-0.1.0 numpy-1.26.4 openvino-2026.4.1
+LINES = """Using Python 3.11.7 environment at: .venv
+Resolved 94 packages in 1.93s
+Downloading openvino (56.4MiB)
+Downloading numpy (17.5MiB)
+Downloading jiter (512.0KiB)
+   Building mixtral-triton @ file:///work/checkout
+ Downloaded jiter
+ Downloaded numpy
+      Built mixtral-triton @ file:///work/checkout
+ Downloaded openvino
+Prepared 3 packages in 6.50s
+Installed 94 packages in 405ms
+ + numpy==1.26.4
 """.splitlines()
-"""As pip 23.2 prints them."""
+"""As uv 0.13 prints them without a terminal."""
 
 
 @pytest.mark.parametrize(
     ("num_lines", "num_installed", "shown"),
     [
-        (0, 0, ("starting pip", None)),
-        (3, 0, ("1 package found, looking for numpy", None)),
-        (5, 0, ("1 package found, reading numpy-1.26.4 (61 kB)", None)),
-        (7, 0, ("2 packages found, downloading openvino-2026.4.1 (50.1 MB)", None)),
-        (9, 0, ("2 packages found, reading numpy-1.26.4 (18.3 MB)", None)),
-        (10, 0, ("installed 0 of 3 packages", 0.0)),
-        (10, 2, ("installed 2 of 3 packages", 2 / 3)),
-        (11, 3, ("installed 3 of 3 packages", 1.0)),
+        (0, 0, ("looking for packages", None)),
+        (2, 0, ("94 packages found", None)),
+        (5, 0, ("downloaded 0 of 74 MiB, now openvino", 0.0)),
+        (8, 0, ("downloaded 18 of 74 MiB, now openvino", 18 / 74.4)),
+        (10, 0, ("building mixtral-triton", None)),
+        (11, 0, ("unpacking 3 packages", None)),
+        (11, 50, ("installed 50 packages", None)),
     ],
 )
-def test_the_lines_of_pip_say_what_it_is_at(
-    num_lines: int, num_installed: int, shown: tuple[str, float | None]
-) -> None:
-    output = PipOutput()
+def test_the_lines_of_uv_say_what_it_is_at(num_lines: int, num_installed: int, shown: tuple[str, float | None]) -> None:
+    output = UvOutput()
     for line in LINES[:num_lines]:
         output.feed(line)
     assert output.state(num_installed) == shown
@@ -114,7 +114,7 @@ def test_a_failure_has_the_end_of_what_pip_wrote(tmp_path: Path, monkeypatch: py
     assert (tmp_path / ".cache" / "install.log").read_text().splitlines()[-1].strip() in end[-1]
 
 
-def test_pip_is_killed_with_what_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_installer_is_killed_with_what_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".cache").mkdir()
 
@@ -123,7 +123,7 @@ def test_pip_is_killed_with_what_runs_it(tmp_path: Path, monkeypatch: pytest.Mon
 
     program = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt):
-        installation._run([sys.executable, "-c", program], interrupted, lambda: None)
+        installation._run("test", [sys.executable, "-c", program], interrupted, lambda: None)
     (line,) = (tmp_path / ".cache" / "install.log").read_text().splitlines()
     assert re.fullmatch(r"\d+", line)
     assert not Path("/proc", line).exists()
@@ -143,3 +143,9 @@ def test_an_environment_that_is_linked_from_elsewhere_is_not_emptied(
         install("chat", [], add=False)
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["kept"]
     assert not (tmp_path / ".venv").is_symlink()
+
+
+def test_a_python_without_the_wheel_of_pip_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda _: str(tmp_path))
+    with pytest.raises(InstallFailed, match=f"{sys.executable} has no wheel of pip in {tmp_path}; install all of it"):
+        installation._pip_wheel()

@@ -1,5 +1,6 @@
 """Disk, memory and ports: what is missing is named with its remedy."""
 
+import os
 import re
 import resource
 import shutil
@@ -38,7 +39,7 @@ def test_enough_room_is_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     ("megabytes", "named"),
     [
         ({"here": 1999}, r"disk: \S* has 1999 MB left, 2000 MB are needed; remove files there, or move this checkout"),
-        ({"tmp": 10}, r"disk: /tmp has 10 MB left, 300 MB are needed; .* TMPDIR=/path make"),
+        ({"tmp": 10}, r"disk: /tmp has 10 MB left, 60 MB are needed; .* TMPDIR=/path make"),
         ({"shm": 1}, r"disk: /dev/shm has 1 MB left, 16 MB are needed; make it larger, in Docker with --shm-size"),
     ],
 )
@@ -57,6 +58,18 @@ def test_pips_directory_does_not_matter_when_nothing_is_installed(
     monkeypatch.chdir(tmp_path)
     free(monkeypatch, tmp=10)
     assert list(disk.problems(0, packages=False)) == []
+
+
+def test_packages_are_cached_where_uv_keeps_them_if_it_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    free(monkeypatch)
+    assert disk.uv_cache({"HOME": str(tmp_path)}) == tmp_path / ".cache" / "uv"
+    assert disk.uv_cache({"HOME": "/x", "XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "uv"
+    assert disk.uv_cache({"HOME": "/x", "UV_CACHE_DIR": str(tmp_path / "named")}) == tmp_path / "named"
+    free(monkeypatch, here=800)
+    assert disk.uv_cache({"HOME": str(tmp_path)}) == Path(".cache", "uv")
+    free(monkeypatch)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert disk.uv_cache({"HOME": str(tmp_path)}) == Path(".cache", "uv")
 
 
 def test_a_colon_in_the_path_is_named_and_a_space_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,10 +1,7 @@
-"""Whether the package index answers, and which one pip would ask."""
+"""Whether the package index answers."""
 
 import http.server
-import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,50 +85,3 @@ def test_the_message_names_the_index_the_reason_and_the_remedy(environment: dict
 def test_without_an_index_nothing_is_asked(environment: dict[str, str]) -> None:
     variables = {**environment, "PIP_NO_INDEX": "1", "PIP_INDEX_URL": "http://127.0.0.1:1"}
     assert list(network.problems(variables)) == []
-
-
-@pytest.mark.parametrize(
-    ("files", "variables"),
-    [
-        ({}, {}),
-        ({"etc/pip/pip.conf": "[global]\nindex-url = https://a.example/simple\n"}, {}),
-        (
-            {
-                "etc/pip/pip.conf": "[global]\nindex-url = https://a.example/simple\n",
-                "config/pip/pip.conf": "[install]\nindex_url = https://b.example/simple\n",
-            },
-            {},
-        ),
-        (
-            {
-                "config/pip/pip.conf": "[global]\nindex-url = https://b.example/simple\n",
-                "named.conf": "[global]\nindex-url = https://c.example/simple\nproxy = http://p.example:3128\n",
-            },
-            {"PIP_CONFIG_FILE": "named.conf"},
-        ),
-        (
-            {"config/pip/pip.conf": "[global]\nindex-url = https://b.example/simple\n"},
-            {"PIP_INDEX_URL": "https://d.example/simple", "PIP_PROXY": "http://q.example:3128"},
-        ),
-        ({"config/pip/pip.conf": "[global]\nindex-url = https://b.example/simple\n"}, {"PIP_CONFIG_FILE": os.devnull}),
-    ],
-    ids=["default", "site", "user over site", "named file", "variables", "no files"],
-)
-def test_settings_are_those_that_pip_finds(
-    tmp_path: Path, environment: dict[str, str], files: dict[str, str], variables: dict[str, str]
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    if (named := variables.get("PIP_CONFIG_FILE")) in files:
-        variables = {**variables, "PIP_CONFIG_FILE": str(tmp_path / str(named))}
-    ours = network.pip_options({**environment, **variables})
-    ask = "from pip._internal.commands.install import InstallCommand as I; o = I('install', '').parse_args([])[0];"
-    pip = subprocess.run(
-        [sys.executable, "-c", f"{ask} print(o.index_url, o.proxy or None)"],
-        env={"PATH": os.environ["PATH"], **environment, **variables},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert [ours["index-url"], ours.get("proxy", "None")] == pip.stdout.split()
