@@ -1,5 +1,8 @@
-#!/usr/bin/env python3
-"""Stands for nvidia-smi: GPUs of DOUBLE_GPUS (name:capability:total:free, comma-separated), CUDA of DOUBLE_CUDA."""
+#!/usr/bin/env -S python3 -S
+"""Stands for nvidia-smi: GPUs of DOUBLE_GPUS (name:capability:total:free, comma-separated), CUDA of DOUBLE_CUDA.
+
+Started several times in each build, so without site-packages, which take as long again.
+"""
 
 import argparse
 import os

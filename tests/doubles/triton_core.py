@@ -15,7 +15,39 @@ from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInput
 INTERNAL, INVALID = 500, 400
 """HTTP status of two of Triton's error codes."""
 _BYTES = {DataType.TYPE_INT32: 4, DataType.TYPE_UINT64: 8, DataType.TYPE_FP32: 4, DataType.TYPE_BOOL: 1}
-_INT64, _UINT64 = range(-(2**63), 2**63), range(2**64)
+
+
+@dataclass(frozen=True)
+class _Elements:
+    """The JSON types of the elements of a tensor, their range if they are integers, and how other elements are refused.
+
+    All elements at a time, as a bias has one for each token of the vocabulary.
+    """
+
+    types: frozenset[type]
+    refusal: str
+    integers: range | None = None
+
+    def fit(self, values: list[Any]) -> bool:
+        integers = self.integers
+        return self.types.issuperset(map(type, values)) and (not integers or all(value in integers for value in values))
+
+
+_ELEMENTS: Mapping[int, _Elements] = {
+    DataType.TYPE_INT32: _Elements(
+        frozenset({int}),
+        "'data': attempt to access JSON non-signed-integer as signed-integer",
+        range(-(2**63), 2**63),
+    ),
+    DataType.TYPE_UINT64: _Elements(
+        frozenset({int}),
+        "'data': attempt to access JSON non-unsigned-integer as unsigned-integer",
+        range(2**64),
+    ),
+    DataType.TYPE_FP32: _Elements(frozenset({int, float}), "'data': attempt to access JSON non-number as double"),
+    DataType.TYPE_BOOL: _Elements(frozenset({bool}), "'data': attempt to access JSON non-boolean as boolean"),
+    DataType.TYPE_STRING: _Elements(frozenset({str}), "JSON bytes array: attempt to access JSON non-string as string"),
+}
 
 
 class LoadError(Exception):
@@ -104,27 +136,13 @@ def _tensors(declared: Mapping[str, ModelInput], members: Mapping[str, Any]) -> 
 def _tensor(declared: ModelInput, value: Any) -> list[Any]:
     """The values, checked for their type. Only flat lists fit the shape that Triton computes."""
     values = value if isinstance(value, list) else [value]
-    if any(isinstance(element, list) for element in values):
+    if list in map(type, values):
         raise RequestError(INTERNAL, "Unable to parse 'data': Shape does not match true shape of 'data' field")
-    for element in values:
-        if wrong := _wrong_type(declared.data_type, element):
-            raise RequestError(INTERNAL, f"Unable to parse {wrong}")
+    if declared.data_type in _ELEMENTS:
+        elements = _ELEMENTS[declared.data_type]
+        if not elements.fit(values):
+            raise RequestError(INTERNAL, f"Unable to parse {elements.refusal}")
     return values
-
-
-def _wrong_type(data_type: int, value: Any) -> str | None:
-    is_int = isinstance(value, int) and not isinstance(value, bool)
-    if data_type == DataType.TYPE_INT32 and not (is_int and value in _INT64):
-        return "'data': attempt to access JSON non-signed-integer as signed-integer"
-    if data_type == DataType.TYPE_UINT64 and not (is_int and value in _UINT64):
-        return "'data': attempt to access JSON non-unsigned-integer as unsigned-integer"
-    if data_type == DataType.TYPE_FP32 and not (is_int or isinstance(value, float)):
-        return "'data': attempt to access JSON non-number as double"
-    if data_type == DataType.TYPE_BOOL and not isinstance(value, bool):
-        return "'data': attempt to access JSON non-boolean as boolean"
-    if data_type == DataType.TYPE_STRING and not isinstance(value, str):
-        return "JSON bytes array: attempt to access JSON non-string as string"
-    return None
 
 
 def _check_inputs(config: ModelConfig, tensors: Mapping[str, list[Any]]) -> None:
