@@ -12,8 +12,9 @@ from tests.mixtral_tokenizer import write_mixtral_tokenizer
 from tests.tiny_mixtral import TINY, tiny_tensors, write_checkpoint
 
 # By default the same test draws the same examples each time. HYPOTHESIS_PROFILE=random draws new ones.
-hypothesis.settings.register_profile("repeatable", derandomize=True)
-hypothesis.settings.register_profile("random")
+# Without a deadline: on a busy machine any example may take longer.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("random", deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 

@@ -1,5 +1,6 @@
 """Fixtures for the tests of the build."""
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -45,8 +46,10 @@ def repository(tmp_path: Path) -> Repository:
 
 
 @pytest.fixture
-def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
+def refuse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refuse:
     """Run a command that must end with status 2 and one line on stderr, and return its message."""
+    # On a busy machine a build takes long enough to show its progress, in lines of its own.
+    monkeypatch.setattr("build_engine.progress._LOG_INTERVAL_S", math.inf)
 
     def run(arguments: list[str]) -> str:
         capsys.readouterr()
