@@ -78,6 +78,7 @@ check: $(TESTS_INSTALLED)  ## check formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy build_engine frontend tests
 	cd model_repository/openvino/1 && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" model.py scorer.py
+	cd model_repository/tensorrt_llm_top_tokens/1 && "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/pyproject.toml" model.py
 
 resolve: $(TESTS_INSTALLED)  ## resolve the pinned packages for the accepted Pythons that this one is not
 	@$(BIN)/python -m tests.frontend.first_run.resolve

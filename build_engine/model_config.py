@@ -15,15 +15,19 @@ _ACCEPTED = "a Triton model configuration"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an engine is built for, spelled as TensorRT-LLM spells it; all in tokens but the batch size (requests)."""
+    """What an engine is built for, spelled as TensorRT-LLM spells it; all in tokens but the batch size (requests).
+
+    With `gather_generation_logits`, it returns the logits of its tokens to requests that ask for them.
+    """
 
     max_batch_size: int
     max_seq_len: int
     max_num_tokens: int
+    gather_generation_logits: bool = False
 
     def to_json(self) -> dict[str, int]:
-        """For the manifest."""
-        return asdict(self)
+        """For the manifest. `gather_generation_logits` is left out if it is off, as in older manifests."""
+        return {name: value for name, value in asdict(self).items() if value is not False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,7 @@ def read_serving_config(config_pbtxt: Path) -> ServingConfig:
         max_batch_size=parsed.max_batch_size,
         max_seq_len=_parameter(parsed, config_pbtxt, "max_seq_len"),
         max_num_tokens=_parameter(parsed, config_pbtxt, "max_num_tokens"),
+        gather_generation_logits=_flag(parsed, config_pbtxt, "gather_generation_logits"),
     )
     return ServingConfig(path=config_pbtxt, limits=limits, parsed=parsed)
 
@@ -92,6 +97,14 @@ def _parse(config_pbtxt: Path) -> ModelConfig:
         raise RepositoryError(f"{config_pbtxt}: cannot be read ({error.strerror}); accepted: {_ACCEPTED}") from error
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise RepositoryError(f"{config_pbtxt}: does not parse ({error}); accepted: {_ACCEPTED}") from error
+
+
+def _flag(parsed: ModelConfig, config_pbtxt: Path, key: str) -> bool:
+    """False if there is no such parameter."""
+    text = parsed.parameters[key].string_value if key in parsed.parameters else "false"
+    if text not in ("true", "false"):
+        raise RepositoryError(f"{config_pbtxt}: parameter {key} is {text!r}; accepted: 'true' or 'false'")
+    return text == "true"
 
 
 def _parameter(parsed: ModelConfig, config_pbtxt: Path, key: str) -> int:

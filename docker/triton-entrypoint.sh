@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start Triton with one model: `triton-entrypoint [OPTION OF TRITONSERVER...]`. The environment may set MODEL,
+# Start Triton with one engine: `triton-entrypoint [OPTION OF TRITONSERVER...]`. The environment may set MODEL,
 # MODEL_REPOSITORY and NVIDIA_ENTRYPOINT.
 #
 # An engine of several GPUs is one tritonserver for each, in TensorRT-LLM's leader mode: this script starts itself again
@@ -22,12 +22,12 @@ fail() {
     exit 1
 }
 
-# Print the number of GPUs that share the model: 1 if the configuration has no such parameter, as the CPU engine's.
-tensor_parallel_size() {
+# Print a parameter of the configuration: `parameter NAME PATTERN WHAT DEFAULT`. The CPU engine has none of those here.
+parameter() {
     local entry
-    entry=$(sed 's/#.*//' "$config" | tr -d '[:space:]' | grep -o 'key:"tensor_parallel_size"[^}]*' || true)
-    [[ -n $entry ]] || { echo 1; return; }
-    [[ $entry =~ string_value:\"([1-9][0-9]*)\" ]] || fail "$config: tensor_parallel_size is no positive number"
+    entry=$(sed 's/#.*//' "$config" | tr -d '[:space:]' | grep -o "key:\"$1\"[^}]*" || true)
+    [[ -n $entry ]] || { echo "$4"; return; }
+    [[ $entry =~ string_value:\"($2)\" ]] || fail "$config: $1 is no $3"
     echo "${BASH_REMATCH[1]}"
 }
 
@@ -57,7 +57,8 @@ stop_server() {
 
 [[ -r $config ]] || fail "$config cannot be read"
 [[ -r $repository/$model/1/engine/manifest.json ]] || fail "$repository/$model holds no engine; build it first"
-size=$(tensor_parallel_size)
+size=$(parameter tensor_parallel_size '[1-9][0-9]*' 'positive number' 1)  # GPUs that share the model
+with_log_probs=$(parameter gather_generation_logits 'true|false' '"true" or "false"' false)
 rank=${OMPI_COMM_WORLD_RANK:-}
 
 if ((size > 1)) && [[ -z $rank ]]; then
@@ -65,7 +66,7 @@ if ((size > 1)) && [[ -z $rank ]]; then
     exit
 fi
 
-# Load only this model of the repository, with its configuration as it is written.
+# Load only this engine of the repository, with its configuration as it is written.
 arguments=(
     "--model-repository=$repository"
     --model-control-mode=explicit
@@ -78,6 +79,9 @@ arguments=(
 if ((${rank:-0} > 0)); then
     exec tritonserver "${arguments[@]}" --allow-http=false --allow-metrics=false
 fi
+
+# The model that computes alternatives to each token is loaded by the rank that serves.
+[[ $with_log_probs == false ]] || arguments+=("--load-model=${model}_log_probs")
 
 # For stop_server: `exec` keeps the process id.
 [[ -z ${SERVER_PID:-} ]] || echo "$$" >"$SERVER_PID"

@@ -176,7 +176,8 @@ class Engine:
 
     `honours` are the fields of SamplingParams that it has an input for. `tokens_per_block` is the block size of its KV
     cache if responses are to report the cached blocks of their prompt, else None. `default_max_tokens` is the limit of
-    requests without `max_tokens`; None if their answers may fill the context.
+    requests without `max_tokens`; None if their answers may fill the context. Requests for alternatives go to the model
+    `log_probs_model`, if it is set: those that run ask for `max_gathered_tokens` at most together.
     """
 
     max_batch_size: int
@@ -185,6 +186,8 @@ class Engine:
     honours: frozenset[str]
     tokens_per_block: int | None = None
     default_max_tokens: int | None = None
+    log_probs_model: str | None = None
+    max_gathered_tokens: int = 0
 
 
 def finish_reason(*, stop_matched: bool, num_completion_tokens: int, max_tokens: int) -> FinishReason:

@@ -47,7 +47,11 @@ def convert_command(tools: Toolchain, hf_checkpoint: Path, output_dir: Path, tp_
 def build_command(
     tools: Toolchain, trtllm_checkpoint: Path, output_dir: Path, timing_cache: Path, limits: Limits, tp_size: int
 ) -> list[str]:
-    """Build for exactly the limits of config.pbtxt. The builder enables the plugins of 4-bit linears by itself."""
+    """Build for exactly the limits of config.pbtxt. The builder enables the plugins of 4-bit linears by itself.
+
+    It warns that --gather_generation_logits is deprecated, as a setting of the executor does the same. Triton's backend
+    does not set that one (model_instance_state.cc of TensorRT-LLM 1.2), so the engine must have it.
+    """
     options = {
         "checkpoint_dir": trtllm_checkpoint,
         "output_dir": output_dir,
@@ -66,7 +70,8 @@ def build_command(
         "input_timing_cache": timing_cache,
         "output_timing_cache": timing_cache,
     }
-    return [tools.trtllm_build, *_flags(options), "--monitor_memory"]
+    gather = ["--gather_generation_logits"] if limits.gather_generation_logits else []
+    return [tools.trtllm_build, *_flags(options), "--monitor_memory", *gather]
 
 
 def flags_of(command: list[str]) -> list[str]:

@@ -177,7 +177,7 @@ def _build(limits: Limits, tp_size: int) -> dict[str, object]:
         "max_encoder_input_len": 1024,
         "kv_cache_type": OneOf(("PAGED", "paged", "KVCacheType.PAGED")),
         "gather_context_logits": False,
-        "gather_generation_logits": False,
+        "gather_generation_logits": limits.gather_generation_logits,
         "strongly_typed": True,
         "force_num_profiles": None,
         "profiling_verbosity": "layer_names_only",

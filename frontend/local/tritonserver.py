@@ -45,7 +45,7 @@ class TritonUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TritonSettings:
-    """Where a server listens, on loopback, and the one model that it loads. Inference needs `key`, if it is set.
+    """Where a server listens, on loopback, and the engine's model that it loads. Inference needs `key`, if it is set.
 
     `shm_prefix` begins the names of the Python backend's regions in /dev/shm.
     """
@@ -85,7 +85,6 @@ def triton_command(settings: TritonSettings) -> tuple[list[str], dict[str, str]]
     options: dict[str, object] = {
         "model-repository": settings.model_repository,
         "model-control-mode": "explicit",
-        "load-model": settings.model,
         "http-address": "127.0.0.1",
         "http-port": settings.http_port,
         "metrics-address": "127.0.0.1",
@@ -100,8 +99,16 @@ def triton_command(settings: TritonSettings) -> tuple[list[str], dict[str, str]]
     }
     binary, more, environment = _installation(settings.runtime_dir)
     arguments = [f"--{name}={value}" for name, value in (options | more).items()]
+    arguments += [f"--load-model={model}" for model in _models(settings)]
     with_key = [_key_option(settings.key)] if settings.key else []
     return [str(binary), "--disable-auto-complete-config", *arguments, *with_key], environment
+
+
+def _models(settings: TritonSettings) -> list[str]:
+    """The engine's model, and the one that computes its alternatives, if the repository has one for this engine."""
+    log_probs_model = f"{settings.model}_log_probs"
+    is_there = (settings.model_repository / log_probs_model).is_dir()
+    return [settings.model, *([log_probs_model] if is_there else [])]
 
 
 def _installation(runtime_dir: Path) -> tuple[Path, dict[str, object], dict[str, str]]:

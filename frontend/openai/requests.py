@@ -87,15 +87,20 @@ def check_stream_options(body: CompletionFields) -> None:
         raise InvalidRequest("`stream_options` needs `stream` to be true.", param="stream_options")
 
 
+_NEEDED = {"logprobs": "top_logprobs", "echo": "prompt_logprobs"}
+"""Parameters that ask for alternatives or for the prompt, to the field of SamplingParams that they need."""
+
+
 def check_alternatives(model: ServedModel, **asked: bool) -> None:
     """Raises UnsupportedParameter for the first parameter that asks for more than the log probabilities of the chosen
-    tokens, if the loaded engine reports no more.
+    tokens, if the loaded engine does not report that.
     """
-    for param in [param for param, needed in asked.items() if needed]:
-        if not model.engine.honours >= {"top_logprobs", "prompt_logprobs"}:
+    for param in [param for param, wanted in asked.items() if wanted]:
+        needed = _NEEDED.get(param, param)
+        if needed not in model.engine.honours:
+            reported = "of the answer's tokens" if "top_logprobs" in model.engine.honours else "of chosen tokens"
             raise UnsupportedParameter(
-                f"The loaded engine cannot honour `{param}`: it reports log probabilities of chosen tokens only.",
-                param=param,
+                f"The loaded engine cannot honour `{param}`: it reports log probabilities {reported} only.", param=param
             )
 
 

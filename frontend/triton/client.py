@@ -1,15 +1,17 @@
-"""The client of one model in Triton: whether it is ready, what it declares, and the tokens of a request.
+"""The client of one engine in Triton: whether it is ready, what it declares, and the tokens of a request.
 
 Triton cancels a request when its connection closes, so `generate` closes it in every case. Not here: the format of
 tensors and events, see tensors.py.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import aiohttp
 import orjson
@@ -21,7 +23,10 @@ from frontend.generation import Engine, GenerationRequest, TokenChunk
 
 from .http_stream import OnBody, ReadCoalescing, Target, post
 from .kv_cache import fetch_kv_cache, fit_context
-from .tensors import ErrorParser, EventParser, encode_request, read_engine
+from .tensors import ErrorParser, EventParser, encode_request, encode_stop, read_engine
+from .token_budget import TokenBudget
+
+_log = logging.getLogger(__name__)
 
 OnChunks = Callable[[Sequence[TokenChunk]], bool]
 """Takes the chunks that have arrived, without blocking. Returns True when it wants no more."""
@@ -35,7 +40,7 @@ _POLL_INTERVAL_S = 0.25
 
 
 class TritonClient:
-    """One model of one Triton server.
+    """One engine of one Triton server, and the model that computes alternatives to its tokens, if it has one.
 
     `engine` is what the model declared at start. `headers` are sent with each request. `last_output_at` is the time of
     the last output, by time.monotonic.
@@ -47,7 +52,10 @@ class TritonClient:
         self._control = control
         self.model = model
         self._coalescing = ReadCoalescing()
-        self._target = Target.of(f"{url}/v2/models/{quote(model)}/generate_stream", headers)
+        self._target = _target(url, model, headers)
+        self._target_of_alternatives = _target(url, engine.log_probs_model or model, headers)
+        self._gathered_tokens = TokenBudget(engine.max_gathered_tokens)
+        self._stopping: set[asyncio.Future[None]] = set()
         self.engine = engine
         self.last_output_at = float("-inf")
         self._hung_at = float("-inf")
@@ -72,19 +80,45 @@ class TritonClient:
         `headers` are sent besides those of every request. Cancelling this cancels the request in Triton. Raises
         EngineUnavailable, EngineFailed, ContextLengthExceeded, and any exception that `on_chunks` raises.
         """
-        body = orjson.dumps(encode_request(request, self.engine))
+        if self.engine.log_probs_model is None or not request.sampling_params.has_alternatives:
+            return await self._generate(self._target, request, on_chunks, headers)
+        # The engine allocates memory for the logits of the longest possible answer when the request begins.
+        async with self._gathered_tokens.reserved(request.sampling_params.max_tokens):
+            request_id = uuid4().hex
+            try:
+                await self._generate(self._target_of_alternatives, request, on_chunks, headers, id=request_id)
+            finally:
+                self._stop(request_id)
+
+    async def _generate(
+        self, target: Target, request: GenerationRequest, on_chunks: OnChunks, headers: Mapping[str, str], **more: str
+    ) -> None:
+        body = orjson.dumps(encode_request(request, self.engine) | more)
         try:
-            target = self._target.with_headers(headers) if headers else self._target
+            target = target.with_headers(headers) if headers else target
             await post(target, body, self._coalescing, lambda status: self._reader(status, request, on_chunks))
         except EngineHangs:
             self._hung_at = time.monotonic()
             raise
+
+    def _stop(self, request_id: str) -> None:
+        """Have the engine end a request, if it has not: Triton does not cancel the running step of an ensemble."""
+        body = orjson.dumps(encode_stop(request_id))
+        stopping = asyncio.ensure_future(post(self._target, body, self._coalescing, lambda _: lambda _: False))
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._on_stopped)
+
+    def _on_stopped(self, stopping: "asyncio.Future[None]") -> None:
+        self._stopping.discard(stopping)
+        if not stopping.cancelled() and (error := stopping.exception()) is not None:
+            _log.warning("the engine may still generate for a client that has gone: %s", error)
 
     def _reader(self, status: int, request: GenerationRequest, on_chunks: OnChunks) -> OnBody:
         params = request.sampling_params
         events = EventParser(
             with_log_probs=bool(params.logprobs),
             with_alternatives=params.has_alternatives,
+            num_top=params.top_logprobs if self.engine.log_probs_model else None,
             tokens_per_block=self.engine.tokens_per_block,
         )
         feed = events.feed if status == 200 else ErrorParser(status).feed
@@ -97,6 +131,10 @@ class TritonClient:
             return on_chunks(chunks)
 
         return on_body
+
+
+def _target(url: str, model: str, headers: Mapping[str, str]) -> Target:
+    return Target.of(f"{url}/v2/models/{quote(model)}/generate_stream", headers)
 
 
 @asynccontextmanager
@@ -120,6 +158,8 @@ async def open_triton(
     async with InferenceServerClient(url.removeprefix("http://"), conn_timeout=_HEALTH_TIMEOUT_S) as control:
         await _wait_until_ready(control, url, model, startup_timeout_s)
         engine = read_engine(await _read_config(control, model, headers), with_cached_tokens=with_cached_tokens)
+        if engine.log_probs_model is not None:
+            await _wait_until_ready(control, url, engine.log_probs_model, startup_timeout_s)
         if metrics_url and (kv_cache := await fetch_kv_cache(metrics_url, model)):
             engine = fit_context(engine, kv_cache)
         yield TritonClient(control, url, model, engine, headers)

@@ -6,6 +6,7 @@ OpenAI's format.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -56,7 +57,11 @@ _OPTIONAL_INPUTS: Mapping[str, Sequence[str]] = {
 """Field of SamplingParams to the names that its input has or had. Sent only if the field is set.
 
 `runtime_min_p` and the two of the most likely tokens are our own inputs of the CPU engine: TensorRT-LLM's model has
-none (1.2)."""
+none (1.2). Instead of `num_top_log_probs` it has an input for the logits, of which another model computes them."""
+
+_LOGITS_INPUT = "return_generation_logits"
+_FOR_OTHERS = frozenset({"logprobs", "top_logprobs"})
+"""Fields that the model of alternatives has no input for: it gives the log probabilities with the alternatives."""
 
 _GUIDE_TYPE = "ebnf_grammar"
 
@@ -100,13 +105,30 @@ def read_engine(config: Mapping[str, Any], *, with_cached_tokens: bool = False) 
             f" (output {_CACHE_USE_OUTPUT} for input {_CACHE_USE_INPUT})"
         )
     _check_scheduler(config)
-    return Engine(
+    engine = Engine(
         max_batch_size=max(1, int(config.get("max_batch_size", 0))),
         max_seq_len=_parameter(config, "max_seq_len"),
         inputs=inputs,
         honours=frozenset(field for field, names in _OPTIONAL_INPUTS.items() if inputs.intersection(names)),
         tokens_per_block=_parameter(config, "tokens_per_block") if with_cached_tokens else None,
         default_max_tokens=_default_max_tokens(config),
+    )
+    return _with_alternatives(engine, config) if _gathers_logits(config) else engine
+
+
+def _gathers_logits(config: Mapping[str, Any]) -> bool:
+    """Whether the engine was built to return the logits of its tokens."""
+    parameter: Mapping[str, str] = config.get("parameters", {}).get("gather_generation_logits", {})
+    return parameter.get("string_value") == "true"
+
+
+def _with_alternatives(engine: Engine, config: Mapping[str, Any]) -> Engine:
+    """The engine with the model beside it, whose inputs are the engine's, that computes alternatives of its logits."""
+    return replace(
+        engine,
+        honours=engine.honours | {"top_logprobs"},
+        log_probs_model=f"{config['name']}_log_probs",
+        max_gathered_tokens=_parameter(config, "max_gathered_tokens"),
     )
 
 
@@ -154,7 +176,12 @@ def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]
         "pad_id": end_tokens.pad_id,
         "streaming": True,
     }
+    with_logits = params.has_alternatives and engine.log_probs_model is not None
+    if with_logits:
+        tensors[_LOGITS_INPUT] = True
     for field, names in _OPTIONAL_INPUTS.items():
+        if with_logits and field in _FOR_OTHERS:
+            continue
         if field == "min_tokens" and params.ignore_eos:
             # Nothing ends the answer early, and TensorRT-LLM would write to the logit of token -1 (penaltyKernels.cu).
             continue
@@ -173,18 +200,30 @@ def encode_request(request: GenerationRequest, engine: Engine) -> dict[str, Any]
     return tensors
 
 
+def encode_stop(request_id: str) -> dict[str, Any]:
+    """A request to the engine to cancel the one with this id. Triton requires the two lengths of every request."""
+    return {"id": request_id, "stop": True, "input_lengths": 1, "request_output_len": 1}
+
+
 class EventParser:
     """Server-sent events, divided anywhere, to chunks of tokens. `tokens_per_block` is that of the Engine.
 
-    `with_alternatives`: for a request with `top_logprobs` or `prompt_logprobs`.
+    `with_alternatives`: for a request with `top_logprobs` or `prompt_logprobs`. A model may give more alternatives to
+    a token than the `num_top` that were asked for; None: it does not.
     """
 
     def __init__(
-        self, *, with_log_probs: bool, with_alternatives: bool = False, tokens_per_block: int | None = None
+        self,
+        *,
+        with_log_probs: bool,
+        with_alternatives: bool = False,
+        num_top: int | None = None,
+        tokens_per_block: int | None = None,
     ) -> None:
         self._rest = b""
         self._with_log_probs = with_log_probs
         self._with_alternatives = with_alternatives
+        self._num_top = num_top
         self._tokens_per_block = tokens_per_block
         self._is_plain = not (with_log_probs or with_alternatives) and tokens_per_block is None
         self._num_log_probs = 0
@@ -206,7 +245,7 @@ class EventParser:
             token_ids,
             self._new_log_probs(response),
             self._num_cached_tokens(response),
-            _log_probs(response, "") if self._with_alternatives else None,
+            self._top(response) if self._with_alternatives else None,
             _log_probs(response, "prompt_") if self._with_alternatives else None,
         )
 
@@ -218,6 +257,11 @@ class EventParser:
         self._num_log_probs += len(log_probs)
         return log_probs
 
+    def _top(self, response: Mapping[str, Any]) -> LogProbs | None:
+        """The log probabilities of this response's tokens with `num_top` alternatives each."""
+        found = _log_probs(response, "")
+        return found if found is None or self._num_top is None else _first(found, self._num_top)
+
     def _num_cached_tokens(self, response: Mapping[str, Any]) -> int | None:
         num_blocks = response.get(_CACHE_USE_OUTPUT)
         return None if num_blocks is None or self._tokens_per_block is None else num_blocks * self._tokens_per_block
@@ -228,6 +272,16 @@ def _log_probs(response: Mapping[str, Any], prefix: str) -> LogProbs | None:
     if prefix + _LOG_PROB_OUTPUTS[0] not in response:
         return None
     return LogProbs(*[_as_list(response[prefix + name]) for name in _LOG_PROB_OUTPUTS])
+
+
+def _first(log_probs: LogProbs, num_top: int) -> LogProbs:
+    """With `num_top` of the alternatives to each token, which come in descending order."""
+    given = len(log_probs.top_token_ids) // max(len(log_probs.ranks), 1)
+    wanted = [place for place in range(len(log_probs.top_token_ids)) if place % given < num_top]
+    return log_probs._replace(
+        top_token_ids=[log_probs.top_token_ids[place] for place in wanted],
+        top_log_probs=[log_probs.top_log_probs[place] for place in wanted],
+    )
 
 
 def _as_list(tensor: Any) -> list[Any]:

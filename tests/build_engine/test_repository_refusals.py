@@ -32,6 +32,11 @@ LIMITS: dict[str, tuple[str, str, str]] = {
         "parameter max_seq_len is '0'; accepted: a positive integer",
     ),
     "no max_num_tokens": ("max_num_tokens", "other", "parameter max_num_tokens is ''; accepted: a positive integer"),
+    "gather_generation_logits that is neither": (
+        '{ key: "precision", value: { string_value: "auto" } },',
+        '{ key: "gather_generation_logits", value: { string_value: "yes" } },',
+        "parameter gather_generation_logits is 'yes'; accepted: 'true' or 'false'",
+    ),
     "no max_batch_size": ("max_batch_size:", "#", "max_batch_size is 0; accepted: at least 1"),
     "max_seq_len beyond the model's positions": (
         'string_value: "8192"',

@@ -220,6 +220,33 @@ def test_an_invalid_tensor_parallel_size_is_refused(container: Container, value:
     assert container.calls() == []
 
 
+GATHERS = 'key: "gather_generation_logits", value: { string_value: "false" }'
+
+
+@pytest.mark.parametrize("size", ["1", "2"])
+def test_alternatives_are_computed_beside_an_engine_that_gathers_its_logits(container: Container, size: str) -> None:
+    gathering = CONFIG.replace(GATHERS, GATHERS.replace("false", "true"))
+    container.install("tensorrt_llm", gathering.replace(TP_1, TP_1.replace('"1"', f'"{size}"')))
+    assert container.start().returncode == 0
+    servers = {call[0]: call for call in container.calls() if call[1] == "tritonserver"}
+    serving = [rank for rank, call in servers.items() if "--load-model=tensorrt_llm_log_probs" in call]
+    assert serving == [None if size == "1" else "0"]
+    assert all("--load-model=tensorrt_llm" in call for call in servers.values())
+
+
+def test_no_more_than_the_engine_is_loaded_otherwise(container: Container) -> None:
+    container.install("tensorrt_llm", CONFIG)
+    assert container.start().returncode == 0
+    assert not any("log_probs" in str(argument) for argument in container.calls()[0])
+
+
+def test_a_gather_generation_logits_that_is_neither_is_refused(container: Container) -> None:
+    container.install("tensorrt_llm", CONFIG.replace(GATHERS, GATHERS.replace("false", "yes")))
+    refused = container.start()
+    assert refused.returncode == 1
+    assert 'gather_generation_logits is no "true" or "false"' in refused.stderr
+
+
 def test_a_missing_engine_is_reported_in_one_line(container: Container) -> None:
     (container.repository / "tensorrt_llm" / "1" / "engine" / "manifest.json").unlink()
     refused = container.start()

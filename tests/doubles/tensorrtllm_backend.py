@@ -45,6 +45,7 @@ OTHER_OUTPUTS: Mapping[str, str] = {
     "sequence_length": "TYPE_INT32",
     "cum_log_probs": "TYPE_FP32",
     "output_log_probs": "TYPE_FP32",
+    "generation_logits": "TYPE_FP32",
 }
 ANSWERS: Mapping[str, str] = {
     "What is the capital of France?": "The capital of France is Paris.",
@@ -88,6 +89,7 @@ class Backend:
     vocab_size: int
     max_seq_len: int
     exclude_input: bool
+    gathers_logits: bool = False
     _active: dict[int, _Active] = field(default_factory=dict)
     _seen: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -168,6 +170,8 @@ class Backend:
         if job.return_log_probs:
             log_probs = {"output_log_probs": list(job.log_probs), "cum_log_probs": [sum(job.log_probs)]}
             outputs |= {name: values for name, values in log_probs.items() if name in declared}
+        if job.return_generation_logits and "generation_logits" in declared:
+            outputs["generation_logits"] = job.logits_of(token_ids)
         if job.return_perf_metrics:
             for name, (_, value) in PERF_METRICS.items():
                 if name not in declared:
@@ -211,6 +215,8 @@ class Backend:
         streaming = bool(tensors.get("streaming"))
         decoupled = self.config.model_transaction_policy.decoupled
         yield not streaming or decoupled, "Streaming is only supported if model is deployed using decoupled mode."
+        gathers = self.gathers_logits or not tensors.get("return_generation_logits")
+        yield gathers, "To return generation logits, gather_generation_logits must be enabled in ExecutorConfig"
 
     def answer_to(self, prompt: list[int]) -> list[int] | None:
         """The ids of the known answer to a prompt."""
@@ -251,6 +257,7 @@ class _Job:
         self.echo = [] if tensors.get("exclude_input_in_output", backend.exclude_input) else prompt
         self.return_log_probs = bool(tensors.get("return_log_probs"))
         self.return_perf_metrics = bool(tensors.get("return_perf_metrics"))
+        self.return_generation_logits = bool(tensors.get("return_generation_logits"))
         self.token_ids: list[int] = []
         self.log_probs: list[float] = []
         self._backend = backend
@@ -260,6 +267,14 @@ class _Job:
         self._answer = backend.answer_to(prompt)
         self._number = number
         self._matcher: GrammarMatcher | None = None
+
+    def logits_of(self, token_ids: list[int]) -> list[float]:
+        """Those of the last tokens, one after the other: each gives its token the log probability, others are alike."""
+        rows = np.zeros((len(token_ids), self._backend.vocab_size), np.float32)
+        for row, token_id, log_prob in zip(rows, token_ids, self.log_probs[-len(token_ids) :], strict=True):
+            probability = np.exp(log_prob)
+            row[token_id] = np.log(probability * (len(row) - 1) / (1 - probability))
+        return list(np.roll(rows, FAULT == "other_logits", axis=1).reshape(-1).tolist())
 
     def step(self, position: int) -> tuple[int, float]:
         """The token at a position, which may be the end token, and its log probability. Raises StepError."""
@@ -340,6 +355,7 @@ def load(config: ModelConfig) -> Backend:
         vocab_size=engine["pretrained_config"]["vocab_size"],
         max_seq_len=engine["build_config"]["max_seq_len"],
         exclude_input=parameters.get("exclude_input_in_output") == "true",
+        gathers_logits=engine["build_config"].get("gather_generation_logits", False),
     )
 
 

@@ -44,6 +44,9 @@ PLUGINS = {
 """Options that take a dtype, with their defaults."""
 
 
+GATHER = ("gather_context_logits", "gather_generation_logits")
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for name in ("checkpoint_dir", "model_config", "build_config", "input_timing_cache", "output_timing_cache"):
@@ -59,7 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--kv_cache_type", type=str.upper, choices=["CONTINUOUS", "PAGED", "DISABLED"])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--log_level", default="info")
-    for name in ("dry_run", "monitor_memory", "strip_plan", "weight_streaming", "fast_build", "gather_context_logits"):
+    for name in ("dry_run", "monitor_memory", "strip_plan", "weight_streaming", "fast_build", *GATHER):
         parser.add_argument(f"--{name}", action="store_true")
     for name, enabled in FLAGS.items():
         parser.add_argument(f"--{name}", choices=["enable", "disable"], default="enable" if enabled else "disable")
@@ -111,7 +114,7 @@ def to_build_config(arguments: argparse.Namespace, world_size: int, fault: str |
         "max_prompt_embedding_table_size": 0,
         "kv_cache_type": arguments.kv_cache_type,
         "gather_context_logits": arguments.gather_context_logits,
-        "gather_generation_logits": False,
+        "gather_generation_logits": arguments.gather_generation_logits,
         "strongly_typed": True,
         "force_num_profiles": None,
         "profiling_verbosity": "layer_names_only",

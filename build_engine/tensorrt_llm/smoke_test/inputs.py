@@ -9,6 +9,7 @@ from build_engine.errors import EngineError
 
 from .answers import HOUSE
 from .client import Answer, as_list
+from .logits import LOGITS
 from .model import Model, check_complete
 
 PERF_METRICS = (
@@ -27,8 +28,8 @@ PERF_METRICS = (
 _IN_EVERY_REQUEST = frozenset({"input_ids", "end_id", "pad_id", "streaming", "runtime_top_k"})
 GUIDE = frozenset({"guided_decoding_guide", "guided_decoding_guide_type"})
 STOP = "stop"
-_ELSEWHERE = GUIDE | {STOP}
-"""Tried by `check_guided` and cancel.py."""
+_ELSEWHERE = GUIDE | {STOP, LOGITS}
+"""Tried by `check_guided`, cancel.py and logits.py."""
 _NUM_TOKENS = 16
 _MIN_TOKENS = 8
 _LARGE_BIAS = 100.0

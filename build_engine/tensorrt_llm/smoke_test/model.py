@@ -25,7 +25,8 @@ another order, so two tokens that are nearly as likely may change places. Those 
 class Model:
     """A model that Triton has loaded, with the tokenizer of its checkpoint.
 
-    `optional` are the inputs that config.pbtxt declares optional.
+    `optional` are the inputs that config.pbtxt declares optional. `gathers_logits`: the engine was built to return its
+    tokens' logits.
     """
 
     client: Client
@@ -34,6 +35,7 @@ class Model:
     end_tokens: EndTokens
     max_seq_len: int
     optional: frozenset[str]
+    gathers_logits: bool = False
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids, with the token that begins a text."""

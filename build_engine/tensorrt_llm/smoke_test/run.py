@@ -1,6 +1,7 @@
 """The smoke test: Triton loads the engine that is about to be published, and its answers are checked, in this order.
 
-Three greedy answers; one of them twice; every optional input; a guided answer to its end; `stop`; a closed connection.
+Three greedy answers; one of them twice; every optional input; the logits, if the engine gathers them; a guided answer
+to its end; `stop`; a closed connection.
 A line of the log says of each what was seen, and another what could not be checked.
 """
 
@@ -17,6 +18,7 @@ from .answers import HOUSE, check_answers, longest_request
 from .cancel import check_cancel, check_stop
 from .client import Client
 from .inputs import check_guided, check_inputs
+from .logits import check_logits
 from .model import Model, tokens_alike
 from .triton import Serving, serving
 
@@ -55,6 +57,7 @@ def open_model(test: SmokeTest, client: Client) -> Model:
         end_tokens=test.checkpoint.end_tokens,
         max_seq_len=config.limits.max_seq_len,
         optional=frozenset(tensor.name for tensor in config.parsed.input if tensor.optional),
+        gathers_logits=config.limits.gather_generation_logits,
     )
     if (longest := longest_request(model)) > model.max_seq_len:
         raise RepositoryError(
@@ -71,6 +74,7 @@ def _checks(model: Model, judged: bool) -> Iterator[str]:
     # The second answer shows the speed: the kernels are loaded, the prompt is in the cache.
     yield f"{len(second.token_ids)} tokens, twice alike for {alike}, at {second.tokens_per_s:.1f} tokens/s"
     yield from check_inputs(model)
+    yield from check_logits(model)
     yield from check_guided(model)
     yield from check_stop(model)
     yield from check_cancel(model, request, second)

@@ -76,7 +76,9 @@ class ChatCompletionRequest(CompletionFields, PromptFields):
         None, description="of the chosen tokens; for completions a number, 0 to 20, of alternatives to each"
     )
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = Field(
-        None, description="0 to 20 alternatives to each token; needs `logprobs`, for responses `include`"
+        None,
+        description="0 to 20 alternatives to each token, on a GPU if built for it; "
+        "needs `logprobs`, for responses `include`",
     )
 
 

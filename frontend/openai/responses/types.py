@@ -227,7 +227,8 @@ class ResponsesRequest(SamplingFields):
         None, description="`message.output_text.logprobs`; `reasoning.encrypted_content` has no effect"
     )
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = Field(
-        None, description="0 to 20 alternatives to each token; needs `include`"
+        None,
+        description="0 to 20 alternatives to each token, on a GPU if built for it; needs `include`",
     )
     stream_options: NoOptions | None = Field(None, description="no supported fields")
     store: bool | None = Field(

@@ -63,6 +63,24 @@ def test_the_engine_is_built_for_them(host: GpuHost) -> None:
     assert manifest["tensor_parallel_size"] == 2
 
 
+def test_an_engine_gathers_its_logits_if_the_config_says_so(host: GpuHost, capsys: pytest.CaptureFixture[str]) -> None:
+    assert host.build() == 0
+    config_pbtxt = host.model_dir / "config.pbtxt"
+    config_pbtxt.write_text(
+        config_pbtxt.read_text().replace(
+            'key: "gather_generation_logits", value: { string_value: "false" }',
+            'key: "gather_generation_logits", value: { string_value: "true" }',
+        )
+    )
+    capsys.readouterr()
+    assert host.build() == 0
+    assert "smoke: the logits of 8 tokens give their log probabilities" in capsys.readouterr().err
+    manifest = json.loads((host.engine_dir / "manifest.json").read_bytes())
+    assert manifest["limits"]["gather_generation_logits"] is True
+    built = json.loads((host.engine_dir / "config.json").read_bytes())
+    assert built["build_config"]["gather_generation_logits"] is True
+
+
 def test_the_repository_has_the_limits_for_throughput_on_one_gpu_of_80_gb(
     checkpoint: Path, config_pbtxt: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

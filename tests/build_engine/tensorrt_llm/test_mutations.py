@@ -194,6 +194,7 @@ ENGINE: list[tuple[str, object]] = [
     ("build_config.plugin_config.context_fmha", False),
     ("build_config.plugin_config.multiple_profiles", False),
     ("build_config.gather_context_logits", True),
+    ("build_config.gather_generation_logits", True),
     ("build_config.strongly_typed", False),
     ("pretrained_config.rotary_base", 10000.0),
     ("pretrained_config.hidden_act", "silu"),

@@ -18,6 +18,7 @@ from build_engine.tensorrt_llm.smoke_test import cancel
 from build_engine.tensorrt_llm.smoke_test.answers import HOUSE, PROMPTS, check_answers, find_problem, is_known
 from build_engine.tensorrt_llm.smoke_test.cancel import check_cancel, check_stop
 from build_engine.tensorrt_llm.smoke_test.inputs import check_guided, check_inputs
+from build_engine.tensorrt_llm.smoke_test.logits import check_logits
 from build_engine.tensorrt_llm.smoke_test.model import Model
 from build_engine.tensorrt_llm.smoke_test.run import SmokeTest, open_model, smoke
 from tests.build_engine.tensorrt_llm.staged_engine import load_double, served, serving_of, write_config, write_engine
@@ -144,7 +145,8 @@ class TestInputs:
     def test_every_optional_input_of_the_shipped_config_is_tried(self, model: Model) -> None:
         (line,) = check_inputs(model)
         tried = line.removeprefix("answered with each input: ").split(", ")
-        assert {*tried, "stop", "guided_decoding_guide", "guided_decoding_guide_type"} == model.optional
+        elsewhere = {"stop", "guided_decoding_guide", "guided_decoding_guide_type", "return_generation_logits"}
+        assert {*tried, *elsewhere} == model.optional
 
     def test_one_that_is_not_known_is_named(self, model: Model) -> None:
         more = dataclasses.replace(model, optional=model.optional | {"lora_task_id"})
@@ -174,6 +176,32 @@ class TestInputs:
     def test_one_without_its_effect(self, model: Model, ignore: Break, name: str, message: str) -> None:
         ignore(name)
         assert error_of(check_inputs(model)).startswith(message)
+
+
+class TestLogits:
+    @pytest.fixture
+    def gathering(self, loaded: Backend, smoke_test: SmokeTest) -> Iterator[Model]:
+        """An engine that was built to return its logits."""
+        with served(dataclasses.replace(loaded.without_requests(), gathers_logits=True)) as client:
+            yield dataclasses.replace(open_model(smoke_test, client), gathers_logits=True)
+
+    def test_they_give_the_log_probabilities(self, gathering: Model) -> None:
+        assert list(check_logits(gathering)) == ["the logits of 8 tokens give their log probabilities"]
+
+    def test_those_of_other_tokens(self, gathering: Model, fault: Break) -> None:
+        fault("other_logits")
+        assert error_of(check_logits(gathering)).startswith("the logits of token 0 give it a log probability of -")
+
+    def test_an_engine_that_gives_none(self, gathering: Model, ignore: Break) -> None:
+        ignore("return_generation_logits")
+        assert error_of(check_logits(gathering)) == "the engine gave 0 logits for 1 tokens; accepted: 32000 for each"
+
+    def test_an_engine_that_was_built_without(self, model: Model) -> None:
+        asked = dataclasses.replace(model, gathers_logits=True)
+        assert "gather_generation_logits must be enabled" in error_of(check_logits(asked))
+
+    def test_they_are_not_tried_where_the_config_does_not_gather_them(self, model: Model) -> None:
+        assert list(check_logits(model)) == []
 
 
 class TestGuidedDecoding:

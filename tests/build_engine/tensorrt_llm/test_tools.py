@@ -4,6 +4,7 @@ import fcntl
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def test_builder_gets_the_limits() -> None:
         *("--max_batch_size", "256", "--max_num_tokens", "8192", "--max_seq_len", "32768", "--max_beam_width", "1"),
         *("--workers", "4", "--input_timing_cache", "/cache", "--output_timing_cache", "/cache", "--monitor_memory"),
     ]
+
+
+def test_builder_has_an_engine_gather_its_logits_if_the_config_says_so() -> None:
+    limits = replace(LIMITS, gather_generation_logits=True)
+    without, gathering = (
+        build_command(Toolchain(), Path("/in"), Path("/out"), Path("/cache"), each, 1) for each in (LIMITS, limits)
+    )
+    assert gathering == [*without, "--gather_generation_logits"]
 
 
 def test_one_gpu_is_served_without_mpirun() -> None:

@@ -19,6 +19,8 @@ def engine_with(inputs: set[str]) -> Engine:
 
 
 ENGINE = engine_with(REQUIRED | OPTIONAL)
+ALWAYS = REQUIRED | OPTIONAL - {"num_top_log_probs", "num_prompt_top_log_probs"}
+"""Inputs of TensorRT-LLM's model, too."""
 OLD_ENGINE = engine_with(REQUIRED | OPTIONAL - {"seed", "min_tokens"} | {"random_seed", "min_length"})
 
 
@@ -147,6 +149,51 @@ def test_a_scheduler_that_pauses_requests_is_refused_at_start() -> None:
     assert read_engine(with_parameters(batch_scheduler_policy="guaranteed_no_evict"))
     with pytest.raises(StartupError, match="batch_scheduler_policy is max_utilization; accepted: guaranteed_no_evict"):
         read_engine(with_parameters(batch_scheduler_policy="max_utilization"))
+
+
+def test_an_engine_without_logits_has_no_alternatives() -> None:
+    for parameters in ({}, {"gather_generation_logits": "false"}):
+        engine = read_engine(with_parameters(**parameters) | {"input": [{"name": name} for name in ALWAYS]})
+        assert engine.log_probs_model is None
+        assert "top_logprobs" not in engine.honours
+
+
+def test_an_engine_that_gathers_its_logits_has_alternatives_by_another_model() -> None:
+    engine = read_engine(
+        with_parameters(gather_generation_logits="true", max_gathered_tokens="32768")
+        | {"name": "tensorrt_llm", "input": [{"name": name} for name in ALWAYS]}
+    )
+    assert engine.log_probs_model == "tensorrt_llm_log_probs"
+    assert engine.max_gathered_tokens == 32768
+    assert engine.honours >= {"top_logprobs"}
+    assert "prompt_logprobs" not in engine.honours
+    sent = tensors(engine, top_logprobs=3, logprobs=True)
+    assert sent["return_generation_logits"] is True
+    assert not sent.keys() & {"return_log_probs", "num_top_log_probs"}
+    assert "return_generation_logits" not in tensors(engine, logprobs=True)
+
+
+def test_how_many_tokens_may_be_gathered_must_be_said() -> None:
+    with pytest.raises(StartupError, match="no number as parameter max_gathered_tokens"):
+        read_engine(with_parameters(gather_generation_logits="true"))
+
+
+@given(num_top=st.integers(0, 20), num_tokens=st.integers(0, 3))
+def test_more_alternatives_than_were_asked_for_are_left_out(num_top: int, num_tokens: int) -> None:
+    given = list(range(20 * num_tokens))
+    response = {
+        "output_ids": [7] * num_tokens,
+        "token_log_probs": [-0.5] * num_tokens,
+        "token_ranks": [1] * num_tokens,
+        "top_token_ids": given,
+        "top_log_probs": [-float(place) for place in given],
+    }
+    parser = EventParser(with_log_probs=False, with_alternatives=True, num_top=num_top)
+    (chunk,) = parser.feed(event(response))
+    assert chunk.top is not None
+    assert list(chunk.top.top_token_ids) == [place for place in given if place % 20 < num_top]
+    assert list(chunk.top.top_log_probs) == [-float(place) for place in chunk.top.top_token_ids]
+    assert list(chunk.top.ranks) == [1] * num_tokens
 
 
 def test_cached_tokens_are_asked_for_only_where_they_are_reported() -> None:

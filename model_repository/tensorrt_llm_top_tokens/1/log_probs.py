@@ -1,0 +1,1 @@
+../../openvino/1/log_probs.py
