@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ _TOKENIZER_BYTES = 64 * MIB
 _HEADER_BYTES = 16 * MIB
 """The largest header of a shard. All tensors of Mixtral 8x22B take 0.7 MiB; the library would take 100 MB."""
 _LENGTH_BYTES = 8
+_OPEN_SHARDS = 2
+"""Tensors are read layer by layer, as they lie in the shards; a layer may begin in one and end in the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +208,19 @@ def _headers(shard: Path) -> dict[str, TensorSpec]:
 
 @contextmanager
 def _opened(shard: Path) -> Iterator[Any]:
-    _check_header(shard)
     try:
-        with safe_open(shard, framework="numpy") as tensors:
-            yield tensors
+        yield _shard(shard, state_of(shard))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{shard.name}: truncated or of another format ({error}); accepted: a safetensors file"
         ) from error
+
+
+@lru_cache(_OPEN_SHARDS)
+def _shard(shard: Path, _: FileState) -> Any:
+    """Stays open for the next tensor: its header, of up to a thousand tensors, is checked once in each state."""
+    _check_header(shard)
+    return safe_open(shard, framework="numpy")
 
 
 def _check_header(shard: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 
+import build_engine.checkpoint
 from build_engine import hashes
 from build_engine.__main__ import main
-from build_engine.checkpoint import Checkpoint
+from build_engine.checkpoint import Checkpoint, open_checkpoint
 from build_engine.openvino import weights
 from tests.build_engine.test_publishing import is_whole
 from tests.build_engine.test_weight_refusals import FIRST, NORM, SECOND
@@ -178,6 +180,26 @@ def test_large_files_are_read_once(
 
     monkeypatch.setattr(hashes, "open_regular", read)
     assert succeed(repository.build(checkpoint)).startswith("nothing changed")
+
+
+def test_a_shard_is_opened_again_only_after_it_was_written(
+    checkpoint: CheckpointDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counted(shard: Path, **options: Any) -> Any:
+        opened.append(shard.name)
+        return safetensors.safe_open(shard, **options)
+
+    monkeypatch.setattr(build_engine.checkpoint, "safe_open", counted)
+    found = open_checkpoint(checkpoint.path)
+    for name in found.shards:
+        found.tensor(name)
+    assert sorted(opened) == sorted({FIRST, SECOND})
+    before = found.tensor(NORM)
+    checkpoint.store(NORM, before + 1)
+    assert (found.tensor(NORM) == before + 1).all()
+    assert sorted(opened) == sorted([FIRST, SECOND, checkpoint.shard_of(NORM)])
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{}", '[{"name": 1}]', "[" * 10_000, '[{"name": "x", "state": {}}]'])
