@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
 
-_LOG_INTERVAL_S = 2.5
+_LOG_INTERVAL_S = 2.0
 _TICK_S = 0.5
 
 
@@ -82,9 +82,12 @@ def _every_tick(call: Callable[[], None]) -> Iterator[None]:
 class _LogLines:
     """A line every _LOG_INTERVAL_S, and one when all of `total` is done, which is 0 if it is not known."""
 
+    last_line_s: ClassVar[float] = time.monotonic() - time.process_time()
+    """When the latest line was written, of this work or of another; at first, about when this process began."""
+
     def __init__(self, what: str, total: int, unit: str) -> None:
         self._what, self._total, self._unit = what, total, unit
-        self._started = self._last_line = time.monotonic()
+        self._started = time.monotonic()
         self._done = 0
         self._lock = threading.Lock()
 
@@ -97,8 +100,8 @@ class _LogLines:
     def write_if_due(self, *, is_last: bool = False) -> None:
         with self._lock:
             now = time.monotonic()
-            if now - self._last_line >= _LOG_INTERVAL_S or is_last:
-                self._last_line = now
+            if now - _LogLines.last_line_s >= _LOG_INTERVAL_S or is_last:
+                _LogLines.last_line_s = now
                 sys.stderr.write(f"{self._line(now - self._started)}\n")
 
     def _line(self, elapsed_s: float) -> str:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-_INTERVAL_S = 2.5
+_INTERVAL_S = 2.0
 _LOST_AFTER_S = 3.0
 
 _STARTS_PROCESS = re.compile("python_be.cc.*TRITONBACKEND_ModelInstanceInitialize")

@@ -20,7 +20,7 @@ from tests.build_engine.workplace import CheckpointDir, Repository, start
 
 LINE = re.compile(r"weights: \d+ % of [\d.]+[kM]?B, [\d.]+[kMG]?B/s, \d+ s left")
 
-SLOW = re.compile(r"weights: 0 % of 538kB, \d+ s|tokenizer, \d+ s")
+SLOW = re.compile(r"weights: 0 % of 538kB, \d+ s|(guide checker|tokenizer), \d+ s")
 """What is said on a machine that has other things to do."""
 
 
@@ -61,14 +61,16 @@ def test_a_log_gets_a_line_every_few_seconds_and_one_at_the_end(
 ) -> None:
     seconds = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: seconds)
+    monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
     with progress.progress("weights", 10_000, "B") as advance:
         for _ in range(10):
             seconds += 1.0
             advance(1000)
     assert capsys.readouterr().err.splitlines() == [
-        "weights: 30 % of 10.0kB, 1.00kB/s, 7 s left",
+        "weights: 20 % of 10.0kB, 1.00kB/s, 8 s left",
+        "weights: 40 % of 10.0kB, 1.00kB/s, 6 s left",
         "weights: 60 % of 10.0kB, 1.00kB/s, 4 s left",
-        "weights: 90 % of 10.0kB, 1.00kB/s, 1 s left",
+        "weights: 80 % of 10.0kB, 1.00kB/s, 2 s left",
         "weights: 100 % of 10.0kB, 1.00kB/s, 0 s left",
     ]
 
@@ -78,6 +80,7 @@ def test_a_log_gets_a_line_while_one_piece_of_the_work_takes_long(
 ) -> None:
     seconds = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: seconds)
+    monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
     with progress.progress("demo checkpoint", 30, " layers"):
         seconds = 3.0
         lines = wait_for_a_line(capsys)
@@ -89,10 +92,25 @@ def test_a_log_says_for_how_long_work_without_a_known_end_lasts(
 ) -> None:
     seconds = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: seconds)
+    monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
     with progress.working("tokenizer"):
         seconds = 3.0
         lines = wait_for_a_line(capsys)
     assert lines == ["tokenizer, 3 s"]
+
+
+def test_a_stage_goes_on_with_the_silence_of_the_one_before(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: seconds)
+    monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
+    with progress.working("guide checker"):
+        seconds = 1.5
+    with progress.working("tokenizer"):
+        seconds = 2.0
+        lines = wait_for_a_line(capsys)
+    assert lines == ["tokenizer, 0 s"]
 
 
 def wait_for_a_line(capsys: pytest.CaptureFixture[str]) -> list[str]:

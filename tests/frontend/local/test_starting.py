@@ -38,9 +38,10 @@ def test_no_three_seconds_pass_without_a_word(tmp_path: Path) -> None:
         if tenth == 30:
             log.write_text("".join(LOG[:2]))
     assert said == [
-        (2.5, "Triton starts, 2 s"),
-        (5.0, "Triton loads the engine, 5 s"),
-        (7.5, "Triton loads the engine, 8 s"),
+        (2.0, "Triton starts, 2 s"),
+        (4.0, "Triton loads the engine, 4 s"),
+        (6.0, "Triton loads the engine, 6 s"),
+        (8.0, "Triton loads the engine, 8 s"),
     ]
 
 
