@@ -53,14 +53,17 @@ def _check(checkpoint: Path, options: Sequence[str]) -> int:
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    problems = [*disk.problems(needs.ENVIRONMENT_BYTES, packages=True), *network.problems(os.environ)]
-    if problems and not arguments.unchecked:
+    if not arguments.unchecked and (problems := _for_packages()):
         return _report_all(problems)
     try:
         install(arguments.extras, arguments.alone, add=arguments.add)
     except InstallFailed as failure:
-        return _report([str(failure)])
+        return _report([str(failure), *_for_packages()])  # what it failed of may have come after the check
     return 0
+
+
+def _for_packages() -> list[str]:
+    return [*disk.problems(needs.ENVIRONMENT_BYTES, packages=True), *network.problems(os.environ)]
 
 
 def _libpython() -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from frontend.first_run import install as installation
+from frontend.first_run.commands import run
 from frontend.first_run.install import InstallFailed, install, requirements
 from frontend.first_run.status_line import StatusLine
 from frontend.first_run.uv_output import UvOutput
@@ -149,3 +150,19 @@ def test_a_python_without_the_wheel_of_pip_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sysconfig, "get_config_var", lambda _: str(tmp_path))
     with pytest.raises(InstallFailed, match=f"{sys.executable} has no wheel of pip in {tmp_path}; install all of it"):
         installation._pip_wheel()
+
+
+def test_a_network_that_is_lost_meanwhile_is_named_after_what_pip_wrote(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise InstallFailed("pip ended with status 1")
+
+    monkeypatch.setattr("frontend.first_run.commands.install", fail)
+    monkeypatch.setattr("frontend.first_run.disk.problems", lambda *_, **__: iter(()))
+    monkeypatch.setattr("frontend.first_run.network.problems", lambda _: iter(["network: the index does not answer"]))
+    assert run(["install", "--unchecked", "chat"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "first_run: pip ended with status 1",
+        "first_run: network: the index does not answer",
+    ]
