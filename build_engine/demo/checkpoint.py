@@ -5,7 +5,7 @@ The directory appears whole or not at all. Nothing is downloaded.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias
@@ -50,8 +50,8 @@ def make_demo_checkpoint(directory: Path, progress: Wrap = iter) -> bool:
         if _read_recipe(directory) == recipe:
             return False
         source = read_source(source_file)
-        with staged(directory) as stage:
-            write_shards(stage, checkpoint_tensors(source, progress))
+        with staged(directory) as stage, closing(checkpoint_tensors(source, progress)) as tensors:
+            write_shards(stage, tensors)
             for name, text in text_files(source).items():
                 (stage / name).write_text(text, encoding="utf-8")
             (stage / RECIPE_FILE).write_text(json.dumps({"recipe": recipe}) + "\n", encoding="utf-8")
@@ -85,7 +85,7 @@ def _read_recipe(directory: Path) -> str | None:
         return None
 
 
-def checkpoint_tensors(source: Source, progress: Wrap) -> Iterator[tuple[str, Tensor]]:
+def checkpoint_tensors(source: Source, progress: Wrap) -> Generator[tuple[str, Tensor], None, None]:
     """Every tensor by its Mixtral name, in the order of the model; a few layers in memory at a time."""
     decoder = source.decoder
     yield "model.embed_tokens.weight", decoder.embed_tokens.astype(np.float16)

@@ -1,5 +1,6 @@
 """Write tensors as sharded safetensors with an index, as Hugging Face does."""
 
+import errno
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from build_engine.checkpoint import INDEX
@@ -17,7 +19,10 @@ SHARD_BYTES = 100_000_000
 
 
 def write_shards(directory: Path, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int = SHARD_BYTES) -> None:
-    """Write files of at most `shard_bytes` (unless one tensor is larger), one in memory at a time, and the index."""
+    """Write files of at most `shard_bytes` (unless one tensor is larger), one in memory at a time, and the index.
+
+    Raises OSError when they cannot be written.
+    """
     shards: list[list[str]] = []
     pending: dict[str, Tensor] = {}
     total = size = 0
@@ -35,7 +40,11 @@ def write_shards(directory: Path, tensors: Iterable[tuple[str, Tensor]], shard_b
 
 def _write_shard(directory: Path, number: int, tensors: dict[str, Tensor]) -> list[str]:
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    save_file(contiguous, directory / f"{number}.shard", metadata={"format": "pt"})
+    file = directory / f"{number}.shard"
+    try:
+        save_file(contiguous, file, metadata={"format": "pt"})
+    except SafetensorError as error:  # of a full disk too
+        raise OSError(errno.EIO, str(error), str(file)) from error
     return list(tensors)
 
 

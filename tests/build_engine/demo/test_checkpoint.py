@@ -3,17 +3,18 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from build_engine.awq import MAX_QUANT, unpack_int4
-from build_engine.demo import checkpoint
+from build_engine.demo import checkpoint, shards
 from build_engine.demo.calibrate import LayerActivations, observe, summarize
 from build_engine.demo.checkpoint import make_demo_checkpoint
 from build_engine.demo.mixtral import (
@@ -42,7 +43,7 @@ from build_engine.demo.rounding import (
     to_groups,
 )
 from build_engine.demo.scaling import fold_into_norm, per_value_channel, share_among_queries
-from build_engine.demo.shards import write_shards
+from build_engine.demo.shards import Tensor, write_shards
 from build_engine.demo.source import find_source, half_rotation
 from build_engine.demo.texts import read_documents
 from build_engine.demo.upcycle import NUM_EXPERTS, LayerJob, MixtralLayer, draw, upcycle_layer
@@ -335,6 +336,28 @@ def failing_quantisation(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make_demo_checkpoint(tmp_path / "demo")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_reported_and_ends_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    def tensors(*_: object) -> Iterator[tuple[str, Tensor]]:
+        try:
+            for number in count():
+                yield str(number), np.zeros(shards.SHARD_BYTES // 2, np.uint8)
+        finally:
+            ended.append(True)
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "read_source", lambda _: None)
+    monkeypatch.setattr(checkpoint, "checkpoint_tensors", tensors)
+    monkeypatch.setattr(shards, "save_file", full)
+    with pytest.raises(RepositoryError, match=r"0\.shard: cannot be written \(.*No space left on device"):
+        make_demo_checkpoint(tmp_path / "demo")
+    assert ended
     assert list(tmp_path.iterdir()) == []
 
 
