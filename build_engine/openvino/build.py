@@ -76,7 +76,8 @@ def run_build(build: CpuBuild) -> Outcome:
         manifest = build.manifest(hashes)
         if found := find_published(build.engine_dir, manifest, hashes):
             return found
-        check_chat_template(build.checkpoint.path, build.checkpoint.given_template)
+        with working("chat template"):
+            check_chat_template(build.checkpoint.path, build.checkpoint.given_template)
         is_same = has_same_engine(build.engine_dir, manifest, _ENGINE_FILES, hashes)
         if not is_same:
             check_room(build.engine_dir, engine_bytes(build.checkpoint.config))

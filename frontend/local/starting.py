@@ -18,6 +18,16 @@ _STAGES = (
 """The last of Triton's messages that its log has, latest first, and what it is at then."""
 
 
+_REMEDIES = (
+    (
+        "is not healthy",
+        "the engine's process ended, most often for want of memory: end other programs, or raise the limit of this"
+        " container or machine",
+    ),
+)
+"""For messages of Triton's that do not say what to do."""
+
+
 class Starting:
     """Says what Triton is at and for how long, every few seconds, as long as `tick` is called."""
 
@@ -50,3 +60,8 @@ class Starting:
 def stage(log: str) -> str:
     """What a Triton with this log is at."""
     return next((stage for message, stage in _STAGES if message in log), "Triton starts")
+
+
+def remedy(log: str) -> str:
+    """What to do about the end of a Triton with this log, as a line of its own. Empty if that is not known."""
+    return next((f"\n{remedy}" for message, remedy in _REMEDIES if message in log), "")

@@ -26,7 +26,7 @@ from .health import HUNG_AFTER_S, HealthWatch, health_status
 from .ports import ReservedPort, check_free
 from .restarts import MAX_RESTARTS, Restarts
 from .runtime_dir import RuntimeDir, open_private
-from .starting import Starting
+from .starting import Starting, remedy
 from .stop_signals import SIGNALS, Stop, StopSignals
 from .triton_files import TritonFiles
 from .tritonserver import TritonSettings, TritonUnavailable, start_triton
@@ -250,11 +250,12 @@ class Supervisor:
             kill_session(process)
 
     def _last_lines(self, name: str) -> str:
-        """The end of Triton's log. Empty for the frontend, which writes to the terminal itself."""
+        """The end of Triton's log, with what to do. Empty for the frontend, which writes to the terminal itself."""
         if name != "triton":
             return ""
         log = self._runtime_dir.triton_log
-        return f"; the end of {log}:\n{last_lines(log.read_text(errors='replace'))}"
+        end = last_lines(log.read_text(errors="replace"))
+        return f"; the end of {log}:\n{end}{remedy(end)}"
 
 
 def last_lines(log: str) -> str:

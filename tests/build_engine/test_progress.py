@@ -20,7 +20,7 @@ from tests.build_engine.workplace import CheckpointDir, Repository, start
 
 LINE = re.compile(r"weights: \d+ % of [\d.]+[kM]?B, [\d.]+[kMG]?B/s, \d+ s left")
 
-SLOW = re.compile(r"weights: 0 % of 538kB, \d+ s|(guide checker|tokenizer), \d+ s")
+SLOW = re.compile(r"weights: 0 % of 538kB, \d+ s|(chat template|guide checker|tokenizer), \d+ s")
 """What is said on a machine that has other things to do."""
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from frontend.local.starting import Starting, stage
+from frontend.local.starting import Starting, remedy, stage
 
 LOG = """I1130 01:00:00.000000 10 pinned_memory_manager.cc:273] "CUDA memory pool disabled"
 I1130 01:00:01.000000 10 model_lifecycle.cc:473] "loading: openvino:1"
@@ -61,3 +61,9 @@ def test_a_model_without_its_process_is_noticed_in_seconds(tmp_path: Path) -> No
     assert not starting.has_no_backend(lambda: children)
     now = 11.0
     assert starting.has_no_backend(lambda: children)
+
+
+def test_an_engine_that_was_killed_gets_a_remedy() -> None:
+    log = "backend_model.cc:692] ERROR: Failed to create instance: Stub process 'openvino_0_0' is not healthy."
+    assert remedy(log).startswith("\nthe engine's process ended, most often for want of memory: end other programs")
+    assert remedy("successfully loaded 'openvino'") == ""
