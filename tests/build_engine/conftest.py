@@ -45,11 +45,15 @@ def repository(tmp_path: Path) -> Repository:
     return created
 
 
-@pytest.fixture
-def refuse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refuse:
-    """Run a command that must end with status 2 and one line on stderr, and return its message."""
-    # On a busy machine a build takes long enough to show its progress, in lines of its own.
+@pytest.fixture(autouse=True)
+def without_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a build takes long enough to show its progress, in lines of its own."""
     monkeypatch.setattr("build_engine.progress._LOG_INTERVAL_S", math.inf)
+
+
+@pytest.fixture
+def refuse(capsys: pytest.CaptureFixture[str]) -> Refuse:
+    """Run a command that must end with status 2 and one line on stderr, and return its message."""
 
     def run(arguments: list[str]) -> str:
         capsys.readouterr()

@@ -62,6 +62,7 @@ def test_a_log_gets_a_line_every_few_seconds_and_one_at_the_end(
     seconds = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: seconds)
     monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
+    monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 2.0)
     with progress.progress("weights", 10_000, "B") as advance:
         for _ in range(10):
             seconds += 1.0
@@ -81,6 +82,7 @@ def test_a_log_gets_a_line_while_one_piece_of_the_work_takes_long(
     seconds = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: seconds)
     monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
+    monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 2.0)
     with progress.progress("demo checkpoint", 30, " layers"):
         seconds = 3.0
         lines = wait_for_a_line(capsys)
@@ -93,6 +95,7 @@ def test_a_log_says_for_how_long_work_without_a_known_end_lasts(
     seconds = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: seconds)
     monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
+    monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 2.0)
     with progress.working("tokenizer"):
         seconds = 3.0
         lines = wait_for_a_line(capsys)
@@ -105,6 +108,7 @@ def test_a_stage_goes_on_with_the_silence_of_the_one_before(
     seconds = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: seconds)
     monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
+    monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 2.0)
     with progress.working("guide checker"):
         seconds = 1.5
     with progress.working("tokenizer"):

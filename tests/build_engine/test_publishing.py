@@ -17,10 +17,12 @@ Succeed = Callable[[list[str]], str]
 Refuse = Callable[[list[str]], str]
 
 PAUSED_BUILD = """
-import sys, time
+import math, sys, time
+from build_engine import progress
 from build_engine.openvino import weights
 from build_engine.__main__ import main
 
+progress._LOG_INTERVAL_S = math.inf
 encode_weight = weights.encode_weight
 
 def pause_at_the_norm(source, name):
