@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+from opentelemetry.sdk.trace import TracerProvider
 
 from build_engine.tensorrt_llm.commands import IMAGE
 from frontend.server.middleware.auth import OPEN_PATHS
@@ -128,7 +129,19 @@ def test_the_frontend_is_configured_for_its_triton(name: str, triton: str) -> No
     assert str(read.engine_dir) == f"/model_repository/{read.model}/1/engine"
     assert read.triton_url == "http://triton:8000"
     fields = {ENV_PREFIX + field.upper() for field in Settings.__dataclass_fields__}
-    assert environment.keys() <= fields, "a setting that the frontend does not know would be ignored"
+    assert environment.keys() <= fields | SAMPLING, "a setting that the frontend does not know would be ignored"
+
+
+SAMPLING = {"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
+"""Read by OpenTelemetry's SDK, not by the frontend."""
+
+
+@pytest.mark.parametrize("name", FRONTENDS)
+def test_all_requests_are_traced_unless_the_env_file_says_otherwise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in SAMPLING:
+        monkeypatch.setenv(variable, str(SERVICES[name]["environment"][variable]))
+    sampler = TracerProvider().sampler
+    assert sampler.get_description().startswith("ParentBased{root:TraceIdRatioBased{1.0}")
 
 
 @pytest.mark.parametrize("name", FRONTENDS)
