@@ -157,7 +157,7 @@ def test_a_second_ctrl_c_cuts_the_time_short(mixtral: ServedModel) -> None:
 
 def test_liveness_and_metrics_answer_to_the_end_and_readiness_does_not(mixtral: ServedModel) -> None:
     async def scenario() -> None:
-        async with frontend(mixtral, SLOW, LONG_S) as (server, fake):
+        async with frontend(mixtral, Endless(6004), LONG_S) as (server, fake):
             client = await ask(server)
             await until_running(fake, 1)
             ending = asyncio.create_task(server.shutdown())
