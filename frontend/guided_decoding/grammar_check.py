@@ -1,15 +1,20 @@
 """Compile a grammar with xgrammar, after checking that every rule of it can end and that xgrammar reads it correctly.
 
+What is compiled, and what engines get, writes well-formed UTF-8 only: `checked` returns it.
+
 The check reads the syntax tree that xgrammar 0.1.25 serialises (`Grammar.serialize_json`).
 """
 
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 from .errors import InvalidConstraint
+from .utf8 import well_formed
 from .xgrammar import CompiledGrammar, Core, GrammarCompiler
 
 
@@ -40,13 +45,40 @@ def check_nesting(text: str) -> None:
             raise InvalidConstraint(f"has parentheses nested more than {MAX_NESTING} deep")
 
 
-def compile_grammar(core: Core, compiler: GrammarCompiler, text: str) -> CompiledGrammar:
-    """The compiled grammar of an EBNF text whose root is the rule `root`. Raises InvalidConstraint."""
+def checked(core: Core, text: str) -> str:
+    """The EBNF text that engines get for `text`, whose root is the rule `root`. Raises InvalidConstraint."""
     check_nesting(text)
+    with _naming_errors():
+        _check(_tree(core, text))
+        return well_formed(text, partial(_class_codes, core))
+
+
+def compile_checked(core: Core, compiler: GrammarCompiler, text: str) -> CompiledGrammar:
+    """The compiled grammar of a text that `checked` returned. Raises InvalidConstraint."""
+    with _naming_errors():
+        return compiler.compile_grammar(core.Grammar.from_ebnf(text, "root"))
+
+
+def _tree(core: Core, text: str) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(core.Grammar.from_ebnf(text, "root").serialize_json())
+    return tree
+
+
+def _class_codes(core: Core, text: str) -> frozenset[int]:
+    """The ASCII codes that a character class names, negated or not, as xgrammar reads it."""
+    tree = _tree(core, f"root ::= {text}")
+    nodes = [_node(tree, number) for number in range(len(tree["grammar_expr_data"]))]
+    [ranges] = [data[1:] for kind, data in nodes if kind == _Kind.CHARACTER_CLASS]
+    return frozenset(
+        code for first, last in zip(ranges[::2], ranges[1::2], strict=True) for code in range(first, last + 1)
+    )
+
+
+@contextmanager
+def _naming_errors() -> Iterator[None]:
+    """Turn xgrammar's errors into InvalidConstraint."""
     try:
-        grammar = core.Grammar.from_ebnf(text, "root")
-        _check(json.loads(grammar.serialize_json()))
-        return compiler.compile_grammar(grammar)
+        yield
     except (RuntimeError, UnicodeDecodeError) as error:
         raise InvalidConstraint(f"is no grammar that xgrammar compiles: {_message(error)}") from error
 

@@ -15,13 +15,13 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, BinaryIO
 
 from frontend.errors import InvalidRequest
 
 from .errors import InvalidConstraint
-from .grammar_check import compile_grammar
+from .grammar_check import checked, compile_checked
 from .latency_probe import probe_latency
 from .spec import Constraint, Grammar, Guide, param_of, with_any_arguments
 from .to_ebnf import naming_field, to_guide
@@ -87,18 +87,20 @@ class _Compiler:
     def _checked(self, constraint: Constraint) -> Guide:
         guide = to_guide(constraint)
         with naming_field(param_of(constraint)):
-            self._thread.submit(self._check, guide.ebnf).result()
-        return guide
+            return replace(guide, ebnf=self._thread.submit(self._check, guide.ebnf).result())
 
-    def _check(self, text: str) -> None:
+    def _check(self, text: str) -> str:
+        """The text that the engine gets for that of a guide."""
+        text = checked(self._core, text)
         if len(text.encode()) > self._limits.ebnf_bytes:
             raise InvalidConstraint(f"becomes a grammar of more than {self._limits.ebnf_bytes} bytes")
-        compiled = compile_grammar(self._core, self._compiler, text)
+        compiled = compile_checked(self._core, self._compiler, text)
         if compiled.memory_size_bytes > self._limits.compiled_bytes:
             raise InvalidConstraint(
                 f"takes {compiled.memory_size_bytes} bytes when it is compiled; accepted: {self._limits.compiled_bytes}"
             )
         probe_latency(self._core, compiled, self._vocab_size, self._stop_token_ids)
+        return text
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from jsonschema.protocols import Validator
 from referencing.exceptions import Unresolvable
 
 from frontend.guided_decoding import GuideLimits, JsonSchema, Vocabulary
-from frontend.guided_decoding.grammar_check import compile_grammar
+from frontend.guided_decoding.grammar_check import compile_checked
 from frontend.guided_decoding.worker import _Compiler
 from frontend.guided_decoding.xgrammar import RAW_VOCABULARY, load_core
 from frontend.text.tokenizer import Tokenizer
@@ -135,7 +135,7 @@ class Census:
 
     def _mask_times(self, ebnf: str) -> tuple[float, ...]:
         """Seconds of each token mask of a random answer on the engine's vocabulary."""
-        matcher = self._core.GrammarMatcher(compile_grammar(self._core, self._compiler, ebnf), None, False, -1)
+        matcher = self._core.GrammarMatcher(compile_checked(self._core, self._compiler, ebnf), None, False, -1)
         mask, choose, times = np.zeros((1, -(-self._size // 32)), np.int32), random.Random(1), list[float]()
         while len(times) < MASKS:
             began = time.thread_time()

@@ -15,6 +15,21 @@ Inputs = Mapping[str, NDArray[Any]]
 
 GUIDE_FIELDS = {"json": "json_schema", "json_schema": "json_schema", "regex": "regex", "ebnf_grammar": "grammar"}
 """TensorRT-LLM's types of guides, and the field of GenAI's StructuredOutputConfig for each."""
+NON_ASCII_BYTES = (
+    r"([\xc2-\xdf] [\x80-\xbf] | [\xe0\xe0] [\xa0-\xbf] [\x80-\xbf] | [\xe1-\xec\xee\xef] [\x80-\xbf] [\x80-\xbf]"
+    r" | [\xed\xed] [\x80-\x9f] [\x80-\xbf] | [\xf0\xf0] [\x90-\xbf] [\x80-\xbf] [\x80-\xbf]"
+    r" | [\xf1-\xf3] [\x80-\xbf] [\x80-\xbf] [\x80-\xbf] | [\xf4\xf4] [\x80-\x8f] [\x80-\xbf] [\x80-\xbf])"
+)
+"""One character outside ASCII as TensorRT-LLM's xgrammar reads it: byte by byte. The frontend writes it in this way."""
+NON_ASCII = (
+    r"[\u0080-\u07ff\u0800-\u0fff\u1000-\ucfff\ud000-\ud7ff\ue000-\uffff"
+    r"\U00010000-\U0003ffff\U00040000-\U000fffff\U00100000-\U0010ffff]"
+)
+"""The same for GenAI's xgrammar, where a class holds code points.
+
+A range for each row of the Unicode Standard's table 3-7: longer ones come to hold overlong forms, or leave characters
+out.
+"""
 ANY_JSON = "{}"
 """The JSON schema that everything satisfies."""
 
@@ -150,6 +165,8 @@ def _set_guide(config: genai.GenerationConfig, inputs: Inputs) -> None:
     if guide_type not in GUIDE_FIELDS:
         raise InvalidRequest(f"guided_decoding_guide_type is {guide_type!r}; accepted: {', '.join(GUIDE_FIELDS)}")
     guide = ANY_JSON if guide_type == "json" else _text(inputs, "guided_decoding_guide")
+    if guide_type == "ebnf_grammar":
+        guide = guide.replace(NON_ASCII_BYTES, NON_ASCII)
     if not guide:
         raise InvalidRequest(f"guided_decoding_guide is missing; accepted: a {guide_type}")
     config.structured_output_config = genai.StructuredOutputConfig(**{GUIDE_FIELDS[guide_type]: guide})

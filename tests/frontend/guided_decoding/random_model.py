@@ -6,7 +6,8 @@ from functools import cache
 
 import numpy as np
 
-from frontend.guided_decoding.grammar_check import compile_grammar
+from frontend.guided_decoding.grammar_check import checked, compile_checked
+from frontend.guided_decoding.utf8 import NON_ASCII
 from frontend.guided_decoding.xgrammar import RAW_VOCABULARY, CompiledGrammar, Core, GrammarCompiler, load_core
 
 _TEXTS = ["é", "ü", "中", "😀", '": ', '", ', '"}', '{"', "\\u00", "00", "ab", "abc", "\n", "\t"]
@@ -23,13 +24,22 @@ def core_and_compiler() -> tuple[Core, GrammarCompiler]:
 
 
 def compiled(ebnf: str) -> CompiledGrammar:
-    return compile_grammar(*core_and_compiler(), ebnf)
+    return compile_checked(*core_and_compiler(), _checked(ebnf))
+
+
+def _checked(ebnf: str) -> str:
+    """The text that engines get, which may be given already."""
+    return ebnf if NON_ASCII in ebnf else checked(core_and_compiler()[0], ebnf)
 
 
 def matches(ebnf: str, text: str) -> bool:
+    return accepts(ebnf, text.encode())
+
+
+def accepts(ebnf: str, text: bytes) -> bool:
     """Whether the grammar accepts `text`, given byte by byte."""
     matcher = core_and_compiler()[0].GrammarMatcher(compiled_for_bytes(ebnf), None, True, -1)
-    return all(matcher.accept_token(byte, False) for byte in text.encode()) and matcher.is_terminated()
+    return all(matcher.accept_token(byte, False) for byte in text) and matcher.is_terminated()
 
 
 def matching(ebnf: str, texts: Iterable[str]) -> list[str]:
@@ -42,7 +52,7 @@ def compiled_for_bytes(ebnf: str) -> CompiledGrammar:
     # Without byte 0: xgrammar takes its token for a special token.
     vocabulary = [b"", *(bytes([byte]) for byte in range(1, 256)), b"</s>"]
     info = core.TokenizerInfo(vocabulary, RAW_VOCABULARY, 257, [256], False)
-    return compile_grammar(core, core.GrammarCompiler(info, 1, False, -1), ebnf)
+    return compile_checked(core, core.GrammarCompiler(info, 1, False, -1), _checked(ebnf))
 
 
 def answer(grammar: CompiledGrammar, choose: random.Random, max_tokens: int = 400) -> str | None:

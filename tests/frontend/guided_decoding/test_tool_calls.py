@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from frontend.errors import InvalidRequest
 from frontend.guided_decoding import GuideLimits, Text, Vocabulary, to_ebnf_text
+from frontend.guided_decoding.grammar_check import checked, compile_checked
 from frontend.guided_decoding.to_ebnf import to_guide
 from frontend.guided_decoding.tool_calls import tool_use_constraint
 from frontend.guided_decoding.worker import _Compiler
@@ -59,9 +60,8 @@ def compiled(mode: str, parallel: bool = True) -> CompiledGrammar:
     vocabulary = core.TokenizerInfo(
         [*(bytes([byte]) for byte in range(END)), b""], RAW_VOCABULARY, END + 1, [END], False
     )
-    return core.GrammarCompiler(vocabulary, 1, False, -1).compile_grammar(
-        core.Grammar.from_ebnf(to_ebnf_text(constraint), "root")
-    )
+    text = checked(core, to_ebnf_text(constraint))
+    return compile_checked(core, core.GrammarCompiler(vocabulary, 1, False, -1), text)
 
 
 def matcher(mode: str, parallel: bool = True) -> GrammarMatcher:
@@ -130,7 +130,7 @@ def walk(mode: str, seed: int, begun: str, *, patience: int = 60) -> str | None:
         token = rng.choice(closing if closing and step > patience else allowed)
         assert writing.accept_token(token, False)
         if token == END:
-            return written.decode(errors="replace")  # as detokenizer.py does: xgrammar allows bytes that are not UTF-8
+            return written.decode()
         written.append(token)
     return None
 
