@@ -64,8 +64,8 @@ class _Rewriter:
     In a rule with a counter xgrammar follows no automaton of bytes, and 0.1.25 refuses all bytes above ASCII there. It
     moves a rule of classes into one that begins with it.
 
-    Left open: the later release, which counts from 128 on, takes overlong forms of what is in a class within such a
-    repetition. A form that it reads exactly takes it 100 ms for each token, where this one takes 0.1.
+    Left open: the later release, which counts beyond 128, takes overlong forms of what is in a class within or beside
+    such a repetition. A form that it reads exactly takes it 100 ms for each token, where this one takes 0.1.
     """
 
     def __init__(self, text: str, excluded: Callable[[str], Set[int]]) -> None:
