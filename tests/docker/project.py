@@ -9,6 +9,8 @@ from compose_spec import PyCompose
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
+SAMPLING = {"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
+"""Variables of the frontend's containers that OpenTelemetry's SDK reads, not the frontend."""
 
 
 def settings() -> dict[str, str]:

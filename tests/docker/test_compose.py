@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from build_engine.tensorrt_llm.commands import IMAGE
 from frontend.server.middleware.auth import OPEN_PATHS
 from frontend.settings import ENV_PREFIX, Settings
-from tests.docker.project import DOCKER, ROOT, read_compose, services, settings
+from tests.docker.project import DOCKER, ROOT, SAMPLING, read_compose, services, settings
 
 COMPOSE = read_compose("compose.yaml")
 SERVICES = services()
@@ -130,10 +130,6 @@ def test_the_frontend_is_configured_for_its_triton(name: str, triton: str) -> No
     assert read.triton_url == "http://triton:8000"
     fields = {ENV_PREFIX + field.upper() for field in Settings.__dataclass_fields__}
     assert environment.keys() <= fields | SAMPLING, "a setting that the frontend does not know would be ignored"
-
-
-SAMPLING = {"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
-"""Read by OpenTelemetry's SDK, not by the frontend."""
 
 
 @pytest.mark.parametrize("name", FRONTENDS)
