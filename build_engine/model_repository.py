@@ -9,7 +9,7 @@ MODEL_REPOSITORY = Path("model_repository")
 """The default of --model-repository, in the working directory."""
 _INSTALLED = Path(__file__).parents[1] / "model_repository"
 """Beside the packages, in a checkout as in site-packages. A container image lacks it: there one is mounted."""
-_SOURCES = ("*/config.pbtxt", "*/1/*.py")
+_SOURCES = ("*/config.pbtxt", "*/1/*.py", "*/1/README")
 """The files that pyproject.toml puts into the wheel. A checkout also has the engines that were built in it."""
 
 

@@ -22,7 +22,9 @@ from tests.e2e.conftest import Server, free_ports, wait_for, wait_until_serving
 
 ROOT = Path(__file__).parents[1]
 MODEL_REPOSITORY = ROOT / "model_repository"
-SOURCES = sorted([*MODEL_REPOSITORY.glob("*/config.pbtxt"), *MODEL_REPOSITORY.glob("*/1/*.py")])
+SOURCES = sorted(
+    file for pattern in ("*/config.pbtxt", "*/1/*.py", "*/1/README") for file in MODEL_REPOSITORY.glob(pattern)
+)
 SETUPTOOLS = 80
 """The oldest major version that pyproject.toml accepts."""
 
@@ -93,7 +95,10 @@ def test_the_wheel_carries_the_sources_and_nothing_else(wheel: Path) -> None:
     packages = [path for package in ("build_engine", "frontend") for path in (ROOT / package).rglob("*.py")]
     texts = [*(ROOT / "build_engine" / "demo").glob("*.txt"), *(ROOT / "frontend" / "pages").iterdir()]
     assert names == {str(path.relative_to(ROOT)) for path in (*packages, *texts, *SOURCES)}
-    assert {path.parts[-2] for path in SOURCES} == {"openvino", "tensorrt_llm", "1"}
+    of_the_gpu = {"tensorrt_llm", "tensorrt_llm_log_probs", "tensorrt_llm_top_tokens"}
+    assert {path.parts[-2] for path in SOURCES} == {"openvino", *of_the_gpu, "1"}
+    versions = {path.parts[-3] for path in SOURCES if path.parts[-2] == "1"}
+    assert versions == {"openvino", *of_the_gpu} - {"tensorrt_llm"}, "a model without a version is not loaded"
 
 
 def test_packages_come_from_the_wheel(installed: Installed) -> None:

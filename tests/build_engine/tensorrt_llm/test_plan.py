@@ -262,7 +262,7 @@ def test_json_has_the_figures_of_the_table(tmp_path: Path, capsys: pytest.Captur
     assert found["plans"]["1"]["profiles"] == {}
     assert found["plans"]["2"]["weight_bytes"] == 12_733_390_848
     assert found["plans"]["2"]["profiles"]["interactive"]["limits"] == {
-        "max_batch_size": 32, "max_seq_len": 32768, "max_num_tokens": 1024
+        "max_batch_size": 32, "max_seq_len": 32768, "max_num_tokens": 1024, "gather_generation_logits": False
     }  # fmt: skip
 
 
