@@ -16,7 +16,7 @@ async def settle() -> None:
 
 
 class Reservation:
-    """A task that reserves tokens and keeps them until it is told to end."""
+    """A task that reserves tokens and keeps them until `end` is called."""
 
     def __init__(self, budget: TokenBudget, num_tokens: int) -> None:
         self.num_tokens, self.holds = num_tokens, False
