@@ -4,9 +4,6 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
-from build_engine.checkpoint import TOKENIZER
 from build_engine.model_config import read_serving_config
 from build_engine.tensorrt_llm.smoke_test.model import Model
 
@@ -69,12 +66,4 @@ def _little_cache(tiny: TinyBuild, entrypoint: Path) -> str:
 
 
 def _model(tiny: TinyBuild, repository: Path, server: Server) -> Model:
-    config = read_serving_config(repository / MODEL / "config.pbtxt")
-    return Model(
-        client=server.client,
-        tokenizer=Tokenizer.from_file(str(tiny.checkpoint.path / TOKENIZER)),
-        vocab_size=tiny.checkpoint.config.vocab_size,
-        end_tokens=tiny.checkpoint.end_tokens,
-        max_seq_len=config.limits.max_seq_len,
-        optional=frozenset(tensor.name for tensor in config.parsed.input if tensor.optional),
-    )
+    return Model.of(read_serving_config(repository / MODEL / "config.pbtxt"), tiny.checkpoint, server.client)

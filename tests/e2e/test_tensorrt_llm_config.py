@@ -182,6 +182,7 @@ def smoke_model(gpu_contract: Server, names: dict[str, str], tiny_checkpoint: Pa
         end_tokens=checkpoint.end_tokens,
         max_seq_len=MAX_SEQ_LEN,
         optional=frozenset(optional - NOT_ON_A_CPU - names.keys()),
+        gathers_logits=False,
     )
 
 

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from tokenizers import Tokenizer
 
+from build_engine.checkpoint import TOKENIZER, Checkpoint
 from build_engine.end_tokens import EndTokens
 from build_engine.errors import EngineError
+from build_engine.model_config import ServingConfig
 
 from .client import Answer, Client
 
@@ -35,7 +37,20 @@ class Model:
     end_tokens: EndTokens
     max_seq_len: int
     optional: frozenset[str]
-    gathers_logits: bool = False
+    gathers_logits: bool
+
+    @classmethod
+    def of(cls, config: ServingConfig, checkpoint: Checkpoint, client: Client) -> Self:
+        """The model that Triton has loaded with this config, for an engine of this checkpoint."""
+        return cls(
+            client=client,
+            tokenizer=Tokenizer.from_file(str(checkpoint.path / TOKENIZER)),
+            vocab_size=checkpoint.config.vocab_size,
+            end_tokens=checkpoint.end_tokens,
+            max_seq_len=config.limits.max_seq_len,
+            optional=frozenset(tensor.name for tensor in config.parsed.input if tensor.optional),
+            gathers_logits=config.limits.gather_generation_logits,
+        )
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids, with the token that begins a text."""

@@ -8,9 +8,7 @@ A line of the log says of each what was seen, and another what could not be chec
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tokenizers import Tokenizer
-
-from build_engine.checkpoint import TOKENIZER, Checkpoint
+from build_engine.checkpoint import Checkpoint
 from build_engine.errors import EngineError, RepositoryError
 from build_engine.tensorrt_llm.commands import Toolchain
 
@@ -50,15 +48,7 @@ def smoke(test: SmokeTest, tools: Toolchain, say: Callable[[str], None]) -> None
 def open_model(test: SmokeTest, client: Client) -> Model:
     """The served model and its tokenizer. Raises RepositoryError for a context that is too short for the prompts."""
     config = test.serving.config
-    model = Model(
-        client=client,
-        tokenizer=Tokenizer.from_file(str(test.checkpoint.path / TOKENIZER)),
-        vocab_size=test.checkpoint.config.vocab_size,
-        end_tokens=test.checkpoint.end_tokens,
-        max_seq_len=config.limits.max_seq_len,
-        optional=frozenset(tensor.name for tensor in config.parsed.input if tensor.optional),
-        gathers_logits=config.limits.gather_generation_logits,
-    )
+    model = Model.of(config, test.checkpoint, client)
     if (longest := longest_request(model)) > model.max_seq_len:
         raise RepositoryError(
             f"{config.path}: max_seq_len is {model.max_seq_len}; accepted: at least {longest}, for the smoke test"
