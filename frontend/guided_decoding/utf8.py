@@ -12,7 +12,7 @@ from collections.abc import Callable, Set
 from .ebnf import ASCII, ascii_class, one_of
 
 _CONTINUATION = r"[\x80-\xbf]"
-NON_ASCII = one_of(
+NON_ASCII_BYTES = one_of(
     [
         rf"[\xc2-\xdf] {_CONTINUATION}",
         rf"[\xe0\xe0] [\xa0-\xbf] {_CONTINUATION}",
@@ -27,7 +27,7 @@ NON_ASCII = one_of(
 
 xgrammar 0.1.25 reads a class above ASCII as bytes, if two characters are in it: one alone is read as a character, so
 it stands there twice. The later release reads code points, so the CPU engine puts a class of them in the place of this
-text (NON_ASCII in model_repository/openvino/1/generation.py).
+text (NON_ASCII there, in model_repository/openvino/1/generation.py).
 """
 
 _WRITTEN_OUT = 4
@@ -100,7 +100,7 @@ class _Rewriter:
     def _class(self, text: str) -> str:
         if text not in self._classes:
             codes = ASCII - self._excluded(text)
-            self._classes[text] = one_of([ascii_class(codes), NON_ASCII]) if codes else NON_ASCII
+            self._classes[text] = one_of([ascii_class(codes), NON_ASCII_BYTES]) if codes else NON_ASCII_BYTES
         return self._classes[text]
 
     def _repeat(self, count: str) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from frontend.guided_decoding.grammar_check import checked, compile_checked
-from frontend.guided_decoding.utf8 import NON_ASCII
+from frontend.guided_decoding.utf8 import NON_ASCII_BYTES
 from frontend.guided_decoding.xgrammar import RAW_VOCABULARY, CompiledGrammar, Core, GrammarCompiler, load_core
 
 _TEXTS = ["é", "ü", "中", "😀", '": ', '", ', '"}', '{"', "\\u00", "00", "ab", "abc", "\n", "\t"]
@@ -29,7 +29,7 @@ def compiled(ebnf: str) -> CompiledGrammar:
 
 def _checked(ebnf: str) -> str:
     """The text that engines get, which may be given already."""
-    return ebnf if NON_ASCII in ebnf else checked(core_and_compiler()[0], ebnf)
+    return ebnf if NON_ASCII_BYTES in ebnf else checked(core_and_compiler()[0], ebnf)
 
 
 def matches(ebnf: str, text: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from frontend.guided_decoding import Constraint, Grammar, JsonObject, JsonSchema, Regex, to_ebnf_text
 from frontend.guided_decoding.grammar_check import checked
-from frontend.guided_decoding.utf8 import NON_ASCII
+from frontend.guided_decoding.utf8 import NON_ASCII_BYTES
 from tests.frontend.guided_decoding.random_model import accepts, core_and_compiler, matching
 
 GENERATION = Path(__file__).parents[3] / "model_repository" / "openvino" / "1" / "generation.py"
@@ -110,4 +110,4 @@ def test_a_grammar_without_negated_classes_stays_as_it_is(ebnf: str) -> None:
 def test_the_cpu_engine_replaces_the_text_that_is_written_here() -> None:
     constants = [node for node in ast.parse(GENERATION.read_text()).body if isinstance(node, ast.Assign)]
     [replaced] = [node.value for node in constants if ast.unparse(node.targets[0]) == "NON_ASCII_BYTES"]
-    assert ast.literal_eval(replaced) == NON_ASCII
+    assert ast.literal_eval(replaced) == NON_ASCII_BYTES
