@@ -271,7 +271,8 @@ class _Job:
     def logits_of(self, token_ids: list[int]) -> list[float]:
         """Those of the last tokens, one after the other: each gives its token the log probability, others are alike."""
         rows = np.zeros((len(token_ids), self._backend.vocab_size), np.float32)
-        for row, token_id, log_prob in zip(rows, token_ids, self.log_probs[-len(token_ids) :], strict=True):
+        log_probs = self.log_probs[len(self.log_probs) - len(token_ids) :]
+        for row, token_id, log_prob in zip(rows, token_ids, log_probs, strict=True):
             probability = np.exp(log_prob)
             row[token_id] = np.log(probability * (len(row) - 1) / (1 - probability))
         return list(np.roll(rows, FAULT == "other_logits", axis=1).reshape(-1).tolist())

@@ -188,6 +188,13 @@ class TestLogits:
     def test_they_give_the_log_probabilities(self, gathering: Model) -> None:
         assert list(check_logits(gathering)) == ["the logits of 8 tokens give their log probabilities"]
 
+    def test_an_answer_that_ends_by_itself_ends_without_more(self, gathering: Model) -> None:
+        end_id = gathering.end_tokens.end_id
+        asked = gathering.request(PROMPTS[0].text, end_id=end_id, return_generation_logits=True)
+        *events, last = gathering.generate(asked).events
+        assert [len(event["generation_logits"]) for event in events] == [gathering.vocab_size] * len(events)
+        assert last["output_ids"] == last["generation_logits"] == []
+
     def test_those_of_other_tokens(self, gathering: Model, fault: Break) -> None:
         fault("other_logits")
         assert error_of(check_logits(gathering)).startswith("the logits of token 0 give it a log probability of -")
