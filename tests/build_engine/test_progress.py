@@ -9,6 +9,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -22,6 +23,23 @@ LINE = re.compile(r"weights: \d+ % of [\d.]+[kM]?B, [\d.]+[kMG]?B/s, \d+ s left"
 
 SLOW = re.compile(r"weights: 0 % of 538kB, \d+ s|(chat template|guide checker|tokenizer), \d+ s")
 """What is said on a machine that has other things to do."""
+
+
+@dataclass
+class Clock:
+    """What time.monotonic returns."""
+
+    seconds: float = 0.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time, at which the last line was written. The next one is due after two seconds."""
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.seconds)
+    monkeypatch.setattr(progress._LogLines, "last_line_s", clock.seconds)
+    monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 2.0)
+    return clock
 
 
 def read_all(terminal: int) -> Iterator[bytes]:
@@ -57,15 +75,11 @@ def test_a_log_gets_plain_lines(repository: Repository, checkpoint: CheckpointDi
 
 
 def test_a_log_gets_a_line_every_few_seconds_and_one_at_the_end(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], clock: Clock
 ) -> None:
-    seconds = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: seconds)
-    monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
-    monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 2.0)
     with progress.progress("weights", 10_000, "B") as advance:
         for _ in range(10):
-            seconds += 1.0
+            clock.seconds += 1.0
             advance(1000)
     assert capsys.readouterr().err.splitlines() == [
         "weights: 20 % of 10.0kB, 1.00kB/s, 8 s left",
@@ -77,42 +91,28 @@ def test_a_log_gets_a_line_every_few_seconds_and_one_at_the_end(
 
 
 def test_a_log_gets_a_line_while_one_piece_of_the_work_takes_long(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], clock: Clock
 ) -> None:
-    seconds = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: seconds)
-    monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
-    monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 2.0)
     with progress.progress("demo checkpoint", 30, " layers"):
-        seconds = 3.0
+        clock.seconds = 3.0
         lines = wait_for_a_line(capsys)
     assert lines == ["demo checkpoint: 0 % of 30 layers, 3 s"]
 
 
 def test_a_log_says_for_how_long_work_without_a_known_end_lasts(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], clock: Clock
 ) -> None:
-    seconds = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: seconds)
-    monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
-    monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 2.0)
     with progress.working("tokenizer"):
-        seconds = 3.0
+        clock.seconds = 3.0
         lines = wait_for_a_line(capsys)
     assert lines == ["tokenizer, 3 s"]
 
 
-def test_a_stage_goes_on_with_the_silence_of_the_one_before(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seconds = 0.0
-    monkeypatch.setattr(time, "monotonic", lambda: seconds)
-    monkeypatch.setattr(progress._LogLines, "last_line_s", 0.0)
-    monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 2.0)
+def test_a_stage_goes_on_with_the_silence_of_the_one_before(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
     with progress.working("guide checker"):
-        seconds = 1.5
+        clock.seconds = 1.5
     with progress.working("tokenizer"):
-        seconds = 2.0
+        clock.seconds = 2.0
         lines = wait_for_a_line(capsys)
     assert lines == ["tokenizer, 0 s"]
 

@@ -4,7 +4,6 @@ import http.server
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -29,16 +28,6 @@ def index() -> Iterator[str]:
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """Without any of pip's files."""
-    return {
-        "HOME": str(tmp_path),
-        "XDG_CONFIG_DIRS": str(tmp_path / "etc"),
-        "XDG_CONFIG_HOME": str(tmp_path / "config"),
-    }
 
 
 def test_an_index_that_answers_whatever_it_says_is_in_reach(index: str) -> None:

@@ -11,16 +11,6 @@ import pytest
 from frontend.first_run.pip_settings import for_uv, pip_options
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """Without any of pip's files."""
-    return {
-        "HOME": str(tmp_path),
-        "XDG_CONFIG_DIRS": str(tmp_path / "etc"),
-        "XDG_CONFIG_HOME": str(tmp_path / "config"),
-    }
-
-
 @pytest.mark.parametrize(
     ("files", "variables"),
     [
