@@ -25,11 +25,12 @@ from build_engine.publish import (
     staged_engine,
 )
 
+from .graph import GRAPH_VERSION
 from .tokenizer import write_tokenizer
 from .weights import write_ir
 
 PACKAGES = ("openvino", "openvino-genai", "openvino-tokenizers")
-"""Packages whose versions go into the manifest: with another version, the engine is built again."""
+"""Packages whose versions go into the manifest, beside the graph's: with another version, the engine is built again."""
 
 _GUIDE_CHECKER = "guide_checker"
 _ENGINE_FILES = tuple(
@@ -53,7 +54,7 @@ class CpuBuild:
 
     def manifest(self, hashes: Hashes) -> dict[str, Any]:
         """The manifest of the engine. Raises CheckpointError when the checkpoint was changed since it was opened."""
-        versions = {package: version(package) for package in PACKAGES}
+        versions = {package: version(package) for package in PACKAGES} | {"graph": GRAPH_VERSION}
         return make_manifest("openvino", self.checkpoint, hashes, self.limits, versions)
 
 

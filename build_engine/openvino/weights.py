@@ -19,6 +19,7 @@ from build_engine.awq import Uint8, unpack_int4_by_channel
 from build_engine.mixtral import MixtralConfig
 
 from .graph import MixtralGraph
+from .placeholders import STACKED
 
 MODEL_XML = "openvino_model.xml"
 _ALIGNMENT = 64
@@ -47,7 +48,7 @@ def write_ir(weights: Weights, directory: Path, advance: Callable[[int], None]) 
     tree = ET.parse(xml)
     layers = {layer.get("name"): layer for layer in tree.iter("layer") if layer.get("type") == "Parameter"}
     with xml.with_suffix(".bin").open("ab") as file:
-        for placeholder in graph.placeholders:
+        for placeholder in graph.placeholders.parameters:
             name = placeholder.get_friendly_name()
             offset = _align(file)
             for array in encode_weight(weights, name):
@@ -66,12 +67,9 @@ def save_model(model: ov.Model, xml: Path) -> None:
 
 
 def encode_weight(weights: Weights, name: str) -> Iterator[NDArray[Any]]:
-    """The bytes of one constant: one array, or one per expert where the name has a `*`."""
-    if "*" not in name:
-        yield _encode(name, weights.tensor(name))
-        return
-    for expert in range(weights.config.num_local_experts):
-        yield _encode(name, weights.tensor(name.replace("*", str(expert))))
+    """The bytes of one constant: an array for each tensor that is stacked in it."""
+    for tensor in name.split(STACKED):
+        yield _encode(tensor, weights.tensor(tensor))
 
 
 def _encode(name: str, tensor: NDArray[Any]) -> NDArray[Any]:

@@ -30,6 +30,16 @@ def feed(token_ids: NDArray[np.int64], past: int = 0) -> dict[str, NDArray[Any]]
     }
 
 
+def batch_of(rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    num_rows, length = rows.shape
+    return {
+        "input_ids": rows,
+        "attention_mask": np.ones((num_rows, length), np.int64),
+        "position_ids": np.tile(np.arange(length), (num_rows, 1)),
+        "beam_idx": np.arange(num_rows, dtype=np.int32),
+    }
+
+
 def test_logits_equal_an_independent_forward(compiled: ov.CompiledModel) -> None:
     prompt = np.random.default_rng(7).integers(0, TINY["vocab_size"], (1, 48))
     ours = compiled.create_infer_request().infer(feed(prompt))["logits"][0]
@@ -47,9 +57,20 @@ def test_logits_with_the_kv_cache_equal_those_without(compiled: ov.CompiledModel
         np.testing.assert_allclose(last, complete[position], atol=1e-4)
 
 
-def test_only_routed_experts_are_read_and_attention_is_fused(compiled: ov.CompiledModel) -> None:
+def test_each_token_has_the_same_logits_in_any_batch(compiled: ov.CompiledModel) -> None:
+    """Whichever experts get none, one or all of the tokens."""
+    rows = np.random.default_rng(9).integers(0, TINY["vocab_size"], (3, 6))
+    together = compiled.create_infer_request().infer(batch_of(rows))["logits"]
+    same = compiled.create_infer_request().infer(batch_of(np.repeat(rows[:1], 8, axis=0)))["logits"]
+    for logits, row in zip([*together, *same], [*rows, *[rows[0]] * 8], strict=True):
+        alone = compiled.create_infer_request().infer(feed(row[None]))["logits"][0]
+        np.testing.assert_allclose(logits, alone, atol=1e-4)
+
+
+def test_multiplications_are_few_and_attention_is_fused(compiled: ov.CompiledModel) -> None:
     nodes = [node.get_rt_info()["layerType"].get() for node in compiled.get_runtime_model().get_ordered_ops()]
-    layers = TINY["num_hidden_layers"]
-    assert nodes.count("GatherMatmul") == 3 * layers
+    layers, experts = TINY["num_hidden_layers"], TINY["num_local_experts"]
+    # In each layer q, k and v, the output, the router, and two of each expert; and the head.
+    assert nodes.count("FullyConnected") == layers * (3 + 2 * experts) + 1
     assert nodes.count("RoPE") == 2 * layers
     assert nodes.count("RMS") == 2 * layers + 1

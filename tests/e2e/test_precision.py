@@ -16,7 +16,7 @@ from tests.tiny_mixtral import TINY, tiny_tensors
 
 AMX = frozenset({"avx512f", "avx512_bf16", "amx_bf16", "amx_tile"})
 NO_AMX = frozenset({"avx512f", "avx512_bf16"})
-TOLERANCES = {"f32": 1e-3, "f32_int8": 2e-2, "bf16": 2e-2}
+TOLERANCES = {"f32": 1e-3, "f32_int8": 4e-2, "bf16": 2e-2}
 """Relative error of the logits. bfloat16 keeps 8 bits of a number: a rounding is off by at most 2**-9, 0.2 %. int8
 activations are off by at most 1/254 of the largest of 32. Some ten roundings follow one another in this model."""
 
@@ -36,8 +36,8 @@ def precision() -> ModuleType:
     ("name", "cpu_flags", "chosen"),
     [
         ("auto", AMX, "bf16"),
-        ("auto", NO_AMX, "f32_int8"),
-        ("auto", frozenset(), "f32_int8"),
+        ("auto", NO_AMX, "f32"),
+        ("auto", frozenset(), "f32"),
         ("f32", AMX, "f32"),
         ("bf16", NO_AMX, "bf16"),
     ],

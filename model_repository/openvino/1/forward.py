@@ -32,7 +32,6 @@ class Forward:
     def __init__(self, engine_dir: Path) -> None:
         model = ov.Core().read_model(engine_dir / MODEL_XML)
         self._weights = _weights_to_inputs(model)
-        _keep_experts_unfused(model)
         self._compiled = ov.Core().compile_model(model, "CPU", EXACT)
         self._request = self._new_request()
 
@@ -100,10 +99,3 @@ def _weights_to_inputs(model: ov.Model) -> dict[str, ov.Tensor]:
         model.add_parameters([parameter])
         tensors[name] = ov.Tensor(node.data, shape, dtype)
     return tensors
-
-
-def _keep_experts_unfused(model: ov.Model) -> None:
-    """OpenVINO's kernel for routed experts takes constants only. It is not used where Swish has a second input."""
-    for node in model.get_ordered_ops():
-        if node.get_type_name() == "Swish":
-            node.output(0).replace(ops.swish(node.input_value(0)).output(0))

@@ -11,19 +11,21 @@ from generation import GenerationRequest, InvalidRequest, decode_request
 from guides import Guides
 from scoring import Scoring
 from settings import InvalidSettings, MissingEngine, open_pipeline, read_settings
+from warm_up import warm_up
 
 
 class TritonPythonModel:
     """Loaded by Triton's Python backend, which calls the three methods."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load and compile the engine."""
+        """Load and compile the engine, and compute once."""
         try:
             settings = read_settings(args)
         except (MissingEngine, InvalidSettings) as error:
             raise pb_utils.TritonModelException(str(error)) from error
         pb_utils.Logger.log_info(f"{args['model_name']} computes in {settings.precision}")
         pipeline = open_pipeline(settings)
+        warm_up(pipeline, min(settings.max_num_tokens, settings.limits.max_seq_len - 1), settings.limits.vocab_size)
         labels = {"model": args["model_name"], "version": args["model_version"]}
         self._limits = settings.limits
         self._guides = Guides(settings.engine_dir, pipeline.get_tokenizer())
