@@ -132,4 +132,4 @@ def test_the_manifest_holds_what_serving_needs(
         "end_tokens": {"end_id": 2, "other_end_ids": [], "pad_id": 2},
     }
     assert manifest["limits"].keys() == {"max_batch_size", "max_seq_len", "max_num_tokens"}
-    assert manifest["versions"].keys() == {"openvino", "openvino-genai", "openvino-tokenizers"}
+    assert manifest["versions"].keys() == {"openvino", "openvino-genai", "openvino-tokenizers", "graph"}
