@@ -1,6 +1,7 @@
-"""One prompt before the first request. OpenVINO packs an expert's weights when a token is first routed to it.
+"""A few prompts before the first request. OpenVINO packs an expert's weights when a token is first routed to it.
 
-With the demo model that takes 3 s of processor time, which the first requests would wait for.
+It packs them again for other numbers of tokens, as its kernels for few and for many differ. With the demo model all of
+it takes 6 s of processor time, which the first requests would wait for.
 """
 
 import random
@@ -11,11 +12,16 @@ import openvino_genai as genai
 
 
 def warm_up(pipeline: genai.ContinuousBatchingPipeline, num_tokens: int, vocab_size: int) -> None:
-    """Compute the tokens in one step. They differ, so that every expert gets some."""
-    token_ids = random.Random(0).choices(range(vocab_size), k=num_tokens)
+    """Compute a prompt that fills a step, shorter ones, and a single token after each."""
+    for length in (num_tokens, num_tokens // 4, num_tokens // 16):
+        _compute(pipeline, max(length, 1), vocab_size)
+
+
+def _compute(pipeline: genai.ContinuousBatchingPipeline, num_tokens: int, vocab_size: int) -> None:
+    """The tokens differ, so that every expert gets some, and from those of other lengths: nothing is cached."""
+    token_ids = random.Random(num_tokens).choices(range(vocab_size), k=num_tokens)
     config = genai.GenerationConfig()
-    config.apply_chat_template = False
-    config.max_new_tokens = 1
+    config.apply_chat_template, config.ignore_eos, config.max_new_tokens = False, True, 2
     pipeline.add_request(0, ov.Tensor(np.array([token_ids], np.int64)), config)
     while pipeline.has_non_finished_requests():
         pipeline.step()
