@@ -3,8 +3,8 @@
 The pipeline's own copy of the weights cannot be used: OpenVINO packs them when it compiles, 1.4 times the file. Here
 the weights are inputs of the graph instead of constants, and each inference gets them as they lie in the memory-mapped
 file, whose pages are those that the pipeline was loaded from. So nothing is packed, and nothing is held twice. Each
-inference unpacks all weights, layer by layer, into the same buffers: for the demo model 1.2 s of processor time, and
-0.015 s for each token, so tokens are best taken many at a time.
+inference unpacks all weights, layer by layer, into the same buffers: for the demo model 1.7 s of processor time, and
+0.013 s for each token, so tokens are best taken many at a time.
 """
 
 from collections.abc import Sequence

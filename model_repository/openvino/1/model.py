@@ -25,7 +25,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
         pb_utils.Logger.log_info(f"{args['model_name']} computes in {settings.precision}")
         pipeline = open_pipeline(settings)
-        warm_up(pipeline, min(settings.max_num_tokens, settings.limits.max_seq_len - 2), settings.limits.vocab_size)
+        warm_up(pipeline, settings.limits.max_seq_len, settings.limits.vocab_size)
         labels = {"model": args["model_name"], "version": args["model_version"]}
         self._limits = settings.limits
         self._guides = Guides(settings.engine_dir, pipeline.get_tokenizer())
