@@ -7,11 +7,9 @@ All prompts differ, answers are greedy. Prints each round and the medians.
 """
 
 import argparse
-import json
 import multiprocessing
 import random
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,8 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import json_format, text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from .direct_pipeline import open_direct_pipeline
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,7 @@ class Speed:
 
 def engine(model_dir: Path, pipe: "Connection[Any, Any]") -> None:
     """Child process. Receives a Load and the number of a round, and sends the Speed."""
-    sys.path.insert(0, str(model_dir / "1"))
-    from settings import open_pipeline, read_settings  # type: ignore[import-not-found]  # the Triton model's own
-
-    config = text_format.Parse((model_dir / "config.pbtxt").read_text(), ModelConfig())
-    settings = read_settings(
-        {
-            "model_config": json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True)),
-            "model_repository": str(model_dir),
-            "model_version": "1",
-        }
-    )
-    pipeline = open_pipeline(settings)
+    pipeline, settings = open_direct_pipeline(model_dir)
     pipe.send("ready")
     while job := pipe.recv():
         load, number = job

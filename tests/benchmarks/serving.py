@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from google.protobuf import json_format, text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from frontend.engine_dir import read_engine_dir
 from frontend.text.chat_template import ChatTemplate
 from frontend.text.messages import Message
 from frontend.text.tokenizer import Tokenizer
+
+from .direct_pipeline import open_direct_pipeline
 
 MODEL_DIR = Path("model_repository/openvino")
 PORT, TRITON_PORT, METRICS_PORT = 18800, 18801, 18802
@@ -51,18 +51,11 @@ def prompts(count: int, seed: int) -> list[str]:
 
 def direct_engine(pipe: "Connection[Any, Any]") -> None:
     """Child process. Receives (prompts, tokens per answer) and sends the seconds that the pipeline took."""
-    sys.path.insert(0, str(MODEL_DIR / "1"))
     import numpy as np
     import openvino as ov
     import openvino_genai as genai
-    from settings import open_pipeline, read_settings  # type: ignore[import-not-found]  # the Triton model's own
 
-    config = json_format.MessageToDict(
-        text_format.Parse((MODEL_DIR / "config.pbtxt").read_text(), ModelConfig()), preserving_proto_field_name=True
-    )
-    pipeline = open_pipeline(
-        read_settings({"model_config": json.dumps(config), "model_repository": str(MODEL_DIR), "model_version": "1"})
-    )
+    pipeline, _ = open_direct_pipeline(MODEL_DIR)
     encode = chat_encoder(MODEL_DIR / "1" / "engine")
     pipe.send("ready")
     while job := pipe.recv():
