@@ -24,8 +24,17 @@ CREATE TABLE IF NOT EXISTS responses (
     reply BLOB NOT NULL, conversation BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS by_age ON responses (created_at, num_bytes);
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS total (only INTEGER PRIMARY KEY CHECK (only = 1), num_bytes INTEGER NOT NULL);
+INSERT OR IGNORE INTO total SELECT 1, COALESCE(SUM(num_bytes), 0) FROM responses;
+CREATE TRIGGER IF NOT EXISTS stored AFTER INSERT ON responses
+    BEGIN UPDATE total SET num_bytes = num_bytes + NEW.num_bytes; END;
+CREATE TRIGGER IF NOT EXISTS deleted AFTER DELETE ON responses
+    BEGIN UPDATE total SET num_bytes = num_bytes - OLD.num_bytes; END;
+COMMIT;
 """
-_TOTAL = "SELECT COALESCE(SUM(num_bytes), 0) FROM responses"
+_TOTAL = "SELECT num_bytes FROM total"
+"""Kept in the file, because several processes write to it."""
 _BEYOND = """
 DELETE FROM responses WHERE rowid IN (
     SELECT rowid FROM (SELECT rowid, SUM(num_bytes) OVER (ORDER BY created_at DESC, rowid DESC) AS total FROM responses)
@@ -54,7 +63,6 @@ class ResponseStore:
             file.touch(mode=0o600)
             self._database = sqlite3.connect(file, timeout=_BUSY_S, check_same_thread=False)
             self._database.executescript(_SCHEMA)
-            [self._num_bytes] = self._database.execute(_TOTAL).fetchone()
         except (OSError, sqlite3.Error) as exc:
             raise StartupError(
                 f"--response-store {file}: {exc}; accepted: a file that this server writes, or may make"
@@ -93,14 +101,13 @@ class ResponseStore:
         row = (stored.id, owner, stored.created_at, num_bytes, stored.reply, stored.conversation)
         with self._database as database:
             database.execute("INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?)", row)
-            self._drop_old(database, self._num_bytes + num_bytes)
+            self._drop_old(database)
 
-    def _drop_old(self, database: sqlite3.Connection, num_bytes: int) -> None:
+    def _drop_old(self, database: sqlite3.Connection) -> None:
         database.execute("DELETE FROM responses WHERE created_at < ?", (self._oldest(),))
+        [num_bytes] = database.execute(_TOTAL).fetchone()
         if num_bytes > self._max_bytes:
             database.execute(_BEYOND, (_KEPT_WHEN_FULL * self._max_bytes,))
-            [num_bytes] = database.execute(_TOTAL).fetchone()
-        self._num_bytes = num_bytes
 
     def _find(self, owner: str, response_id: str) -> StoredReply | None:
         row = self._database.execute(

@@ -1,6 +1,7 @@
 """The file of stored responses: its bounds, its owners, and what it does when it cannot be used."""
 
 import asyncio
+import sqlite3
 import stat
 import time
 from pathlib import Path
@@ -49,6 +50,29 @@ async def test_the_oldest_go_when_there_are_too_many_bytes(file: Path) -> None:
     for number in range(10):
         await store.store("", reply(str(number), created_at=NOW + number))
     assert await names_in(store, *map(str, range(10))) == [*map(str, range(10))]
+    await store.store("", reply("new", created_at=NOW + 10))
+    assert await names_in(store, "0", "1", "2", "9", "new") == ["2", "9", "new"]
+    store.close()
+
+
+async def test_several_processes_keep_the_bound_together(file: Path) -> None:
+    stores = [ResponseStore(file, 1000, 30) for _ in range(3)]
+    for number in range(12):
+        await stores[number % 3].store("", reply(str(number), created_at=NOW + number))
+    assert await names_in(stores[0], *map(str, range(12))) == [*map(str, range(2, 12))]
+    for store in stores:
+        store.close()
+
+
+async def test_a_file_of_an_older_release_is_counted(file: Path) -> None:
+    """It has neither the total nor the triggers that keep it."""
+    store = ResponseStore(file, 1000, 30)
+    for number in range(10):
+        await store.store("", reply(str(number), created_at=NOW + number))
+    store.close()
+    with sqlite3.connect(file) as database:
+        database.executescript("DROP TRIGGER stored; DROP TRIGGER deleted; DROP TABLE total;")
+    store = ResponseStore(file, 1000, 30)
     await store.store("", reply("new", created_at=NOW + 10))
     assert await names_in(store, "0", "1", "2", "9", "new") == ["2", "9", "new"]
     store.close()
