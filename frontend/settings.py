@@ -130,6 +130,7 @@ class Settings:
     triton_key: Annotated[str, "key that Triton requires"] = field(default="", repr=False)
     host: Annotated[str, "address to listen on", str] = "127.0.0.1"
     port: Annotated[int, "port to listen on", int] = 8000
+    workers: Annotated[int, "processes that serve; with several, each may take a core", _count] = 1
     served_model_name: Annotated[
         tuple[str, ...], "name that clients may use; repeat it for several (default: the checkpoint's path)", str
     ] = ()

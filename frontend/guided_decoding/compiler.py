@@ -43,15 +43,19 @@ class _Compilation:
 class GuideCompiler:
     """Compiles constraints side by side, equal ones only once. For one event loop.
 
-    Worker processes start when a constraint finds no idle one.
+    Worker processes start when a constraint finds no idle one. `num_frontends` share the cores of this machine.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, limits: GuideLimits | None = None, num_workers: int | None = None
+        self,
+        vocabulary: Vocabulary,
+        limits: GuideLimits | None = None,
+        num_workers: int | None = None,
+        num_frontends: int = 1,
     ) -> None:
         self._vocabulary = vocabulary
         self._limits = limits or GuideLimits()
-        num_workers = num_workers or min(max(2, len(os.sched_getaffinity(0))), MAX_WORKERS)
+        num_workers = num_workers or min(max(2, len(os.sched_getaffinity(0)) // num_frontends), MAX_WORKERS)
         self._idle: list[WorkerProcess] = []
         self._free_workers = asyncio.Semaphore(num_workers)
         self._turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(max(1, num_workers - 1)))

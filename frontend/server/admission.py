@@ -5,9 +5,9 @@ One caller cannot fill it: some places stay free for others.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Generic, Protocol, TypeVar
 
 from frontend.errors import InvalidRequest, QueueFull
 
@@ -17,6 +17,26 @@ Waiter = asyncio.Future[None]
 
 _SHARE = 3
 """A caller may hold this many times as many places of the queue as stay free."""
+
+
+class Slots(Protocol):
+    """The slots that one request has reserved."""
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """Wait for the next of them and hold it. May be entered as often as there are slots, from several tasks."""
+
+
+class SlotQueue(Protocol):
+    """What admits generations to the engine: `Admission`, or with several workers the one that they share."""
+
+    max_running: int
+    max_waiting: int
+
+    async def check(self, caller: str, count: int) -> None:
+        """See `Admission.check`."""
+
+    def reserve(self, caller: str, count: int = 1) -> AbstractAsyncContextManager[Slots]:
+        """See `Admission.reserve`."""
 
 
 class FairQueue(Generic[Item]):
@@ -76,8 +96,12 @@ class Admission:
         self._waiting: FairQueue[Waiter] = FairQueue()
         self.num_running = 0
 
-    def check(self, caller: str, count: int) -> None:
+    async def check(self, caller: str, count: int) -> None:
         """Raises InvalidRequest if an idle server could not take `count` generations, QueueFull if this one cannot."""
+        self.check_now(caller, count)
+
+    def check_now(self, caller: str, count: int) -> None:
+        """The same at once."""
         capacity = self.max_running + min(self.max_waiting, max(1, self.max_waiting * _SHARE // (_SHARE + 1)))
         if count > capacity:
             raise InvalidRequest(f"{count} answers are asked for; this server takes {capacity} at a time.", param="n")
@@ -88,20 +112,21 @@ class Admission:
         """Generations that wait for a slot now."""
         return len(self._waiting)
 
-    @contextmanager
-    def reserve(self, caller: str, count: int = 1) -> "Iterator[Reservation]":
+    @asynccontextmanager
+    async def reserve(self, caller: str, count: int = 1) -> "AsyncIterator[Reservation]":
         """Reserve for the `count` generations of one request, all or none: raises QueueFull at once if they do not fit.
 
         As many as there are free slots may run now. The others wait in the queue of `caller`, and start one by one as
         slots become free. Leaving the `with` block gives up what was not taken with `slot()`.
         """
-        reservation = Reservation(self, caller, self._queue_up(caller, count))
+        reservation = Reservation(self, caller, self.queue_up(caller, count))
         try:
             yield reservation
         finally:
             reservation.give_up()
 
-    def _queue_up(self, caller: str, count: int) -> deque[Waiter]:
+    def queue_up(self, caller: str, count: int) -> deque[Waiter]:
+        """A waiter for each of `count` generations; each needs an `end`. Raises QueueFull if they do not fit."""
         self._check_room(caller, count)
         loop = asyncio.get_running_loop()
         waiters: deque[Waiter] = deque(loop.create_future() for _ in range(count))

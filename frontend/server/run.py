@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from frontend.generation import Delta, GenerationRequest, TokenChunk
 from frontend.text.detokenizer import AnswerDecoder
 
-from .admission import Reservation
+from .admission import Slots
 from .service import Service
 
 
@@ -42,7 +42,7 @@ async def run(service: Service, generations: Sequence[Generation], listener: Lis
     until the engine responds. Raises QueueFull at once if they do not fit into the queue, EngineUnavailable,
     EngineFailed, ContextLengthExceeded, and what the listener raises.
     """
-    with service.admission.reserve(caller, len(generations)) as reservation:
+    async with service.admission.reserve(caller, len(generations)) as reservation:
         await all_of(
             [
                 _run_one(service, generation, index, listener, reservation)
@@ -52,7 +52,7 @@ async def run(service: Service, generations: Sequence[Generation], listener: Lis
 
 
 async def _run_one(
-    service: Service, generation: Generation, index: int, listener: Listener, reservation: Reservation
+    service: Service, generation: Generation, index: int, listener: Listener, reservation: Slots
 ) -> None:
     decoder = generation.decoder
 
@@ -68,7 +68,7 @@ async def _run_one(
     listener.on_finish(index)
 
 
-async def _generate(service: Service, generation: Generation, call: "_EngineCall", reservation: Reservation) -> None:
+async def _generate(service: Service, generation: Generation, call: "_EngineCall", reservation: Slots) -> None:
     async with reservation.slot():
         call.start()
         await service.triton.generate(generation.request, call.on_chunks, generation.headers)

@@ -9,8 +9,9 @@ from frontend.guided_decoding import GuideCompiler
 from frontend.text.served_model import ServedModel
 from frontend.triton.client import TritonClient
 
-from .admission import Admission
+from .admission import SlotQueue
 from .body_memory import BodyMemory
+from .load import Overview
 from .metrics import Metrics
 from .off_loop import OffLoop
 from .request_log import RequestLog
@@ -30,7 +31,8 @@ class Service:
     model_names: tuple[str, ...]
     served_model: ServedModel
     triton: TritonClient
-    admission: Admission
+    admission: SlotQueue
+    overview: Overview
     guides: GuideCompiler
     metrics: Metrics
     body_memory: BodyMemory

@@ -31,12 +31,12 @@ class StatsLog:
 
     async def write(self) -> None:
         """The line, if something has run since the last call or the call before it."""
-        metrics, admission = self._service.metrics, self._service.admission
-        prompt = self._prompt_throughput.update(metrics.num_prompt_tokens)
-        generation = self._generation_throughput.update(metrics.num_generation_tokens)
-        is_busy = bool(prompt or generation or admission.num_running or admission.num_waiting)
+        load = await self._service.overview.load()
+        prompt = self._prompt_throughput.update(load.totals.num_prompt_tokens)
+        generation = self._generation_throughput.update(load.totals.num_generation_tokens)
+        running, waiting = load.num_running, load.num_waiting
+        is_busy = bool(prompt or generation or running or waiting)
         if is_busy or self._was_busy:
-            running, waiting = admission.num_running, admission.num_waiting
             usage = await self._kv_cache_usage()
             _log.info(
                 "Avg prompt throughput: %.1f tokens/s, Avg generation throughput: %.1f tokens/s, Running: %d reqs, "

@@ -24,7 +24,7 @@ from frontend.generation import Engine, GenerationRequest, TokenChunk
 from .http_stream import OnBody, ReadCoalescing, Target, post
 from .kv_cache import fetch_kv_cache, fit_context
 from .tensors import ErrorParser, EventParser, encode_request, encode_stop, read_engine
-from .token_budget import TokenBudget
+from .token_budget import Budget, TokenBudget
 
 _log = logging.getLogger(__name__)
 
@@ -42,19 +42,25 @@ _POLL_INTERVAL_S = 0.25
 class TritonClient:
     """One engine of one Triton server, and the model that computes alternatives to its tokens, if it has one.
 
-    `engine` is what the model declared at start. `headers` are sent with each request. `last_output_at` is the time of
-    the last output, by time.monotonic.
+    `engine` is what the model declared at start. `headers` are sent with each request. `gathered_tokens` is the budget
+    of requests for alternatives. `last_output_at` is the time of the last output, by time.monotonic.
     """
 
     def __init__(
-        self, control: InferenceServerClient, url: str, model: str, engine: Engine, headers: Mapping[str, str]
+        self,
+        control: InferenceServerClient,
+        url: str,
+        model: str,
+        engine: Engine,
+        headers: Mapping[str, str],
+        gathered_tokens: Budget,
     ) -> None:
         self._control = control
         self.model = model
         self._coalescing = ReadCoalescing()
         self._target = _target(url, model, headers)
         self._target_of_alternatives = _target(url, engine.log_probs_model or model, headers)
-        self._gathered_tokens = TokenBudget(engine.max_gathered_tokens)
+        self._gathered_tokens = gathered_tokens
         self._stopping: set[asyncio.Future[None]] = set()
         self.engine = engine
         self.last_output_at = float("-inf")
@@ -146,11 +152,13 @@ async def open_triton(
     with_cached_tokens: bool = False,
     metrics_url: str = "",
     headers: Mapping[str, str] = NO_HEADERS,
+    to_budget: Callable[[int], Budget] = TokenBudget,
 ) -> AsyncIterator[TritonClient]:
     """Wait for the model and read what it declares. Leaving closes the control connection. Raises StartupError.
 
     `with_cached_tokens`: generations report how many tokens of their prompt were in the KV cache. `metrics_url`: where
     the size of that cache is read, which bounds the context; empty if it is not. `headers` are what Triton requires.
+    `to_budget` makes the budget of requests for alternatives, from the tokens that the engine can gather.
     """
     url = url.rstrip("/")
     if not url.startswith("http://"):
@@ -162,7 +170,7 @@ async def open_triton(
             await _wait_until_ready(control, url, engine.log_probs_model, startup_timeout_s)
         if metrics_url and (kv_cache := await fetch_kv_cache(metrics_url, model)):
             engine = fit_context(engine, kv_cache)
-        yield TritonClient(control, url, model, engine, headers)
+        yield TritonClient(control, url, model, engine, headers, to_budget(engine.max_gathered_tokens))
 
 
 async def _wait_until_ready(control: InferenceServerClient, url: str, model: str, timeout_s: float) -> None:

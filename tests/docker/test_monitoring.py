@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from frontend.server.admission import Admission
 from frontend.server.metrics import Metrics
-from frontend.server.metrics_text import to_text
+from frontend.server.metrics_text import counts_text, values_text
 from frontend.triton.kv_cache import KvCache
 from tests.docker.monitoring import DASHBOARD, PROMETHEUS, alerts, dashboard, metrics_of, queries
 from tests.docker.project import DOCKER, ROOT, services
@@ -38,7 +37,8 @@ with_promtool = pytest.mark.skipif(PROMTOOL is None, reason="no promtool; tests/
 
 def frontend_metrics() -> set[str]:
     """Every name of the frontend's series; a family without labelled series yet has its name in the comments."""
-    text = to_text(Metrics("m", 4096), Admission(1, 1), KvCache(num_blocks=1, tokens_per_block=32, usage=0)).decode()
+    metrics, kv_cache = Metrics("m", 4096), KvCache(num_blocks=1, tokens_per_block=32, usage=0)
+    text = (values_text(metrics.labels, 0, 0, kv_cache) + counts_text(metrics)).decode()
     counters_and_gauges = set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
     return counters_and_gauges | set(re.findall(r"^([\w:]+)[{ ]", text, re.MULTILINE)) | {"vllm:request_success_total"}
 

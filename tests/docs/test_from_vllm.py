@@ -10,9 +10,8 @@ from frontend.errors import FrontendError
 from frontend.openai.body import Body
 from frontend.openai.chat.types import ChatCompletionRequest
 from frontend.openai.completions.types import CompletionRequest
-from frontend.server.admission import Admission
 from frontend.server.metrics import Metrics
-from frontend.server.metrics_text import to_text
+from frontend.server.metrics_text import counts_text, values_text
 from frontend.triton.kv_cache import KvCache
 
 from .pages import ROOT, table_rows
@@ -97,16 +96,21 @@ def test_every_error_is_there() -> None:
     assert {(row[0], row[1].strip("`")) for row in table_rows(PAGE, "## Errors")} == answered
 
 
+def metrics_text(kv_cache: KvCache | None) -> str:
+    metrics = Metrics("mixtral", 4096)
+    return (values_text(metrics.labels, 0, 0, kv_cache) + counts_text(metrics)).decode()
+
+
 def test_what_becomes_of_a_metric_is_what_the_code_does() -> None:
     kv_cache = KvCache(num_blocks=1, tokens_per_block=32, usage=0)
-    text = to_text(Metrics("mixtral", 4096), Admission(1, 1), kv_cache).decode()
+    text = metrics_text(kv_cache)
     reported = {row[0].split("`")[1]: row[1] in ("yes", "0") for row in table_rows(PAGE, "## Metrics")}
     assert reported == {metric: f"# TYPE {metric} " in text for metric in reported} | {"vllm:cache_config_info": True}
     assert "vllm:cache_config_info{" in text
 
 
 def test_what_only_this_server_has_is_there() -> None:
-    text = to_text(Metrics("mixtral", 4096), Admission(1, 1), None).decode()
+    text = metrics_text(None)
     documented = {row[0].strip("`") for row in table_rows(OPERATIONS, "## Metrics")}
     own = set(re.findall(r"^# TYPE (frontend_\w+) ", text, re.MULTILINE))
     assert documented == own | {"process_..."}

@@ -24,13 +24,14 @@ from frontend.guided_decoding.vocabulary import vocabulary_of
 from frontend.server.admission import Admission
 from frontend.server.app import create_app
 from frontend.server.body_memory import BodyMemory
+from frontend.server.caller_limits import CallerLimits
 from frontend.server.connection import OnRefusal, connection_factory
 from frontend.server.connection_counts import ConnectionCounts
 from frontend.server.connection_limits import ConnectionLimits
 from frontend.server.metrics import Metrics
 from frontend.server.middleware.api_keys import read_api_keys
-from frontend.server.middleware.auth import CallerLimits
 from frontend.server.middleware.stack import with_middleware
+from frontend.server.overview import OwnCounts, OwnOverview
 from frontend.server.request_log import log_answer
 from frontend.server.response_store import ResponseStore
 from frontend.server.service import Service
@@ -198,14 +199,17 @@ def client(frontend: Running) -> Iterator[openai.OpenAI]:
 
 
 def make_service(model: ServedModel, client: TritonClient, triton_url: str) -> Service:
-    """The parts of a frontend, as __main__ puts them together."""
+    """The parts of a frontend, as serve.py puts them together."""
+    admission = Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH + 1)
+    metrics = Metrics(MODEL, client.engine.max_seq_len, key_names=[KEY_NAME])
     return Service(
         model_names=(MODEL, "mixtral"),
         served_model=model,
         triton=client,
-        admission=Admission(client.engine.max_batch_size, MAX_QUEUE_LENGTH + 1),
+        admission=admission,
+        overview=OwnOverview(OwnCounts(metrics, client), admission),
         guides=GuideCompiler(vocabulary_of(model)),
-        metrics=Metrics(MODEL, client.engine.max_seq_len, key_names=[KEY_NAME]),
+        metrics=metrics,
         body_memory=BodyMemory(MAX_BODY_BYTES),
         max_body_bytes=MAX_BODY_BYTES,
         request_timeout_s=REQUEST_TIMEOUT_S,
@@ -230,6 +234,7 @@ async def _serve(
         open_triton(triton_url, fake.model, startup_timeout_s=5, with_cached_tokens=True) as details_client,
     ):
         service = make_service(model, client, triton_url)
+        assert isinstance(service.admission, Admission)
         reporters = (log_answer, service.metrics.count_answer)
         open_app = with_middleware(create_app(service), reporters=reporters)
         with_details = with_middleware(create_app(replace(service, triton=details_client)))

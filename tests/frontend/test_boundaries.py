@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "text", "triton", "openai", "openai.chat", "openai.completions", "openai.responses", "openai.tokenize",
         "openai.invocations", "anthropic", "server",
     },
+    "workers": {"triton", "server"},
     "local": set(),
     "terminal_chat": set(),
     "first_run": {"local"},

@@ -1,20 +1,12 @@
-"""API keys for every route but the health checks and the pages, and limits on the requests of each caller.
+"""API keys for every route but the health checks and the pages, and limits on the requests of each caller."""
 
-Limits count in this process only.
-"""
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
-import math
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-
-from limits import RateLimitItem
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from frontend.errors import FrontendError, InvalidApiKey, RateLimitExceeded
+from frontend.errors import FrontendError, InvalidApiKey
+from frontend.server.caller_limits import RequestLimits
 from frontend.server.errors import answer_error
 from frontend.server.pages import PAGES
 from frontend.server.request_record import record_of
@@ -27,52 +19,10 @@ which call them, need hold no secret. /health/generate makes the engine work, so
 browser cannot send a key when it loads one, and the page asks for the key that its requests need."""
 
 
-class CallerLimits:
-    """Limits on the POST requests of each caller. GET requests are not counted: they cost the engine nothing.
-
-    A caller is an API key. Without keys it is a client address. All clients behind a proxy count as one caller, unless
-    `forwarded_allow_ips` names the proxy: then it is the address that the proxy writes into X-Forwarded-For.
-
-    `rate_limit` counts requests as they arrive, over a sliding window, invalid ones too, as OpenAI does. `max_requests`
-    counts those that wait or run; one with `n` answers counts once.
-    """
-
-    def __init__(self, rate_limit: RateLimitItem | None = None, max_requests: int | None = None) -> None:
-        self._rate_limit = rate_limit
-        self._max_requests = max_requests
-        self._rates = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._num_requests: Counter[str] = Counter()
-
-    @asynccontextmanager
-    async def request(self, caller: str) -> AsyncIterator[None]:
-        """Count one request while it lasts. Raises RateLimitExceeded."""
-        if self._num_requests[caller] == self._max_requests:
-            raise RateLimitExceeded(f"{self._max_requests} of your requests are under way, the most allowed at a time.")
-        self._num_requests[caller] += 1
-        try:
-            await self._count(caller)
-            yield
-        finally:
-            self._num_requests[caller] -= 1
-            if not self._num_requests[caller]:
-                del self._num_requests[caller]
-
-    async def _count(self, caller: str) -> None:
-        if self._rate_limit is None or await self._rates.hit(self._rate_limit, caller):
-            return
-        window = await self._rates.get_window_stats(self._rate_limit, caller)
-        # Plus one second: at `reset_time` itself the window still counts.
-        retry_after_s = max(0, math.floor(window.reset_time - time.time())) + 1
-        raise RateLimitExceeded(
-            f"You have sent more requests than you may: {self._rate_limit}. Please retry in {retry_after_s} s.",
-            retry_after_s=retry_after_s,
-        )
-
-
 class Auth:
     """Middleware that answers 401 and 429, and puts the caller's name into the request's state as `caller`."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], limits: CallerLimits) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], limits: RequestLimits) -> None:
         self._app = app
         self._keys = keys
         self._limits = limits

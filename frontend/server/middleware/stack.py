@@ -6,11 +6,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from frontend.server.asgi_send import DirectSend
+from frontend.server.caller_limits import CallerLimits, RequestLimits
 from frontend.server.drain import Drain
 from frontend.server.request_log import log_answer
 
 from .api_keys import ApiKey
-from .auth import Auth, CallerLimits
+from .auth import Auth
 from .drain import RefuseInDrain
 from .request_ids import RequestIds
 from .request_records import OnArrival, Reporter, RequestRecords
@@ -22,7 +23,7 @@ _EXPOSED_HEADERS = ("x-request-id", "request-id", "x-ignored-params", "x-unguide
 def with_middleware(
     app: ASGIApp,
     api_keys: Sequence[ApiKey] = (),
-    limits: CallerLimits | None = None,
+    limits: RequestLimits | None = None,
     cors_origins: Sequence[str] = (),
     drain: Drain | None = None,
     reporters: Sequence[Reporter] = (log_answer,),

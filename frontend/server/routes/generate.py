@@ -112,7 +112,7 @@ async def generate(http: Request, service: Service, translated: Translated, arri
     record = record_of(http.scope)
     record.job = job
     service.request_log.received(record, job)
-    service.admission.check(http.scope["state"]["caller"], len(job.requests))
+    await service.admission.check(http.scope["state"]["caller"], len(job.requests))
     if job.constraint is not None:
         record.begin("compile")
         compiling = service.guides.compile(job.constraint, http.scope["state"]["caller"])

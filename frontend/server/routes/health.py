@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from frontend.errors import FrontendError, QueueFull
 from frontend.generation import Delta, GenerationRequest, SamplingParams
-from frontend.server.metrics_text import to_text
+from frontend.server.metrics_text import values_text
 from frontend.server.run import Generation, run
 from frontend.server.service import Service
 from frontend.text.detokenizer import AnswerDecoder
@@ -83,14 +83,16 @@ async def metrics(service: ServiceOf) -> Response:
     """For Prometheus, under the names of vLLM's metrics."""
     url = service.triton_metrics_url
     kv_cache = await fetch_kv_cache(url, service.triton.model) if url else None
-    text = to_text(service.metrics, service.admission, kv_cache)
-    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    load = await service.overview.load()
+    values = values_text(service.metrics.labels, load.num_running, load.num_waiting, kv_cache)
+    return Response(values + await service.overview.counts(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 @router.get("/load", responses=READS)
 async def show_load(service: ServiceOf) -> Load:
     """How many generations run or wait; vLLM counts requests."""
-    return Load(server_load=service.admission.num_running + service.admission.num_waiting)
+    load = await service.overview.load()
+    return Load(server_load=load.num_running + load.num_waiting)
 
 
 @router.get("/version", responses=READS)
@@ -117,14 +119,18 @@ async def _generates(service: Service) -> bool:
     begin = time.monotonic()
     asking = asyncio.ensure_future(_ask_for_a_token(service))
     try:
-        while service.triton.last_output_at < begin and not asking.done():
+        while await _last_output_at(service) < begin and not asking.done():
             await asyncio.wait({asking}, timeout=_POLL_INTERVAL_S)
     finally:
         asking.cancel()
         await asyncio.wait({asking})
     if not asking.cancelled():
         asking.result()
-    return service.triton.last_output_at >= begin
+    return await _last_output_at(service) >= begin
+
+
+async def _last_output_at(service: Service) -> float:
+    return (await service.overview.load()).totals.last_output_at
 
 
 async def _ask_for_a_token(service: Service) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from itertools import groupby
 from typing import Any
 
@@ -19,7 +19,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def hold(admission: Admission, name: str, served: list[str], release: asyncio.Event, caller: str = "") -> None:
-    with admission.reserve(caller) as reservation:
+    async with admission.reserve(caller) as reservation:
         await generate(reservation, name, served, release)
 
 
@@ -27,6 +27,11 @@ async def generate(reservation: Reservation, name: str, served: list[str], relea
     async with reservation.slot():
         served.append(name)
         await release.wait()
+
+
+async def refused(reserving: AbstractAsyncContextManager[Reservation]) -> None:
+    async with reserving:
+        raise AssertionError("not refused")
 
 
 async def settle() -> None:
@@ -65,8 +70,9 @@ def test_request_that_does_not_fit_the_queue_is_refused_at_once() -> None:
 def test_a_full_queue_has_the_status_that_the_operator_chose(status: int) -> None:
     async def scenario() -> None:
         admission = Admission(1, 0, status)
-        with admission.reserve("a"), pytest.raises(QueueFull) as caught:
-            admission.check("b", 1)
+        async with admission.reserve("a"):
+            with pytest.raises(QueueFull) as caught:
+                admission.check_now("b", 1)
         assert (caught.value.status, caught.value.code) == (status, "rate_limit_exceeded")
 
     run(scenario())
@@ -135,7 +141,7 @@ def test_generations_of_one_request_start_as_slots_become_free() -> None:
     async def scenario() -> None:
         admission, served = Admission(2, 8), list[str]()
         releases = [asyncio.Event() for _ in range(3)]
-        with admission.reserve("a", 3) as reservation:
+        async with admission.reserve("a", 3) as reservation:
             tasks = [asyncio.create_task(generate(reservation, str(i), served, releases[i])) for i in range(3)]
             await settle()
             assert (served, admission.num_running, admission.num_waiting) == (["0", "1"], 2, 1)
@@ -157,11 +163,11 @@ def test_all_generations_of_a_request_are_reserved_or_none(count: int, fits: boo
         running = asyncio.create_task(hold(admission, "first", served, release))
         await settle()
         if fits:
-            with admission.reserve("a", count):
+            async with admission.reserve("a", count):
                 assert (admission.num_running, admission.num_waiting) == (2, 2)
         else:
-            with pytest.raises(QueueFull), admission.reserve("a", count):
-                pass
+            with pytest.raises(QueueFull):
+                await refused(admission.reserve("a", count))
         assert (admission.num_running, admission.num_waiting) == (1, 0)
         release.set()
         await running
@@ -172,13 +178,13 @@ def test_all_generations_of_a_request_are_reserved_or_none(count: int, fits: boo
 def test_an_idle_server_takes_its_capacity_and_no_more() -> None:
     async def scenario() -> None:
         admission = Admission(2, 4)
-        admission.check("a", 5)
-        with admission.reserve("a", 5):
+        admission.check_now("a", 5)
+        async with admission.reserve("a", 5):
             assert (admission.num_running, admission.num_waiting) == (2, 3)
         with pytest.raises(InvalidRequest, match=r"6 answers are asked for; this server takes 5 at a time"):
-            admission.check("a", 6)
-        with pytest.raises(QueueFull), admission.reserve("a", 6):
-            pass
+            admission.check_now("a", 6)
+        with pytest.raises(QueueFull):
+            await refused(admission.reserve("a", 6))
 
     run(scenario())
 
@@ -186,13 +192,13 @@ def test_an_idle_server_takes_its_capacity_and_no_more() -> None:
 def test_a_queue_full_of_one_caller_refuses_that_caller_and_takes_another() -> None:
     async def scenario() -> None:
         admission = Admission(1, 8)
-        with admission.reserve("a", 1 + 6):
-            with pytest.raises(QueueFull, match="6 generations of yours are waiting"), admission.reserve("a"):
-                pass
-            with admission.reserve("b"), admission.reserve("c"):
+        async with admission.reserve("a", 1 + 6):
+            with pytest.raises(QueueFull, match="6 generations of yours are waiting"):
+                await refused(admission.reserve("a"))
+            async with admission.reserve("b"), admission.reserve("c"):
                 assert admission.num_waiting == 8
-                with pytest.raises(QueueFull, match="8 generations are waiting"), admission.reserve("d"):
-                    pass
+                with pytest.raises(QueueFull, match="8 generations are waiting"):
+                    await refused(admission.reserve("d"))
 
     run(scenario())
 
@@ -201,14 +207,14 @@ def test_a_queue_full_of_one_caller_refuses_that_caller_and_takes_another() -> N
 def test_a_caller_that_is_alone_has_three_quarters_of_the_queue(max_waiting: int, of_one_caller: int) -> None:
     async def scenario() -> None:
         admission = Admission(1, max_waiting)
-        admission.check("a", 1 + of_one_caller)
+        admission.check_now("a", 1 + of_one_caller)
         with pytest.raises(InvalidRequest):
-            admission.check("a", 1 + of_one_caller + 1)
-        with ExitStack() as reservations:
+            admission.check_now("a", 1 + of_one_caller + 1)
+        async with AsyncExitStack() as reservations:
             for _ in range(1 + of_one_caller):
-                reservations.enter_context(admission.reserve("a"))
+                await reservations.enter_async_context(admission.reserve("a"))
             with pytest.raises(QueueFull):
-                reservations.enter_context(admission.reserve("a"))
+                await reservations.enter_async_context(admission.reserve("a"))
         assert (admission.num_running, admission.num_waiting) == (0, 0)
 
     run(scenario())
@@ -220,22 +226,22 @@ def test_whatever_two_callers_do_a_third_one_gets_a_place(max_waiting: int, step
 
     async def scenario() -> None:
         admission = Admission(1, max_waiting)
-        with ExitStack() as reservations, admission.reserve("running"):
+        async with AsyncExitStack() as reservations, admission.reserve("running"):
             for caller, count, gives_up in steps:
                 if max_waiting < 16 and caller == "b":
                     continue
-                reservation = ExitStack()
+                reservation = AsyncExitStack()
                 try:
-                    reservation.enter_context(admission.reserve(caller, count))
+                    await reservation.enter_async_context(admission.reserve(caller, count))
                 except QueueFull:
                     continue
                 if gives_up:
-                    reservation.close()
+                    await reservation.aclose()
                 else:
-                    reservations.push(reservation)
+                    reservations.push_async_exit(reservation)
             assert admission.num_waiting <= max_waiting
             if max_waiting > 1:
-                with admission.reserve("new"):
+                async with admission.reserve("new"):
                     assert admission.num_running == 1
 
     run(scenario())
@@ -244,7 +250,7 @@ def test_whatever_two_callers_do_a_third_one_gets_a_place(max_waiting: int, step
 def test_slots_that_a_request_did_not_take_go_to_the_next_waiter() -> None:
     async def scenario() -> None:
         admission, served, release = Admission(1, 8), list[str](), asyncio.Event()
-        with admission.reserve("a", 3):
+        async with admission.reserve("a", 3):
             other = asyncio.create_task(hold(admission, "b", served, release, caller="b"))
             await settle()
             assert (served, admission.num_waiting) == ([], 3)
@@ -268,7 +274,7 @@ def test_slots_are_neither_lost_nor_idle(arrivals: list[tuple[str, int, str]]) -
 
         async def request(caller: str, count: int, number: int, release: asyncio.Event) -> None:
             try:
-                with admission.reserve(caller, count) as reservation:
+                async with admission.reserve(caller, count) as reservation:
                     names = [f"{caller} {number:02} {i}" for i in range(count)]
                     await asyncio.gather(*[generate(reservation, name, served, release) for name in names])
             except QueueFull:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from frontend.server.load import Load, Totals
 from frontend.server.stats_log import StatsLog
 from frontend.triton.kv_cache import KvCache
 
@@ -19,13 +20,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+class Overview:
+    """What the line is written of."""
+
+    def __init__(self) -> None:
+        self.num_running = self.num_waiting = self.num_prompt_tokens = self.num_generation_tokens = 0
+
+    async def load(self) -> Load:
+        totals = Totals(
+            num_prompt_tokens=self.num_prompt_tokens, num_generation_tokens=self.num_generation_tokens
+        )  # fmt: skip
+        return Load(num_running=self.num_running, num_waiting=self.num_waiting, totals=totals)
+
+
 def service(url: str = "") -> Any:
     return SimpleNamespace(
-        metrics=SimpleNamespace(num_prompt_tokens=0, num_generation_tokens=0),
-        admission=SimpleNamespace(num_running=0, num_waiting=0),
-        triton=SimpleNamespace(model="openvino"),
-        triton_metrics_url=url,
-    )
+        overview=Overview(), triton=SimpleNamespace(model="openvino"), triton_metrics_url=url
+    )  # fmt: skip
 
 
 def test_the_line_is_vllms(
@@ -38,8 +49,8 @@ def test_the_line_is_vllms(
     caplog.set_level(logging.INFO, "frontend")
     served = service("http://triton/metrics")
     stats = StatsLog(served)
-    served.metrics.num_prompt_tokens, served.metrics.num_generation_tokens = 45, 14
-    served.admission.num_running = 1
+    served.overview.num_prompt_tokens, served.overview.num_generation_tokens = 45, 14
+    served.overview.num_running = 1
     clock[0] += 5
     asyncio.run(stats.write())
     assert caplog.messages == [
@@ -59,11 +70,11 @@ def test_an_idle_server_is_silent_after_one_last_line(clock: list[float], caplog
         return len(caplog.messages)
 
     assert write() == 0
-    served.metrics.num_generation_tokens += 10  # began and ended between two lines
+    served.overview.num_generation_tokens += 10  # began and ended between two lines
     assert [write(), write(), write()] == [1, 2, 2]
-    served.admission.num_waiting = 1
+    served.overview.num_waiting = 1
     assert [write(), write()] == [3, 4]
-    served.admission.num_waiting = 0
+    served.overview.num_waiting = 0
     assert [write(), write()] == [5, 5]
     assert "Avg generation throughput: 2.0 tokens/s" in caplog.messages[0]
     assert "Avg generation throughput: 0.0 tokens/s" in caplog.messages[1]
@@ -73,7 +84,7 @@ def test_usage_is_no_number_where_it_is_not_read(clock: list[float], caplog: pyt
     caplog.set_level(logging.INFO, "frontend")
     served = service()
     stats = StatsLog(served)
-    served.admission.num_running = 1
+    served.overview.num_running = 1
     clock[0] += 5
     asyncio.run(stats.write())
     assert "GPU KV cache usage: nan%" in caplog.text

@@ -23,8 +23,8 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
 from frontend.__main__ import main
 from frontend.server.app import create_app
+from frontend.server.caller_limits import CallerLimits
 from frontend.server.middleware.api_keys import read_api_keys
-from frontend.server.middleware.auth import CallerLimits
 from frontend.server.middleware.stack import with_middleware
 from frontend.server.request_log import log_answer
 from frontend.server.traces import Traces

@@ -14,8 +14,9 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from frontend.server.caller_limits import CallerLimits
 from frontend.server.middleware.api_keys import read_api_keys
-from frontend.server.middleware.auth import Auth, CallerLimits
+from frontend.server.middleware.auth import Auth
 from frontend.server.middleware.request_records import RequestRecords
 from frontend.server.request_log import log_answer
 from tests.frontend.conftest import API_KEY, CHAT, MODEL, ORIGIN, Running, body, error_of

@@ -9,8 +9,8 @@ import httpx
 import limits
 import pytest
 
+from frontend.server.caller_limits import CallerLimits
 from frontend.server.drain import Drain
-from frontend.server.middleware.auth import CallerLimits
 from frontend.server.middleware.stack import with_middleware
 from tests.frontend.conftest import MAX_BODY_BYTES, MODEL, Running, error_of, messages_error_of
 from tests.frontend.fake_triton import Events, FakeTriton

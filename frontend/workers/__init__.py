@@ -1,0 +1,1 @@
+"""Several processes that serve one address, and the coordinator that holds what they share."""
