@@ -1,26 +1,29 @@
 """Traces for OpenTelemetry: a span for each POST request and one for each of its steps, sent to a collector.
 
-A client's `traceparent` is taken as the parent, and the engine gets that of the request's span. The spans of the steps
-are made at the end, of the times in the request's record. Imported only if traces are asked for.
+A client's `traceparent` is taken as the parent, and the engine gets that of the request's span. Spans are made at the
+end, of the request's record. Imported only if traces are asked for.
 """
 
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import Scope
 
 from .log import REQUEST_ID
 from .request_record import RequestRecord, Trace
-from .trace_attributes import PROVIDER, attributes_of, span_name
+from .trace_attributes import PROVIDER, Attributes, attributes_of, span_name
 
 _CONTEXT_HEADERS = (b"traceparent", b"tracestate")
 _PROPAGATOR = TraceContextTextMapPropagator()
+_NO_ATTRIBUTES: Attributes = {}
 
 
 class Traces:
@@ -28,11 +31,14 @@ class Traces:
 
     What the collector does not take in time is dropped. The variables of OpenTelemetry's SDK are honoured: for headers
     of the collector (OTEL_EXPORTER_OTLP_HEADERS), for sampling (OTEL_TRACES_SAMPLER), for the service's name.
+
+    Its tracer decides on sampling and makes the ids of a request's span. The spans that are sent are made here: the
+    SDK's own, which others may change at any time from any thread, take three times as long.
     """
 
     def __init__(self, endpoint: str, version: str) -> None:
         self._provider = TracerProvider(resource=_resource(version))
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        self._processor = BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint))
         self._tracer = self._provider.get_tracer("frontend", version)
 
     def begin(self, record: RequestRecord, scope: Scope) -> None:
@@ -51,29 +57,65 @@ class Traces:
 
     def end(self, record: RequestRecord) -> None:
         """The request has ended: its record is complete."""
-        if record.trace is None:
-            return
-        span = record.trace.span
-        if span.is_recording():
-            span.update_name(span_name(record))
-            span.set_attributes(attributes_of(record, REQUEST_ID.get()))
-            self._add_steps(record, record.trace)
-            if record.status >= 500:
-                span.set_status(Status(StatusCode.ERROR))
-        span.end(record.trace.began_ns + _to_ns(record.took_s))
+        if record.trace is None or not isinstance(record.trace.span, SdkSpan):
+            return  # not sampled
+        for span in self._spans(record, record.trace, record.trace.span):
+            self._processor.on_end(span)
 
     def close(self) -> None:
         """Send what is left. May take as long as the exporter's time limit, 10 s by default."""
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
         self._provider.shutdown()
 
-    def _add_steps(self, record: RequestRecord, trace: Trace) -> None:
-        """Each step ends where the next one begins, the last one with the request."""
-        context = set_span_in_context(trace.span)
-        moments = [*record.steps.items(), ("end", record.arrived_at + record.took_s)]
-        for (step, began_at), (_, ended_at) in pairwise(moments):
-            began_ns = trace.began_ns + _to_ns(began_at - record.arrived_at)
-            child = self._tracer.start_span(step, context, start_time=began_ns)
-            child.end(trace.began_ns + _to_ns(ended_at - record.arrived_at))
+    def _spans(self, record: RequestRecord, trace: Trace, span: SdkSpan) -> Iterator[ReadableSpan]:
+        """That of the request, and one for each of its steps, which ends where the next one begins."""
+
+        def to_ns(moment: float) -> int:
+            return trace.began_ns + _to_ns(moment - record.arrived_at)
+
+        ended_at = record.arrived_at + record.took_s
+        yield ReadableSpan(
+            span_name(record),
+            span.context,
+            span.parent,
+            span.resource,
+            attributes_of(record, REQUEST_ID.get()),
+            kind=SpanKind.SERVER,
+            status=Status(StatusCode.ERROR if record.status >= 500 else StatusCode.UNSET),
+            start_time=trace.began_ns,
+            end_time=to_ns(ended_at),
+            instrumentation_scope=span.instrumentation_scope,
+        )
+        for (step, began_at), (_, next_at) in pairwise([*record.steps.items(), ("end", ended_at)]):
+            yield ReadableSpan(
+                step,
+                self._context_below(span.context),
+                span.context,
+                span.resource,
+                _NO_ATTRIBUTES,
+                start_time=to_ns(began_at),
+                end_time=to_ns(next_at),
+                instrumentation_scope=span.instrumentation_scope,
+            )
+
+    def _context_below(self, parent: SpanContext) -> SpanContext:
+        span_id = self._provider.id_generator.generate_span_id()
+        return SpanContext(
+            parent.trace_id, span_id, is_remote=False, trace_flags=parent.trace_flags, trace_state=parent.trace_state
+        )
+
+
+class _Resource(Resource):
+    """A resource with a hash that is computed once: the exporter asks for that of each span, 20 us at a time."""
+
+    def __init__(self, found: Resource) -> None:
+        super().__init__(found.attributes, found.schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    __eq__ = Resource.__eq__
 
 
 def _to_ns(seconds: float) -> int:
@@ -85,4 +127,4 @@ def _resource(version: str) -> Resource:
     found = Resource.create({SERVICE_VERSION: version})
     if str(found.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
         found = found.merge(Resource({SERVICE_NAME: PROVIDER}))
-    return found
+    return _Resource(found)

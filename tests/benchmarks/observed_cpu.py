@@ -1,11 +1,15 @@
 """What logs, metrics and traces cost: CPU per streamed token with all of them on and with all off, in turns.
 
-    python -m tests.benchmarks.observed_cpu ENGINE_DIR [--requests 10000]
+    python -m tests.benchmarks.observed_cpu ENGINE_DIR [--requests 10000] [--starts 12]
 
 Two frontends stand in front of the mock engine of `frontend_cpu`. One writes the log as JSON, with a line on arrival,
-one at the end and the throughput, sends traces to a receiver in another process, and is scraped each second. The other
-has none of it. Each answers half of the requests, 64 at a time, with 157 tokens. Prints CPU time per token and memory
-of both as they go on, and the ratio of the medians.
+one at the end and the throughput, sends traces of all requests to a receiver in another process, and is scraped as
+often as docker/prometheus/prometheus.yml says. The other has none of it. Each answers half of the requests, 64 at a
+time, with 157 tokens. Prints CPU time per token and memory of both as they go on.
+
+Two processes of the same program differ by some percent, whatever they do, as they lie in memory differently. So both
+are started again several times. Prints the ratio of each pair, the mean of them and its standard error. `--starts 1`
+shows the memory of one process over all requests.
 """
 
 import argparse
@@ -13,12 +17,11 @@ import http.server
 import multiprocessing
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 
 import psutil
 
@@ -28,7 +31,8 @@ NUM_STREAMS, NUM_TOKENS, STEP_S = 64, 157, 0.02
 OBSERVED_PORT, PLAIN_PORT, RECEIVER_PORT = 18702, 18703, 18704
 OBSERVED = ("--log-format", "json", "--otlp-traces-endpoint", f"http://127.0.0.1:{RECEIVER_PORT}/v1/traces")
 PLAIN = ("--disable-log-requests", "--disable-log-stats", "--log-level", "error")
-_SCRAPE_S = 1.0
+_SCRAPE_S = 5.0
+"""`scrape_interval` of docker/prometheus/prometheus.yml."""
 _MIB = 2**20
 
 
@@ -60,7 +64,7 @@ def receiver() -> Iterator[None]:
 
 @contextmanager
 def scraped(port: int) -> Iterator[None]:
-    """Inside, /metrics is read as Prometheus does, only oftener."""
+    """Inside, /metrics is read as Prometheus does."""
     ended = threading.Event()
 
     def scrape() -> None:
@@ -76,21 +80,34 @@ def scraped(port: int) -> Iterator[None]:
         thread.join()
 
 
+def one_start(engine_dir: Path, num_rounds: int) -> float:
+    """Rounds of both in turns. Returns the ratio of their CPU time per token, by the medians."""
+    with (
+        tempfile.TemporaryFile() as log,
+        frontend(engine_dir, OBSERVED_PORT, *OBSERVED, output=log) as observed,
+        frontend(engine_dir, PLAIN_PORT, *PLAIN) as plain,
+    ):
+        for process, port in ((observed, OBSERVED_PORT), (plain, PLAIN_PORT)):
+            measure(process, port, NUM_STREAMS)  # to warm up
+        with_it, without = in_turns(observed, plain, num_rounds)
+    return median(each.us_per_token for each in with_it) / median(each.us_per_token for each in without)
+
+
 def in_turns(observed: psutil.Process, plain: psutil.Process, num_rounds: int) -> tuple[list[Round], list[Round]]:
     """Rounds of both, and a line for each tenth of them."""
-    rounds: tuple[list[Round], list[Round]] = ([], [])
-    for number in range(num_rounds):
-        with scraped(OBSERVED_PORT):
-            rounds[0].append(measure(observed, OBSERVED_PORT, NUM_STREAMS))
-        rounds[1].append(measure(plain, PLAIN_PORT, NUM_STREAMS))
-        if number % max(num_rounds // 10, 1) == 0 or number == num_rounds - 1:
-            print(
-                f"after {(number + 1) * NUM_STREAMS} requests each: {rounds[0][-1].us_per_token:.1f} us observed, "
-                f"{rounds[1][-1].us_per_token:.1f} us plain, {observed.memory_info().rss / _MIB:.0f} MiB observed, "
-                f"{plain.memory_info().rss / _MIB:.0f} MiB plain",
-                flush=True,
-            )
-    return rounds
+    with_it, without = list[Round](), list[Round]()
+    with scraped(OBSERVED_PORT):
+        for number in range(1, num_rounds + 1):
+            with_it.append(measure(observed, OBSERVED_PORT, NUM_STREAMS))
+            without.append(measure(plain, PLAIN_PORT, NUM_STREAMS))
+            if number % max(num_rounds // 10, 1) == 0 or number == num_rounds:
+                print(
+                    f"after {number * NUM_STREAMS} requests each: {with_it[-1].us_per_token:.1f} us observed, "
+                    f"{without[-1].us_per_token:.1f} us plain, {observed.memory_info().rss / _MIB:.0f} MiB observed, "
+                    f"{plain.memory_info().rss / _MIB:.0f} MiB plain",
+                    flush=True,
+                )
+    return with_it, without
 
 
 def main() -> None:
@@ -98,25 +115,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.observed_cpu")
     parser.add_argument("engine_dir", type=Path)
     parser.add_argument("--requests", type=int, default=10000, help="of both together (default: %(default)s)")
+    parser.add_argument("--starts", type=int, default=12, help="of each frontend (default: %(default)s)")
     args = parser.parse_args()
-    with (
-        tempfile.TemporaryFile() as log,
-        receiver(),
-        mock_engine(NUM_STREAMS, NUM_TOKENS, STEP_S),
-        frontend(args.engine_dir, OBSERVED_PORT, *OBSERVED, output=log) as observed,
-        frontend(args.engine_dir, PLAIN_PORT, *PLAIN) as plain,
-    ):
-        for process, port in ((observed, OBSERVED_PORT), (plain, PLAIN_PORT)):
-            measure(process, port, NUM_STREAMS)
-        time.sleep(_SCRAPE_S)
-        rounds = in_turns(observed, plain, args.requests // NUM_STREAMS // 2)
-        log.seek(0)
-        num_lines = sum(1 for _ in log)
-    with_it, without = (median(each.us_per_token for each in kind) for kind in rounds)
+    num_rounds = max(1, args.requests // NUM_STREAMS // 2 // args.starts)
+    with receiver(), mock_engine(NUM_STREAMS, NUM_TOKENS, STEP_S):
+        ratios = [one_start(args.engine_dir, num_rounds) for _ in range(args.starts)]
     print(
-        f"CPU per token: {with_it:.1f} us with logs, metrics and traces ({num_lines} lines), {without:.1f} us without; "
-        f"medians of {len(rounds[0])} rounds of {NUM_STREAMS} streams; ratio {with_it / without:.3f}"
+        f"CPU per token with logs, metrics and traces to without, of each start: {sorted(round(r, 3) for r in ratios)}"
     )
+    error = stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else float("nan")
+    print(f"mean {mean(ratios):.3f}, standard error {error:.3f}; {num_rounds} rounds of {NUM_STREAMS} streams each")
 
 
 if __name__ == "__main__":
