@@ -1,28 +1,31 @@
 """The sockets of several workers for one address."""
 
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from frontend.errors import StartupError
 
 
-def bind(host: str, port: int, num_workers: int) -> list[list[socket.socket]]:
-    """For each worker a bound socket for every address of the host. Raises StartupError if one cannot be bound."""
-    try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-        for family, address in addresses:
-            with _bound(family, address):  # alone: another server with workers would share the port with these
-                pass
-        with ExitStack() as stack:
-            sockets = [
-                [stack.enter_context(_bound(family, address, shares=True)) for family, address in addresses]
-                for _ in range(num_workers)
-            ]
-            stack.pop_all()
-            return sockets
-    except OSError as exc:
-        raise StartupError(f"cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
+class Addresses:
+    """Every address of a host and a port, kept from other programs as long as this process runs."""
+
+    def __init__(self, host: str, port: int) -> None:
+        """Raises StartupError if an address is another program's."""
+        try:
+            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, _, _, _, address in found:
+                with _bound(family, address):  # alone: another server with workers would share the port with these
+                    pass
+            self._kept = [_bound(family, address, shares=True) for family, _, _, _, address in found]
+        except OSError as exc:
+            raise StartupError(f"cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
+
+    def for_a_worker(self, stack: ExitStack) -> Sequence[socket.socket]:
+        """A bound socket for each address, until `stack` closes it."""
+        return [
+            stack.enter_context(_bound(kept.family, kept.getsockname(), shares=True)) for kept in self._kept
+        ]  # fmt: skip
 
 
 def _bound(

@@ -1,7 +1,7 @@
 """Starts the workers of one address, starts again one that dies, and ends them all after a signal.
 
-Each worker has a socket of its own for the address (SO_REUSEPORT), so the kernel divides connections among them. The
-sockets are made here and stay open here: while a worker is started again, its connections wait.
+Each worker has sockets of its own for the address (SO_REUSEPORT), so the kernel divides connections among the workers
+that listen. One that has died gets none.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from frontend.errors import StartupError
 from frontend.settings import Settings
 
-from .addresses import bind
+from .addresses import Addresses
 from .coordinator import Coordinator
 from .start import Start
 
@@ -40,35 +40,31 @@ class _Workers:
         # Of one engine, though another is published before a worker is started again.
         self._settings = replace(settings, engine_dir=settings.engine_dir.resolve())
         self._coordinator = Coordinator(settings)
-        self._sockets: Sequence[Sequence[socket.socket]] = bind(settings.host, settings.port, settings.workers)
+        self._addresses = Addresses(settings.host, settings.port)
         self._processes: set[Process] = set()
-        self._is_ending = asyncio.Event()
+        self._is_ending = False
 
     def end(self, signum: int) -> None:
         """Every worker ends in order, as a server with one process does. A second signal ends them now."""
-        self._is_ending.set()
+        self._is_ending = True
         for process in self._processes:
-            process.send_signal(signum)
-        for listener in (listener for sockets in self._sockets for listener in sockets):
-            listener.close()  # the workers still have theirs
+            with suppress(ProcessLookupError):  # it has ended just now
+                process.send_signal(signum)
 
     async def run(self) -> None:
-        """Until all have ended. Raises StartupError if the first one does not start; it has said why."""
-        first, started = None, asyncio.Event()
+        """Until all have ended. Raises StartupError if one of them does not start; it has said why."""
+        started = asyncio.Event()
         first = asyncio.create_task(self._keep(0, started))
-        await asyncio.wait([first, asyncio.ensure_future(started.wait())], return_when=asyncio.FIRST_COMPLETED)
-        others = [asyncio.create_task(self._keep(number, asyncio.Event())) for number in self._others(started)]
-        await asyncio.gather(first, *others)
-
-    def _others(self, started: asyncio.Event) -> range:
-        """The workers after the first: one that cannot start is one line of the log, not several."""
-        return range(1, self._settings.workers if started.is_set() and not self._is_ending.is_set() else 1)
+        # Before the others: what no worker can start with is one line of the log then, not several.
+        await asyncio.wait([first, asyncio.create_task(started.wait())], return_when=asyncio.FIRST_COMPLETED)
+        numbers = range(1, self._settings.workers if started.is_set() else 1)
+        await asyncio.gather(first, *[self._keep(number, asyncio.Event()) for number in numbers])
 
     async def _keep(self, number: int, started: asyncio.Event) -> None:
         """Start a worker, and again whenever it ends, until the server ends."""
-        while not self._is_ending.is_set():
+        while True:
             exit_code = await self._run(number, started)
-            if self._is_ending.is_set():
+            if self._is_ending:
                 return
             if not started.is_set():
                 raise StartupError(f"worker {number} has not started; its exit code is {exit_code}")
@@ -81,7 +77,7 @@ class _Workers:
         with its:
             process = await self._start(number, its.fileno())
         self._processes.add(process)
-        if self._is_ending.is_set():
+        if self._is_ending:
             process.terminate()
         await self._coordinator.serve(*await asyncio.open_connection(sock=ours), started)
         exit_code = await process.wait()
@@ -89,12 +85,12 @@ class _Workers:
         return exit_code
 
     async def _start(self, number: int, link: int) -> Process:
-        listeners = tuple(listener.fileno() for listener in self._sockets[number])
-        start = Start(_settings_of(number, self._settings), listeners, link)
-        command = [sys.executable, "-m", "frontend.worker"]
-        process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, pass_fds=(*listeners, link))
+        with ExitStack() as stack:
+            listeners = tuple(listener.fileno() for listener in self._addresses.for_a_worker(stack))
+            command = [sys.executable, "-m", "frontend.worker"]
+            process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, pass_fds=(*listeners, link))
         assert process.stdin is not None
-        process.stdin.write(start.to_bytes())
+        process.stdin.write(Start(_settings_of(number, self._settings), listeners, link).to_bytes())
         process.stdin.close()
         return process
 
