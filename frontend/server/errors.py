@@ -2,13 +2,14 @@
 
 import orjson
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Scope
 
 from frontend.anthropic import errors as anthropic
-from frontend.errors import FrontendError, MethodNotAllowed, NotFound
+from frontend.errors import FrontendError, InvalidRequest, MethodNotAllowed, NotFound
 from frontend.openai.errors import to_error_body
 
 from .disconnect import ClientDisconnected
@@ -38,6 +39,7 @@ def answer_error(scope: Scope, error: FrontendError) -> Response:
 def add_error_handlers(app: FastAPI) -> None:
     """Register the handlers of this module for all exceptions of routes."""
     app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(RequestValidationError, _answer_wrong_query)
     app.add_exception_handler(ClientDisconnect, _answer_disconnect)
     app.add_exception_handler(ClientDisconnected, _answer_disconnect)
     app.add_exception_handler(FrontendError, _answer_error)
@@ -56,6 +58,14 @@ async def _answer_http_exception(http: Request, exc: Exception) -> Response:
         allowed = (exc.headers or {})["Allow"]
         return answer_error(http.scope, MethodNotAllowed(f"{route} is not allowed.", allowed=allowed))
     return answer_error(http.scope, NotFound(f"There is no {route}."))
+
+
+async def _answer_wrong_query(http: Request, exc: Exception) -> Response:
+    """FastAPI checks the parameters in URLs; bodies are checked by their routes."""
+    assert isinstance(exc, RequestValidationError)
+    first = exc.errors()[0]
+    param = str(first["loc"][-1])
+    return answer_error(http.scope, InvalidRequest(f"Invalid `{param}`: {first['msg']}.", param=param))
 
 
 async def _answer_disconnect(http: Request, exc: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""POST /v1/responses, and with --response-store what is stored of it: GET and DELETE /v1/responses/{id}."""
+"""POST /v1/responses, and with --response-store what is stored of it, below /v1/responses/{id}."""
 
 import time
 from collections.abc import Callable
@@ -8,8 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from frontend.errors import NotFound, ResponseNotFound, StoreFailed, UnsupportedParameter
+from frontend.errors import InvalidRequest, NotFound, ResponseNotFound, StoreFailed, UnsupportedParameter
 from frontend.openai.responses.conversation import Conversation
+from frontend.openai.responses.input_items import ItemList, Order, list_items
 from frontend.openai.responses.request import to_responses_job
 from frontend.openai.responses.types import DeletedResponse, ResponseObject, ResponsesRequest
 from frontend.server.request_record import record_of
@@ -63,6 +64,26 @@ async def delete_response(http: Request, service: ServiceOf, response_id: str) -
     """Delete a stored response. Those that continue it stay, with the whole conversation."""
     await _store_of(service).delete(_owner(http), response_id)
     return DeletedResponse(id=response_id)
+
+
+@router.get("/v1/responses/{response_id}/input_items", responses=_OF_THE_STORE)
+async def list_input_items(
+    http: Request,
+    service: ServiceOf,
+    response_id: str,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Annotated[Order, Query(description="`desc`: the newest first")] = "desc",
+    after: Annotated[str | None, Query(description="the id of an item; those behind it are listed")] = None,
+) -> ItemList:
+    """The items that a stored response was generated from, those of earlier responses included."""
+    return list_items(await _store_of(service).find(_owner(http), response_id, "response_id"), limit, order, after)
+
+
+@router.post("/v1/responses/{response_id}/cancel", response_model=ResponseObject, responses=_OF_THE_STORE)
+async def cancel_response(http: Request, service: ServiceOf, response_id: str) -> Response:
+    """400, as for every response without `background`: a stored one is complete. A running one ends with its client."""
+    await _store_of(service).find(_owner(http), response_id, "response_id")
+    raise InvalidRequest("Only a response with `background` can be cancelled, and there is none here.")
 
 
 async def _translated_with_memory(http: Request, service: Service, store: ResponseStore) -> Translated:

@@ -2,10 +2,13 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
+from unittest.mock import ANY
 
 import openai
 import pytest
+from openai.types.responses.response_item import ResponseItem
+from pydantic import TypeAdapter
 
 from frontend.text.served_model import ServedModel
 from tests.frontend.conftest import API_KEY, MODEL, OTHER_KEY, Running
@@ -101,6 +104,77 @@ def test_the_result_of_a_call_is_all_that_a_client_sends(
     assert prompt_of(triton) == continued
 
 
+def test_what_a_response_was_generated_from_is_listed_with_what_it_continues(
+    storing: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel
+) -> None:
+    triton.script = tokens_of(mixtral, CALL)
+    asked = storing.responses.create(**body(tools=[WEATHER]))
+    [call] = asked.output
+    assert call.type == "function_call"
+    triton.script = [HAUS]
+    new: Any = [
+        {"type": "function_call_output", "call_id": call.call_id, "output": "18 Grad"},
+        {"role": "assistant", "content": "Gut."},
+        {"role": "user", "content": "Danke.", "id": "msg_mine"},
+    ]
+    answer = storing.responses.create(model=MODEL, input=new, tools=[WEATHER], previous_response_id=asked.id)
+    listed = storing.responses.input_items.list(answer.id, order="asc")
+    assert [TypeAdapter(ResponseItem).validate_python(item.to_dict()).type for item in listed.data] == [
+        "message", "function_call", "function_call_output", "message", "message",
+    ]  # fmt: skip
+    shown = [item.to_dict() for item in listed.data]
+    assert shown[0]["content"] == [{"type": "input_text", "text": "Was ist ein Haus?"}]
+    assert shown[1] == call.to_dict()
+    assert shown[3]["content"] == [{"type": "output_text", "text": "Gut.", "annotations": []}]
+    assert shown[4] == {
+        "id": "msg_mine", "type": "message", "status": "completed", "role": "user",
+        "content": [{"type": "input_text", "text": "Danke."}],
+    }  # fmt: skip
+    assert len({item["id"] for item in shown}) == 5
+    assert [item.to_dict() for item in storing.responses.input_items.list(asked.id)] == [
+        shown[0] | {"id": ANY}
+    ]  # the call is its output
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_items_are_listed_page_by_page(
+    storing: openai.OpenAI, triton: FakeTriton, order: Literal["asc", "desc"], limit: int
+) -> None:
+    triton.script = [HAUS]
+    texts = ["eins", "zwei", "drei"]
+    answer = storing.responses.create(**body(input=[{"role": "user", "content": text} for text in texts]))
+    listed: list[Any] = list(storing.responses.input_items.list(answer.id, order=order, limit=limit))
+    assert [item.content[0].text for item in listed] == (texts if order == "asc" else texts[::-1])
+    assert storing.responses.input_items.list(answer.id, after=listed[-1].id, order=order).data == []
+
+
+def test_an_item_that_is_not_there_and_a_page_without_items_are_refused(
+    storing: openai.OpenAI, triton: FakeTriton
+) -> None:
+    triton.script = [HAUS]
+    answer = storing.responses.create(**body())
+    fields: Any
+    for fields, param in (({"after": "msg_0"}, "after"), ({"limit": 0}, "limit"), ({"order": "up"}, "order")):
+        with pytest.raises(openai.BadRequestError) as failure:
+            storing.responses.input_items.list(answer.id, **fields)
+        assert failure.value.param == param
+    with pytest.raises(openai.NotFoundError):
+        storing.responses.input_items.list("resp_none")
+    with pytest.raises(openai.BadRequestError, match="Invalid `stream`: Input should be a valid boolean") as wrong:
+        storing.responses.retrieve(answer.id, extra_query={"stream": "perhaps"})
+    assert wrong.value.param == "stream"
+
+
+def test_a_complete_response_cannot_be_cancelled(storing: openai.OpenAI, triton: FakeTriton) -> None:
+    triton.script = [HAUS]
+    answer = storing.responses.create(**body())
+    with pytest.raises(openai.BadRequestError, match="Only a response with `background` can be cancelled"):
+        storing.responses.cancel(answer.id)
+    with pytest.raises(openai.NotFoundError):
+        storing.responses.cancel("resp_none")
+
+
 def test_an_error_in_the_new_items_names_their_own_index(storing: openai.OpenAI, triton: FakeTriton) -> None:
     triton.script = [HAUS]
     first = storing.responses.create(**body())
@@ -131,6 +205,8 @@ def test_another_key_finds_nothing(client_of: Callable[[str], openai.OpenAI], tr
     for attempt in (
         lambda: other.responses.retrieve(answer.id),
         lambda: other.responses.delete(answer.id),
+        lambda: other.responses.input_items.list(answer.id),
+        lambda: other.responses.cancel(answer.id),
         lambda: other.responses.create(model=MODEL, input="Danke.", previous_response_id=answer.id),
     ):
         with pytest.raises(openai.NotFoundError):
