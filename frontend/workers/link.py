@@ -23,7 +23,7 @@ class Link:
         self._reader = reader
         self._writer = writer
         self._ids = count()
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._answers: dict[int, asyncio.Future[Any]] = {}
         self._is_open = True
         self.own: OwnCounts
 
@@ -33,26 +33,26 @@ class Link:
             self._take(message)
         self._is_open = False
         self._writer.close()
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(ShuttingDown(_GONE))
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(ShuttingDown(_GONE))
 
     @contextmanager
     def expect(self) -> "Iterator[Expected]":
-        """An number to ask with, and the answer to it, until the end of the block."""
+        """A number to ask with, and the answer to it, until the end of the block."""
         number, answer = next(self._ids), asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
+        self._answers[number] = answer
         if not self._is_open:
             answer.set_exception(ShuttingDown(_GONE))
         try:
             yield number, answer
         finally:
-            del self._waiting[number]
+            del self._answers[number]
             if answer.done() and not answer.cancelled():
                 answer.exception()  # asyncio logs one that was never read
 
     async def ask(self, to_message: Callable[[int], object]) -> Any:
-        """Ask with the message for an number, and return the answer. Raises what the coordinator answers with."""
+        """Ask with the message for a number, and return the answer. Raises what the coordinator answers with."""
         with self.expect() as (number, answer):
             self.send(to_message(number))
             return await answer
@@ -63,18 +63,16 @@ class Link:
 
     def _take(self, message: object) -> None:
         match message:
-            case m.Granted() | m.Accepted():
-                self._answer(message.number, None)
-            case m.Overall():
-                self._answer(message.number, message)
+            case m.Granted() | m.Accepted() | m.Overall():
+                if (answer := self._expected(message.number)) is not None:
+                    answer.set_result(message)
             case m.Refused():
-                answer = self._waiting.get(message.number)
-                if answer is not None and not answer.done():
+                if (answer := self._expected(message.number)) is not None:
                     answer.set_exception(message.error)
             case m.AskReport():
                 self.send(m.Report(message.number, self.own.totals(), self.own.text() if message.with_counts else b""))
 
-    def _answer(self, number: int, value: object) -> None:
-        waiting = self._waiting.get(number)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(value)
+    def _expected(self, number: int) -> "asyncio.Future[Any] | None":
+        """The answer under this number, if it is still waited for."""
+        answer = self._answers.get(number)
+        return None if answer is None or answer.done() else answer
