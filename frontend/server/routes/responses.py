@@ -81,9 +81,9 @@ async def list_input_items(
 
 @router.post("/v1/responses/{response_id}/cancel", response_model=ResponseObject, responses=_OF_THE_STORE)
 async def cancel_response(http: Request, service: ServiceOf, response_id: str) -> Response:
-    """400, as for every response without `background`: a stored one is complete. A running one ends with its client."""
+    """400, as OpenAI answers for a response without `background`. One that runs is cancelled by closing its request."""
     await _store_of(service).find(_owner(http), response_id, "response_id")
-    raise InvalidRequest("Only a response with `background` can be cancelled, and there is none here.")
+    raise InvalidRequest("Only a response with `background` can be cancelled; this server has none.")
 
 
 async def _translated_with_memory(http: Request, service: Service, store: ResponseStore) -> Translated:
