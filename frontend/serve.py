@@ -6,7 +6,6 @@ import logging
 import platform
 import socket
 import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("frontend")
 
 
-async def serve(settings: Settings, shared: Shared, listeners: Sequence[socket.socket] | None = None) -> None:
+async def serve(settings: Settings, shared: Shared, listeners: list[socket.socket] | None = None) -> None:
     """Serve until SIGTERM or SIGINT, and end in order: see `Server`. Raises StartupError.
 
     `listeners` are bound sockets, in place of the host and the port of the settings.
@@ -93,7 +92,7 @@ async def serve(settings: Settings, shared: Shared, listeners: Sequence[socket.s
         gc.freeze()  # what exists now lives as long as the process: the garbage collector need not scan it again
         stats = None if settings.disable_log_stats else asyncio.create_task(StatsLog(service).run())
         try:
-            await server.serve(None if listeners is None else list(listeners))
+            await server.serve(listeners)
         finally:
             if stats is not None:
                 stats.cancel()

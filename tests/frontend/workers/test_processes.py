@@ -23,6 +23,10 @@ def workers_of(frontend: Frontend) -> list[psutil.Process]:
     return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
 
+def cpu_s_of_each(frontend: Frontend) -> list[float]:
+    return [sum(worker.cpu_times()[:2]) for worker in workers_of(frontend)]
+
+
 async def until_all_serve(frontend: Frontend, number: int) -> None:
     """Each worker has its share of connections once it listens."""
     while len(listening := [worker for worker in workers_of(frontend) if listens(worker)]) != number:
@@ -53,9 +57,10 @@ def test_all_workers_serve_one_address_and_count_as_one_server(
             await until_all_serve(frontend, 2)
             assert [worker.cmdline()[1:] for worker in workers_of(frontend)] == [["-m", "frontend.worker"]] * 2
             received: list[str] = []
+            before = cpu_s_of_each(frontend)
             await asyncio.gather(*[frontend.stream(received) for _ in range(24)])
             assert "".join(received).count("data: [DONE]") == 24
-            assert all(worker.cpu_times().user > 0 for worker in workers_of(frontend))
+            assert all(after > cpu_s for cpu_s, after in zip(before, cpu_s_of_each(frontend), strict=True))
             for _ in range(6):  # whichever worker answers
                 assert await counted(frontend, "vllm:generation_tokens_total") == 240
                 assert await counted(frontend, "vllm:request_success_total") == 24

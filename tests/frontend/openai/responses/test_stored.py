@@ -7,6 +7,7 @@ from unittest.mock import ANY
 
 import openai
 import pytest
+from openai.types.responses import Response, ResponseFunctionToolCall
 from openai.types.responses.response_item import ResponseItem
 from pydantic import TypeAdapter
 
@@ -43,6 +44,17 @@ def prompt_of(triton: FakeTriton) -> list[int]:
     """Token ids of the last request to the engine."""
     prompt: list[int] = triton.requests[-1]["input_ids"]
     return prompt
+
+
+def call_of_weather(
+    storing: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel
+) -> tuple[Response, ResponseFunctionToolCall]:
+    """A stored response, and the call that it consists of."""
+    triton.script = tokens_of(mixtral, CALL)
+    asked: Response = storing.responses.create(**body(tools=[WEATHER]))
+    [call] = asked.output
+    assert call.type == "function_call"
+    return asked, call
 
 
 def test_a_response_is_stored_unless_the_request_says_no(storing: openai.OpenAI, triton: FakeTriton) -> None:
@@ -88,10 +100,7 @@ def test_a_response_is_continued_as_if_all_of_it_were_sent(storing: openai.OpenA
 def test_the_result_of_a_call_is_all_that_a_client_sends(
     storing: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel
 ) -> None:
-    triton.script = tokens_of(mixtral, CALL)
-    asked = storing.responses.create(**body(tools=[WEATHER]))
-    [call] = asked.output
-    assert call.type == "function_call"
+    asked, call = call_of_weather(storing, triton, mixtral)
     result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "18 Grad"}
     triton.script = [HAUS]
     answer = storing.responses.create(model=MODEL, input=[result], tools=[WEATHER], previous_response_id=asked.id)
@@ -107,10 +116,7 @@ def test_the_result_of_a_call_is_all_that_a_client_sends(
 def test_what_a_response_was_generated_from_is_listed_with_what_it_continues(
     storing: openai.OpenAI, triton: FakeTriton, mixtral: ServedModel
 ) -> None:
-    triton.script = tokens_of(mixtral, CALL)
-    asked = storing.responses.create(**body(tools=[WEATHER]))
-    [call] = asked.output
-    assert call.type == "function_call"
+    asked, call = call_of_weather(storing, triton, mixtral)
     triton.script = [HAUS]
     new: Any = [
         {"type": "function_call_output", "call_id": call.call_id, "output": "18 Grad"},
