@@ -126,16 +126,16 @@ def frontend(
 
 def measure(process: psutil.Process, port: int, num_streams: int) -> Round:
     """Let all streams be answered at the same time. The CPU time of workers counts too."""
-    before = _cpu_s(process)
+    before = cpu_s(process)
     results = asyncio.run(_round(port, num_streams))
     return Round(
-        cpu_s=_cpu_s(process) - before,
+        cpu_s=cpu_s(process) - before,
         num_tokens=sum(count for count, _ in results),
         took_s=max(seconds for _, seconds in results),
     )
 
 
-def _cpu_s(process: psutil.Process) -> float:
+def cpu_s(process: psutil.Process) -> float:
     """Of the process and of its workers, if it has any."""
     times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
     return sum(each.user + each.system for each in times)

@@ -17,15 +17,16 @@ import http.server
 import multiprocessing
 import tempfile
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, stdev
 
 import psutil
 
-from .frontend_cpu import Round, frontend, measure, mock_engine
+from .frontend_cpu import cpu_s, frontend, measure, mock_engine
 
 NUM_STREAMS, NUM_TOKENS, STEP_S = 64, 157, 0.02
 OBSERVED_PORT, PLAIN_PORT, RECEIVER_PORT = 18702, 18703, 18704
@@ -33,6 +34,8 @@ OBSERVED = ("--log-format", "json", "--otlp-traces-endpoint", f"http://127.0.0.1
 PLAIN = ("--disable-log-requests", "--disable-log-stats", "--log-level", "error")
 _SCRAPE_S = 5.0
 """`scrape_interval` of docker/prometheus/prometheus.yml."""
+_SENT_AFTER_S = 6.0
+"""The exporter of traces sends every 5 s."""
 _MIB = 2**20
 
 
@@ -81,7 +84,10 @@ def scraped(port: int) -> Iterator[None]:
 
 
 def one_start(engine_dir: Path, num_rounds: int) -> float:
-    """Rounds of both in turns. Returns the ratio of their CPU time per token, by the medians."""
+    """Rounds of both in turns. Returns the ratio of their CPU time, that between their rounds and after them included.
+
+    Spans are sent every few seconds, often while it is the other one's turn.
+    """
     with (
         tempfile.TemporaryFile() as log,
         frontend(engine_dir, OBSERVED_PORT, *OBSERVED, output=log) as observed,
@@ -89,25 +95,26 @@ def one_start(engine_dir: Path, num_rounds: int) -> float:
     ):
         for process, port in ((observed, OBSERVED_PORT), (plain, PLAIN_PORT)):
             measure(process, port, NUM_STREAMS)  # to warm up
-        with_it, without = in_turns(observed, plain, num_rounds)
-    return median(each.us_per_token for each in with_it) / median(each.us_per_token for each in without)
+        time.sleep(_SENT_AFTER_S)
+        before = cpu_s(observed), cpu_s(plain)
+        in_turns(observed, plain, num_rounds)
+        time.sleep(_SENT_AFTER_S)
+        return (cpu_s(observed) - before[0]) / (cpu_s(plain) - before[1])
 
 
-def in_turns(observed: psutil.Process, plain: psutil.Process, num_rounds: int) -> tuple[list[Round], list[Round]]:
+def in_turns(observed: psutil.Process, plain: psutil.Process, num_rounds: int) -> None:
     """Rounds of both, and a line for each tenth of them."""
-    with_it, without = list[Round](), list[Round]()
     with scraped(OBSERVED_PORT):
         for number in range(1, num_rounds + 1):
-            with_it.append(measure(observed, OBSERVED_PORT, NUM_STREAMS))
-            without.append(measure(plain, PLAIN_PORT, NUM_STREAMS))
+            with_it = measure(observed, OBSERVED_PORT, NUM_STREAMS)
+            without = measure(plain, PLAIN_PORT, NUM_STREAMS)
             if number % max(num_rounds // 10, 1) == 0 or number == num_rounds:
                 print(
-                    f"after {number * NUM_STREAMS} requests each: {with_it[-1].us_per_token:.1f} us observed, "
-                    f"{without[-1].us_per_token:.1f} us plain, {observed.memory_info().rss / _MIB:.0f} MiB observed, "
+                    f"after {number * NUM_STREAMS} requests each: {with_it.us_per_token:.1f} us observed, "
+                    f"{without.us_per_token:.1f} us plain, {observed.memory_info().rss / _MIB:.0f} MiB observed, "
                     f"{plain.memory_info().rss / _MIB:.0f} MiB plain",
                     flush=True,
                 )
-    return with_it, without
 
 
 def main() -> None:
