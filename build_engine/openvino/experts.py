@@ -14,17 +14,21 @@ from .nodes import i64
 from .placeholders import Placeholders
 
 
-def routed_experts(x: Node, name: str, placeholders: Placeholders, config: MixtralConfig) -> Node:
-    """[B, S, hidden] -> [B, S, hidden]. `name` is that of the block in the checkpoint."""
+def routed_experts(x: Node, num_pairs: Node, name: str, placeholders: Placeholders, config: MixtralConfig) -> Node:
+    """[B, S, hidden] -> [B, S, hidden]. `name` is that of the block in the checkpoint.
+
+    `num_pairs`: B * S * num_experts_per_tok, a number.
+    """
     hidden, per_token = config.hidden_size, config.num_experts_per_tok
     tokens = ops.reshape(x, i64([-1, hidden]), False)
     shares, chosen = _route(
         tokens, placeholders.plain(f"{name}.gate.weight", [config.num_local_experts, hidden]), per_token
     )
-    order, counts = _sort(chosen, config.num_local_experts)
+    order, counts = _sort(chosen, num_pairs, config.num_local_experts)
     rows = ops.gather(tokens, ops.divide(order, i64(per_token)), i64(0))
     outputs = _feed_forward(rows, counts, name, placeholders, config)
-    by_token = ops.reshape(ops.gather(outputs, _argsort(order), i64(0)), i64([-1, per_token, hidden]), False)
+    by_pair = ops.scatter_update(rows, order, outputs, i64(0))  # in the order of the tokens again; replaces every row
+    by_token = ops.reshape(by_pair, i64([-1, per_token, hidden]), False)
     mixed = ops.reduce_sum(ops.multiply(by_token, ops.unsqueeze(shares, i64(2))), i64([1]), False)
     return ops.reshape(mixed, ops.shape_of(x, "i64"), False)
 
@@ -38,17 +42,15 @@ def _route(tokens: Node, gate: Node, per_token: int) -> tuple[Node, Output]:
     return ops.softmax(top.output(0), -1), top.output(1)
 
 
-def _sort(chosen: Output, num_experts: int) -> tuple[Output, Node]:
-    """The order that sorts the pairs by expert, [T * per_token], and the number of pairs of each expert."""
+def _sort(chosen: Output, num_pairs: Node, num_experts: int) -> tuple[Output, Node]:
+    """The order that sorts the pairs by expert, [num_pairs], and the number of pairs of each expert.
+
+    Pairs of one expert stay in the order of their tokens.
+    """
     pairs = ops.reshape(chosen, i64([-1]), False)
     is_expert = ops.one_hot(pairs, i64(num_experts), i64(1), i64(0), -1)
-    return _argsort(pairs.output(0)), ops.reduce_sum(is_expert, i64([0]), False)
-
-
-def _argsort(values: Output) -> Output:
-    """The order that sorts them; equal values stay in theirs."""
-    length = ops.squeeze(ops.shape_of(values, "i64"), i64(0))
-    return ops.topk(values, length, 0, "min", "value", "i64", stable=True).output(1)
+    order = ops.topk(pairs.output(0), num_pairs, 0, "min", "value", "i64", stable=True).output(1)
+    return order, ops.reduce_sum(is_expert, i64([0]), False)
 
 
 def _feed_forward(rows: Node, counts: Node, name: str, placeholders: Placeholders, config: MixtralConfig) -> Node:

@@ -17,7 +17,7 @@ from .experts import routed_experts
 from .nodes import dimension, f32, i64
 from .placeholders import Placeholders
 
-GRAPH_VERSION = "2"
+GRAPH_VERSION = "3"
 """Raised with each change of the graph."""
 
 
@@ -37,6 +37,7 @@ class MixtralGraph:
         self._batch = dimension(self._inputs["input_ids"], 0)
         self._cos, self._sin = self._rotary_tables()
         self._mask = self._causal_mask()
+        self._num_pairs = self._count_pairs()
 
     def build(self) -> Model:
         """input_ids, attention_mask, position_ids i64 [B, S], beam_idx i32 [B] -> logits f32 [B, S, vocab]."""
@@ -61,7 +62,7 @@ class MixtralGraph:
         normed = self._rms_norm(hidden_states, f"{prefix}.input_layernorm.weight")
         hidden_states = ops.add(hidden_states, self._attention(normed, f"{prefix}.self_attn", layer))
         normed = self._rms_norm(hidden_states, f"{prefix}.post_attention_layernorm.weight")
-        experts = routed_experts(normed, f"{prefix}.block_sparse_moe", self.placeholders, self.config)
+        experts = routed_experts(normed, self._num_pairs, f"{prefix}.block_sparse_moe", self.placeholders, self.config)
         return ops.add(hidden_states, experts)
 
     def _rms_norm(self, x: Node, name: str) -> Node:
@@ -110,6 +111,11 @@ class MixtralGraph:
         wide = ops.concat([self._batch, i64([kv_heads, heads // kv_heads]), dimension(x, 2), i64([head_dim])], 0)
         repeated = ops.broadcast(ops.unsqueeze(x, i64(2)), wide)
         return ops.reshape(repeated, i64([0, heads, -1, head_dim]), True)
+
+    def _count_pairs(self) -> Node:
+        """The number of pairs of a token and one of its experts. All layers have as many, so it is computed once."""
+        tokens = ops.reduce_prod(ops.shape_of(self._inputs["input_ids"], "i64"), i64(0), False)
+        return ops.multiply(tokens, i64(self.config.num_experts_per_tok))
 
     # ---- positions -------------------------------------------------------------------------------------------------
 
