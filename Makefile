@@ -51,7 +51,7 @@ run: STEP = echo "[$(1)/4] $(2)" >&2;
 .DEFAULT_GOAL := help
 # The steps of `make run` are in order, and the bar of one is not torn by the lines of another.
 .NOTPARALLEL:
-.PHONY: help ready given run chat test check resolve table bench quality demo cpu-engine plan limits images selfcheck engine check-engine rollback doctor \
+.PHONY: help ready given run chat test check resolve table bench bench-peers quality demo cpu-engine plan limits images selfcheck engine check-engine rollback doctor \
 	up down logs perf aiperf rehearsal clean
 
 help:  ## list the targets
@@ -88,6 +88,9 @@ table: $(TESTS_INSTALLED)  ## write the table of request parameters into docs/pa
 
 bench: cpu-engine $(TESTS_INSTALLED)  ## measure tokens/s through HTTP and of the engine alone, and the frontend's CPU per token
 	$(BIN)/python -m tests.benchmarks.serving
+
+bench-peers: cpu-engine $(TESTS_INSTALLED)  ## measure beside llama.cpp and vLLM, which are installed in .cache, in 15 minutes (OPTIONS="--rounds 3")
+	$(BIN)/python -m tests.benchmarks.peers $(OPTIONS)
 
 quality: $(INSTALLED)  ## measure what 4-bit weights cost the demo model, in nats per token
 	@$(BIN)/python -m build_engine demo-checkpoint .cache/demo-checkpoint

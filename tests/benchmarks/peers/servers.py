@@ -1,0 +1,145 @@
+"""The servers that are compared: how each is started, and what its processes take."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from build_engine.checkpoint import open_checkpoint
+
+from .environments import ROOT, llama_server, vllm_python
+from .models import write_gguf, write_plain_checkpoint
+
+MAX_STREAMS, CONTEXT = 32, 2048
+CHECKPOINT = Path(".cache/demo-checkpoint")
+_CORES = os.cpu_count() or 1
+_START_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`api` finds its process that speaks HTTP by what its command line contains; None: one process does it all."""
+
+    name: str
+    command: Sequence[str]
+    port: int
+    api: str | None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers. `start_s`: from its start until then."""
+
+    server: Server
+    process: psutil.Process
+    start_s: float
+
+    def cpu_s(self) -> float:
+        """CPU time of all its processes until now."""
+        return sum(_cpu_s(process) for process in self._processes())
+
+    def api_cpu_s(self) -> float | None:
+        """CPU time of the process that speaks HTTP, where it is not the one that computes."""
+        if self.server.api is None:
+            return None
+        found = [process for process in self._processes() if self.server.api in " ".join(process.cmdline())]
+        return max(_cpu_s(process) for process in found)
+
+    def memory_mb(self) -> float:
+        """Memory of all its processes; what several of them share is counted in parts."""
+        return sum(process.memory_full_info().pss for process in self._processes()) / 1e6
+
+    def _processes(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
+
+def ours(port: int) -> Server:
+    """This product, as `make run` starts it. Raises SystemExit if no engine is published."""
+    if not Path("model_repository/openvino/1/engine").exists():
+        raise SystemExit("no CPU engine in model_repository; run: make cpu-engine")
+    options = ("--port", str(port), "--runtime-dir", ".cache/bench-peers", "--disable-log-requests")
+    return Server("ours", (sys.executable, "-m", "frontend.local", *options), port, "-m frontend ")
+
+
+def llama_cpp(port: int) -> Server:
+    """llama.cpp's server with one slot for each stream."""
+    model = ROOT / "demo.gguf"
+    _make_once(model, lambda file: write_gguf(open_checkpoint(CHECKPOINT), file))
+    sizes = ("--threads", str(_CORES), "--parallel", str(MAX_STREAMS), "--ctx-size", str(MAX_STREAMS * CONTEXT))
+    command = (str(llama_server()), "--model", str(model), "--port", str(port), "--jinja", *sizes)
+    return Server("llama.cpp", command, port, None)
+
+
+def vllm(port: int) -> Server:
+    """vLLM's server for CPUs in bfloat16, with its defaults but for the context."""
+    model = ROOT / "demo-float16"
+    _make_once(model, lambda directory: write_plain_checkpoint(open_checkpoint(CHECKPOINT), directory))
+    python = vllm_python()
+    options = ("--model", str(model), "--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--port", str(port))
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    command = (str(python), "-m", "vllm.entrypoints.openai.api_server", *options)
+    return Server("vLLM", command, port, "vllm.entrypoints.openai.api_server", environment)
+
+
+SERVERS: Mapping[str, Callable[[int], Server]] = {"ours": ours, "llama.cpp": llama_cpp, "vllm": vllm}
+"""Each takes its port, and installs or converts first what it needs."""
+
+
+def _make_once(path: Path, make: Callable[[Path], None]) -> None:
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        make(partial)
+        partial.rename(path)
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Running]:
+    """The server from when it answers. Raises SystemExit with its log's place if it does not start."""
+    log = ROOT / f"{server.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        started = time.monotonic()
+        environment = {**os.environ, **server.environment}
+        process = subprocess.Popen(server.command, stdout=output, stderr=output, env=environment)
+    try:
+        while process.poll() is None and not _answers(server.port):
+            if time.monotonic() - started > _START_S:
+                break
+            time.sleep(0.2)
+        else:
+            if process.poll() is None:
+                yield Running(server, psutil.Process(process.pid), time.monotonic() - started)
+                return
+        raise SystemExit(f"{server.name} did not start, see {log}")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def free_port() -> int:
+    """One that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
