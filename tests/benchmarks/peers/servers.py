@@ -1,6 +1,7 @@
 """The servers that are compared: how each is started, and what its processes take."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from build_engine.checkpoint import open_checkpoint
+from build_engine.checkpoint import INDEX, Checkpoint, open_checkpoint
 
 from .environments import ROOT, llama_server, vllm_python
 from .models import write_gguf, write_plain_checkpoint
@@ -72,8 +73,7 @@ def ours(port: int) -> Server:
 
 def llama_cpp(port: int) -> Server:
     """llama.cpp's server with one slot for each stream."""
-    model = ROOT / "demo.gguf"
-    _make_once(model, lambda file: write_gguf(open_checkpoint(CHECKPOINT), file))
+    model = _convert("demo.gguf", write_gguf)
     sizes = ("--threads", str(_CORES), "--parallel", str(MAX_STREAMS), "--ctx-size", str(MAX_STREAMS * CONTEXT))
     command = (str(llama_server()), "--model", str(model), "--port", str(port), "--jinja", *sizes)
     return Server("llama.cpp", command, port, None)
@@ -81,9 +81,7 @@ def llama_cpp(port: int) -> Server:
 
 def vllm(port: int) -> Server:
     """vLLM's server for CPUs in bfloat16, with its defaults but for the context."""
-    model = ROOT / "demo-float16"
-    _make_once(model, lambda directory: write_plain_checkpoint(open_checkpoint(CHECKPOINT), directory))
-    python = vllm_python()
+    model, python = _convert("demo-float16", write_plain_checkpoint), vllm_python()
     options = ("--model", str(model), "--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--port", str(port))
     environment = {"VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     command = (str(python), "-m", "vllm.entrypoints.openai.api_server", *options)
@@ -94,11 +92,16 @@ SERVERS: Mapping[str, Callable[[int], Server]] = {"ours": ours, "llama.cpp": lla
 """Each takes its port, and installs or converts first what it needs."""
 
 
-def _make_once(path: Path, make: Callable[[Path], None]) -> None:
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        make(partial)
-        partial.rename(path)
+def _convert(name: str, write: Callable[[Checkpoint, Path], None]) -> Path:
+    """The demo checkpoint in another format. What is there is kept until the checkpoint is made again."""
+    path, partial = ROOT / name, ROOT / f"{name}.partial"
+    if path.exists() and path.stat().st_mtime > (CHECKPOINT / INDEX).stat().st_mtime:
+        return path
+    for left in (path, partial):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    ROOT.mkdir(parents=True, exist_ok=True)
+    write(open_checkpoint(CHECKPOINT), partial)
+    return partial.rename(path)
 
 
 @contextmanager
@@ -107,19 +110,14 @@ def running(server: Server) -> Iterator[Running]:
     log = ROOT / f"{server.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        started = time.monotonic()
-        environment = {**os.environ, **server.environment}
+        environment, started = {**os.environ, **server.environment}, time.monotonic()
         process = subprocess.Popen(server.command, stdout=output, stderr=output, env=environment)
     try:
-        while process.poll() is None and not _answers(server.port):
-            if time.monotonic() - started > _START_S:
-                break
+        while not _answers(server.port):
+            if process.poll() is not None or time.monotonic() - started > _START_S:
+                raise SystemExit(f"{server.name} did not start, see {log}")
             time.sleep(0.2)
-        else:
-            if process.poll() is None:
-                yield Running(server, psutil.Process(process.pid), time.monotonic() - started)
-                return
-        raise SystemExit(f"{server.name} did not start, see {log}")
+        yield Running(server, psutil.Process(process.pid), time.monotonic() - started)
     finally:
         process.terminate()
         process.wait()
