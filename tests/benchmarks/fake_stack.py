@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from aiohttp import web
 
-from tests.benchmarks.hostile.stack import free_ports
+from tests.e2e.conftest import free_ports
 from tests.frontend.engine_files import write_manifest
 from tests.frontend.fake_triton import FakeTriton, Script
 from tests.mixtral_tokenizer import write_mixtral_tokenizer

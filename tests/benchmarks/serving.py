@@ -102,18 +102,23 @@ async def _all_streams(model: str, texts: list[str], num_tokens: int) -> float:
 
 async def _stream(model: str, text: str, num_tokens: int) -> int:
     """The number of tokens of one answer. Uses bare sockets, because the client shares the cores with the server."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+    writer.write(streamed_request(model, text, num_tokens))
+    answer = await reader.read(-1)
+    writer.close()
+    return int(answer.rsplit(b'"completion_tokens":', 1)[1].split(b"}", 1)[0])
+
+
+def streamed_request(model: str, text: str, num_tokens: int) -> bytes:
+    """A whole HTTP request for a greedy answer of so many tokens, streamed, with its usage at the end."""
     body = json.dumps(
         {
             "model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, "ignore_eos": True,
             "max_tokens": num_tokens, "stream": True, "stream_options": {"include_usage": True},
         }
     )  # fmt: skip
-    reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
-    answer = await reader.read(-1)
-    writer.close()
-    return int(answer.rsplit(b'"completion_tokens":', 1)[1].split(b"}", 1)[0])
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
 class Child:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic_ai import Agent, ModelRetry, NativeOutput, PromptedOutput, ToolOutput
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ToolCallPart, ToolReturnPart
+from pydantic_ai.models import Model
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
@@ -27,6 +28,17 @@ class House(BaseModel):
 
 
 GREEN = {"rooms": 3, "colour": "grün"}
+
+
+TEMPERATURE = (Line("17 degrees", "mild"), Line("", function="temperature", arguments={"city": "Köln"}))
+"""The engine calls the tool, and answers when the prompt has its result."""
+
+
+def agent_with_temperature(model: Model) -> Agent[None, str]:
+    def temperature(city: str) -> str:
+        return f"17 degrees in {city}"
+
+    return Agent(model, deps_type=type(None), tools=[temperature])
 
 
 @pytest.fixture
@@ -88,14 +100,8 @@ async def test_instructions_and_the_messages_before(model: OpenAIChatModel, play
 
 
 async def test_a_tool_is_called_and_its_result_is_used(model: OpenAIChatModel, play: Play) -> None:
-    play(Line("17 degrees", "mild"), Line("", function="temperature", arguments={"city": "Köln"}))
-    agent = Agent(model)
-
-    @agent.tool_plain
-    def temperature(city: str) -> str:
-        return f"17 degrees in {city}"
-
-    answer = await agent.run("How warm is it?")
+    play(*TEMPERATURE)
+    answer = await agent_with_temperature(model).run("How warm is it?")
     assert answer.output == "mild"
     [call] = [part for message in answer.all_messages() for part in message.parts if isinstance(part, ToolCallPart)]
     [result] = [part for message in answer.all_messages() for part in message.parts if isinstance(part, ToolReturnPart)]
@@ -193,13 +199,8 @@ async def test_errors_have_their_status_and_message(model: OpenAIChatModel, trit
 
 
 async def test_the_responses_api(provider: OpenAIProvider, play: Play) -> None:
-    play(Line("17 degrees", "mild"), Line("", function="temperature", arguments={"city": "Köln"}))
-    agent = Agent(OpenAIResponsesModel(MODEL, provider=provider))
-
-    @agent.tool_plain
-    def temperature(city: str) -> str:
-        return f"17 degrees in {city}"
-
+    play(*TEMPERATURE)
+    agent = agent_with_temperature(OpenAIResponsesModel(MODEL, provider=provider))
     assert (await agent.run("How warm is it?")).output == "mild"
     async with agent.run_stream("How warm is it?") as answer:
         assert await answer.get_output() == "mild"

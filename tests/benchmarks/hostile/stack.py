@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.e2e.conftest import free_ports
+
 from .attack import ATTACKER_KEY, MODEL, NEIGHBOUR_KEY, Target, head
 
 CACHE_BYTES = re.compile(r'("kv_cache_bytes", value: \{ string_value: )"(\d+)"')
@@ -121,15 +123,6 @@ def _repository(engine: Path, directory: Path, kv_cache_bytes: int | None) -> Pa
         assert count == 1, "config.pbtxt no longer has kv_cache_bytes"
         config.write_text(changed)
     return repository
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(listener.getsockname()[1]) for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
 
 
 def _await_health(local: "subprocess.Popen[bytes]", port: int, log: Path) -> None:

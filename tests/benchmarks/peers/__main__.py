@@ -16,9 +16,11 @@ from functools import partial
 
 import psutil
 
+from tests.e2e.conftest import free_ports
+
 from .load import Load, run_beside, run_load
 from .rounds import Measured
-from .servers import SERVERS, free_port, running
+from .servers import SERVERS, running
 from .table import print_costs, print_gaps, print_loads
 
 LOADS = (
@@ -61,7 +63,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
     args = parser.parse_args()
-    prepared = [SERVERS[name](free_port()) for name in args.servers]
+    ports = free_ports(len(args.servers))
+    prepared = [SERVERS[name](port) for name, port in zip(args.servers, ports, strict=True)]
     with ExitStack() as stack:
         measured = {server.name: Measured(stack.enter_context(running(server))) for server in prepared}
         print(f"{psutil.cpu_count()} cores, load {psutil.getloadavg()[0]:.1f} before", flush=True)

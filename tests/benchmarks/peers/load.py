@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.benchmarks.serving import WORDS
+from tests.benchmarks.serving import WORDS, streamed_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Seconds since the request was sent: of each event with text, and of the end."""
+    """Seconds from when the request was sent until each event with text."""
 
     arrivals_s: Sequence[float]
-    took_s: float
     num_tokens: int
 
     @property
@@ -67,16 +66,9 @@ async def run_beside(number: int, port: int, model: str) -> list[Stream]:
 
 async def stream(port: int, model: str, text: str, num_tokens: int) -> Stream:
     """One greedy answer. Raises SystemExit if it has another length than asked for, so no server answers less."""
-    body = json.dumps(
-        {
-            "model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, "ignore_eos": True,
-            "max_tokens": num_tokens, "stream": True, "stream_options": {"include_usage": True},
-        }
-    )  # fmt: skip
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
     begin = time.perf_counter()
-    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    writer.write(streamed_request(model, text, num_tokens))
     arrivals, answered = [], 0
     while line := await reader.readline():
         arrived_s = time.perf_counter() - begin
@@ -88,4 +80,4 @@ async def stream(port: int, model: str, text: str, num_tokens: int) -> Stream:
     writer.close()
     if answered != num_tokens or not arrivals:
         raise SystemExit(f"asked port {port} for {num_tokens} tokens and got {answered}")
-    return Stream(arrivals, time.perf_counter() - begin, answered)
+    return Stream(arrivals, answered)

@@ -20,7 +20,7 @@ from build_engine.awq_linear import AwqLinear, read_linear
 from build_engine.checkpoint import CONFIG, TEXT_FILES, Checkpoint
 from build_engine.demo.shards import Tensor, write_shards
 from build_engine.demo.source import find_source
-from build_engine.mixtral import MixtralConfig, each_tensor, quantized_linears
+from build_engine.mixtral import PLAIN, MixtralConfig, each_tensor, quantized_linears
 
 _BLOCK = 32
 """Values of a block of Q4_1: float16 d and m, and 16 bytes; byte i has value i below and value i + 16 above."""
@@ -106,8 +106,8 @@ def write_plain_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
 
 
 def _unquantized(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    for name, _ in each_tensor(checkpoint.config):
-        if not name.endswith((".qweight", ".qzeros", ".scales")):
+    for name, spec in each_tensor(checkpoint.config):
+        if spec.dtypes == PLAIN:
             yield name, checkpoint.tensor(name)
 
 

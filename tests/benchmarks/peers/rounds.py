@@ -1,9 +1,7 @@
 """What the servers did, turn by turn."""
 
 import asyncio
-import json
 import time
-import urllib.request
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
@@ -39,18 +37,11 @@ class Measured:
 
     def turn(self, name: str, send: Callable[[int, str], Coroutine[None, None, list[Stream]]]) -> None:
         """Take one turn under a load of this name."""
-        port = self.running.server.port
-        model = _model(port)
         time.sleep(_SETTLE_S)
         api_s, begin = self.running.api_cpu_s(), time.perf_counter()
-        streams = asyncio.run(send(port, model))
+        streams = asyncio.run(send(self.running.server.port, self.running.model))
         took_s, num_tokens = time.perf_counter() - begin, sum(stream.num_tokens for stream in streams)
         api_us = None if api_s is None else 1e6 * ((self.running.api_cpu_s() or 0.0) - api_s) / num_tokens
         done = Round(streams, took_s, api_us)
         self.rounds.setdefault(name, []).append(done)
         self.peak_mb = max(self.peak_mb, self.running.memory_mb())
-
-
-def _model(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models") as response:
-        return str(json.load(response)["data"][0]["id"])

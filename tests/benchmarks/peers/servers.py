@@ -1,8 +1,8 @@
 """The servers that are compared: how each is started, and what its processes take."""
 
+import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from build_engine.checkpoint import INDEX, Checkpoint, open_checkpoint
+from tests.benchmarks.frontend_cpu import cpu_s
 
 from .environments import ROOT, llama_server, vllm_python
 from .models import write_gguf, write_plain_checkpoint
@@ -38,22 +39,23 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that answers. `start_s`: from its start until then."""
+    """A server that answers. `model`: as it names it. `start_s`: from its start until it answered."""
 
     server: Server
     process: psutil.Process
+    model: str
     start_s: float
 
     def cpu_s(self) -> float:
         """CPU time of all its processes until now."""
-        return sum(_cpu_s(process) for process in self._processes())
+        return cpu_s(self.process)
 
     def api_cpu_s(self) -> float | None:
         """CPU time of the process that speaks HTTP, where it is not the one that computes."""
         if self.server.api is None:
             return None
         found = [process for process in self._processes() if self.server.api in " ".join(process.cmdline())]
-        return max(_cpu_s(process) for process in found)
+        return max(sum(process.cpu_times()[:2]) for process in found)
 
     def memory_mb(self) -> float:
         """Memory of all its processes; what several of them share is counted in parts."""
@@ -117,10 +119,16 @@ def running(server: Server) -> Iterator[Running]:
             if process.poll() is not None or time.monotonic() - started > _START_S:
                 raise SystemExit(f"{server.name} did not start, see {log}")
             time.sleep(0.2)
-        yield Running(server, psutil.Process(process.pid), time.monotonic() - started)
+        start_s = time.monotonic() - started
+        yield Running(server, psutil.Process(process.pid), _model(server.port), start_s)
     finally:
         process.terminate()
         process.wait()
+
+
+def _model(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models") as response:
+        return str(json.load(response)["data"][0]["id"])
 
 
 def _answers(port: int) -> bool:
@@ -129,15 +137,3 @@ def _answers(port: int) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def free_port() -> int:
-    """One that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
