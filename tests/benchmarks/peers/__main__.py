@@ -4,8 +4,9 @@
 
 The model is the demo's. llama.cpp computes with its 4-bit values and activations in int8, vLLM with dequantised weights
 in bfloat16, ours with its 4-bit values in float32, or bfloat16 on a CPU with AMX. Each server keeps its defaults but
-for 32 streams of 2,048 tokens. All run from the beginning to the end; those that do not have their turn are idle. The
-client shares the cores. Answers are greedy and of fixed length, and no prompt is sent twice.
+for 32 streams of 2,048 tokens. All run from the beginning to the end. Those that do not have their turn are idle, but
+vLLM keeps a fifth of a core busy then, which slows the others: compare ours and llama.cpp without it. The client
+shares the cores. Answers are greedy and of fixed length, and no prompt is sent twice.
 """
 
 import argparse
